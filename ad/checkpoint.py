@@ -1,0 +1,127 @@
+"""Run folders, atomic writes, safe loading, and finding a checkpoint by its short name."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from ad import InputError
+from ad.model import build_model
+
+KEYS = {"model", "model_args", "config", "epoch", "val_auroc", "calibration"}
+
+
+def write_atomic(path, data):
+    """Write bytes or text under a temporary name, flush to disk, rename: never a half file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path, checkpoint):
+    """Save a checkpoint dict of plain types and tensors (KEYS at least) atomically."""
+    missing = KEYS - checkpoint.keys()
+    if missing:
+        raise ValueError(f"checkpoint lacks {', '.join(sorted(missing))}")
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load(path, device="cpu"):
+    """Read a checkpoint dict. Never runs code from the file; raises InputError when it is not ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError,
+            zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"cannot load checkpoint {path}: {reason[:200]}") from error
+    if not isinstance(checkpoint, dict) or KEYS - checkpoint.keys():
+        raise InputError(f"{path} is not a checkpoint of this project")
+    return checkpoint
+
+
+def restore_model(checkpoint, path, device="cpu"):
+    """Checkpoint dict -> its model in eval mode on `device`; `path` is for the error message."""
+    try:
+        model = build_model(**checkpoint["model_args"])
+        model.load_state_dict(checkpoint["model"])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"checkpoint {path} does not fit its model "
+                         f"{checkpoint['model_args']}: {str(error).splitlines()[0]}") from error
+    return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def find(name, runs):
+    """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`."""
+    if Path(name).is_file():
+        return Path(name)
+    matches = sorted(p for p in Path(runs).glob(f"**/{name}") if p.is_file()) if name else []
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        listed = ", ".join(str(m) for m in matches)
+        raise InputError(f"{name!r} is the name of {len(matches)} checkpoints, give one as a path: "
+                         f"{listed}")
+    raise InputError(f"no checkpoint {name!r}, as a path or below {runs}; train one with train.py")
+
+
+def find_runs(runs, category, members=None):
+    """Run folders of a category that hold a best.pt, sorted; `members` picks names among them.
+
+    Raises InputError when there is none, or when a named member is not there.
+    """
+    folder = Path(runs) / category
+    names = sorted(p.parent.name for p in folder.glob("*/best.pt"))
+    if members is not None:
+        missing = [m for m in members if m not in names]
+        if missing:
+            raise InputError(f"no run {', '.join(missing)} with a best.pt in {folder}; "
+                             f"there are: {', '.join(names) or 'none'}")
+        names = sorted(set(members))
+    if not names:
+        raise InputError(f"no trained run in {folder}; train one: "
+                         f"python train.py --category {category}")
+    return [folder / name for name in names]
+
+
+def open_run(folder, config, overwrite, may_change):
+    """Make the run folder, or check that it may be resumed; returns last.pt's dict or None.
+
+    Raises InputError when the run to resume had other arguments (but for those in `may_change`)
+    or other images. log.jsonl loses the lines of epochs that last.pt does not have.
+    """
+    text = json.dumps(config, indent=2) + "\n"
+    if overwrite or not (folder / "last.pt").exists():
+        for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
+            path.unlink(missing_ok=True)
+        write_atomic(folder / "config.json", text)
+        return None
+    last = load(folder / "last.pt")
+    old, new = last["config"]["args"], config["args"]
+    differ = [name for name in new if name not in may_change and old.get(name) != new[name]]
+    if differ:
+        raise InputError(f"{folder} was trained with other arguments: " + ", ".join(
+            f"--{name.replace('_', '-')} {old.get(name)}" for name in differ))
+    if any(last["config"][part] != config[part] for part in ("train", "validation")):
+        raise InputError(f"{folder} was trained on other images than {config['root']} holds now")
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["epoch"] <= last["epoch"]]
+    write_atomic(folder / "log.jsonl", "".join(line + "\n" for line in kept))
+    write_atomic(folder / "config.json", text)
+    return last

@@ -1,0 +1,188 @@
+"""Folder layouts -> samples; decoding, the in-memory cache, the split, and training crops."""
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+
+from ad import InputError
+from ad.demo import write_demo
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+LAYOUT_HELP = "ROOT/<category>/{train/good, test/<good|defect>, ground_truth/<defect>/*_mask.png}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image. split: "train" | "test"; label: 0 normal, 1 anomalous; mask: None if there is
+    none; id: path below the split without suffix, e.g. "bent_lead/003"."""
+    path: Path
+    category: str
+    split: str
+    defect: str
+    label: int
+    mask: Path | None
+
+    @property
+    def id(self):
+        return f"{self.defect}/{self.path.stem}"
+
+
+def resolve_data(name):
+    """--data (or None: AD_DATA, else data/mvtec_ad) -> existing root; "demo" is written first."""
+    name = name or os.environ.get("AD_DATA") or "data/mvtec_ad"
+    if name == "demo":
+        return write_demo(Path("data/demo"))
+    root = Path(name)
+    if not root.is_dir():
+        raise InputError(
+            f"no data at {root} (looked in {root.absolute()}): get MVTec AD from "
+            "https://www.mvtec.com/company/research/datasets/mvtec-ad and unpack it there, name "
+            "its folder with --data DIR or AD_DATA, or try --data demo, which works now")
+    return root
+
+
+def list_images(folder):
+    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir()
+                  if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def subfolders(folder):
+    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+
+def find_categories(root):
+    """Names of the categories below `root`, sorted. Raises InputError for any other layout."""
+    names = [p.name for p in subfolders(root) if (p / "train" / "good").is_dir()]
+    if not names:
+        if (root / "train" / "good").is_dir():
+            raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
+                             f"--category {root.absolute().name}")
+        found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
+        raise InputError(f"{root} holds no known layout (found: {found}); it should be MVTec AD: "
+                         f"{LAYOUT_HELP}")
+    return names
+
+
+def find_samples(root, category, split):
+    """Samples of one category and split, sorted by path. Raises InputError when there are none.
+
+    split "train": the images of train/good. split "test": every test/<defect>, with its mask.
+    """
+    names = find_categories(root)
+    if category not in names:
+        raise InputError(f"unknown category {category!r} in {root}; there are: {', '.join(names)}")
+    base = root / category
+    samples = []
+    for folder in [base / "train" / "good"] if split == "train" else subfolders(base / "test"):
+        defect = folder.name
+        for path in list_images(folder):
+            mask = base / "ground_truth" / defect / f"{path.stem}_mask.png"
+            samples.append(Sample(path, category, split, defect, int(defect != "good"),
+                                  mask if mask.is_file() else None))
+    if not samples:
+        raise InputError(f"no images in {base / split}")
+    return samples
+
+
+def read_image(path, image_size):
+    """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
+
+    Grey is repeated to three channels, transparency dropped, EXIF rotation applied, 16-bit scaled
+    from [0, 65535]. Raises InputError naming the file when it cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+            image = image.convert("RGB")
+            scale = image_size / max(image.size)
+            if scale < 1:
+                image = image.resize([max(1, round(s * scale)) for s in image.size],
+                                     Image.Resampling.BICUBIC)
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read image {path}: {error}") from error
+
+
+def read_mask(path, height, width):
+    """Ground-truth mask file -> bool (1, height, width), nearest neighbour; > 127 is defect."""
+    try:
+        with Image.open(path) as image:
+            image = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
+            return torch.from_numpy(np.array(image) > 127)[None]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"cannot read mask {path}: {error}") from error
+
+
+def load_images(samples, image_size):
+    """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image."""
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+        return list(pool.map(lambda s: read_image(s.path, image_size), samples))
+
+
+def to_float(image, device):
+    """uint8 (..., 3, H, W) in [0, 255] -> float32 in [0, 1] on `device`."""
+    return image.to(device, non_blocking=True).float() / 255
+
+
+def resize_long_side(image, size):
+    """uint8 or float (3, H, W) -> float (1, 3, h, w) in [0, 1], long side `size` pixels."""
+    if not image.is_floating_point():
+        image = image.float() / 255
+    scale = size / max(image.shape[-2:])
+    shape = [max(1, round(s * scale)) for s in image.shape[-2:]]
+    return F.interpolate(image[None], shape, mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def split_normals(samples, fraction, seed):
+    """Normal samples -> (train, validation), whole images, order kept; >= 2 in validation.
+
+    Raises InputError for fewer than 4 samples, which leave nothing to train or validate on.
+    """
+    count = max(2, round(len(samples) * fraction))
+    if len(samples) - count < 2:
+        raise InputError(f"{samples[0].path.parent} has only {len(samples)} images; at least 4 are "
+                         "needed to train and validate")
+    order = np.random.default_rng(seed).permutation(len(samples))
+    chosen = set(order[:count].tolist())
+    return ([s for i, s in enumerate(samples) if i not in chosen],
+            [s for i, s in enumerate(samples) if i in chosen])
+
+
+def random_crops(images, long_side, crop, generator):
+    """Random crops of uint8 images as if first resized to `long_side`: (N, 3, h, w) in [0, 1].
+
+    images: list of uint8 (3, H, W) of any sizes. h and w are `crop` pixels, less where a resized
+    image is smaller (then the largest multiple of 16 that fits all). Only the region that is
+    needed is resized. Runs on, and draws from, the generator's device.
+    """
+    scales = [long_side / max(image.shape[-2:]) for image in images]
+    smallest = [min(round(image.shape[axis] * s) for image, s in zip(images, scales))
+                for axis in (-2, -1)]
+    shape = [crop if side >= crop else max(16, side // 16 * 16) for side in smallest]
+    places = torch.rand(len(images), 2, generator=generator, device=generator.device).tolist()
+    regions = []
+    for image, scale, place in zip(images, scales, places):
+        cut = [slice(None)]
+        for side, target, fraction in zip(image.shape[-2:], shape, place):
+            length = min(side, max(1, round(target / scale)))
+            start = round(fraction * (side - length))
+            cut.append(slice(start, start + length))
+        regions.append(image[tuple(cut)])
+    # Regions of one size travel and resize as one batch; mixed sizes go one by one.
+    groups = [torch.stack(regions)] if len({r.shape for r in regions}) == 1 else \
+        [r[None] for r in regions]
+    return torch.cat([F.interpolate(to_float(g, generator.device), shape, mode="bilinear",
+                                    antialias=True) for g in groups]).clamp(0, 1)

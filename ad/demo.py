@@ -1,0 +1,201 @@
+"""A small procedural data set in MVTec AD layout: what `--data demo` writes.
+
+A scene is a function of warped coordinates, so bending resamples no pixels. A defective scene and
+its clean twin share every random draw, so the mask is where the two differ. Light varies far more
+than a defect changes it: the mean or the contrast of an image does not give the defect away.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from ad import InputError
+
+VERSION = 1  # raise it when the pictures change, so that an older set on disk is not mistaken
+SIZE = 256
+CATEGORIES = {
+    "carpet": ("cut", "stain", "thread"),
+    "grid": ("bent", "broken", "glue"),
+    "tablet": ("chip", "crack", "print"),
+}
+COUNTS = {"train": 64, "good": 20}  # photographs per group; 10 per defect
+# The tablet's mark, L and 7: strokes (y0, x0, y1, x1) in pixels from its centre.
+MARK = ((-22, -56, 22, -56), (22, -56, 22, -30)), ((-22, 28, -22, 56), (-22, 56, 22, 38))
+
+
+def ramp(start, end, value):
+    """Smooth step from 0 at `start` to 1 at `end`, which may be the smaller of the two."""
+    t = np.clip((value - start) / (end - start), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def noise(rng, y, x, height, width):
+    """Smooth noise in [-1, 1] at (y, x), with a grain of height x width pixels."""
+    table = np.pad(rng.uniform(-1, 1, (64, 64)), (0, 1), mode="wrap")
+    y, x = y / height % 64, x / width % 64
+    row, column = y.astype(int), x.astype(int)
+    ty, tx = ramp(0, 1, y - row), ramp(0, 1, x - column)
+    upper = table[row, column] * (1 - tx) + table[row, column + 1] * tx
+    lower = table[row + 1, column] * (1 - tx) + table[row + 1, column + 1] * tx
+    return upper * (1 - ty) + lower * ty
+
+
+def distance(y, x, y0, x0, y1, x1):
+    """Distance in pixels from every (y, x) to the line from (y0, x0) to (y1, x1)."""
+    dy, dx = y1 - y0, x1 - x0
+    t = np.clip(((y - y0) * dy + (x - x0) * dx) / (dy * dy + dx * dx + 1e-9), 0, 1)
+    return np.hypot(y - y0 - t * dy, x - x0 - t * dx)
+
+
+def rough_distance(rng, y, x, start, length=0, heading=0):
+    """The same to a crooked, frayed line from `start`; to the middle of a blob if length is 0."""
+    end = start + length * np.array([np.sin(heading), np.cos(heading)])
+    y, x = y + 5 * noise(rng, y, x, 14, 14), x + 5 * noise(rng, y, x, 14, 14)
+    return distance(y, x, *start, *end) + 0.7 * noise(rng, y, x, 4, 4)
+
+
+def blend(scene, colour, cover):
+    """Lay `colour` over the scene (H, W, 3) where `cover` (H, W) is 1."""
+    return scene + cover[..., None] * (colour - scene)
+
+
+def carpet(rng, flaw, y, x, defect):
+    """Plain weave of a dark and a light yarn, 8 pixels a thread, every thread dyed differently."""
+    v, u = ((c + 1.5 * noise(rng, y, x, 40, 40)) / 8 + rng.uniform(0, 64) for c in (y, x))
+    row, column = np.floor(v).astype(int), np.floor(u).astype(int)
+    dv, du = np.cos(np.pi * (v - row - 0.5)), np.cos(np.pi * (u - column - 0.5))
+    warp_up = (row + column) % 2 == 0
+    shade = np.where(warp_up, du**0.7 * (0.55 + 0.45 * dv), dv**0.7 * (0.55 + 0.45 * du))
+    fibre = np.where(warp_up, noise(rng, y, x, 5, 1.2), noise(rng, y, x, 1.2, 5))
+    dye = rng.normal(1, 0.02, (2, 128, 3)) * rng.normal(1, 0.07, (2, 128, 1))
+    warp, weft = dye * [[[0.38, 0.42, 0.48]], [[0.64, 0.60, 0.54]]]
+    yarn = np.where(warp_up[..., None], warp[column % 128], weft[row % 128])
+    scene = yarn * (0.3 + 0.75 * shade + 0.16 * fibre)[..., None]
+    centre, pale, heading = flaw.uniform(-75, 75, 2), flaw.random() < 0.5, flaw.uniform(0, 6.3)
+    if defect == "stain":  # like the other defects lighter than the carpet, or darker
+        soaked = ramp(1.05, 0.7, rough_distance(flaw, y, x, centre) / flaw.uniform(13, 26))
+        return blend(scene, scene * ([1.6, 1.5, 1.3] if pale else [0.65, 0.55, 0.5]), soaked)
+    line = rough_distance(flaw, y, x, centre, flaw.uniform(40, 75), heading)
+    if defect == "cut":  # the backing shows
+        return blend(scene, [0.74, 0.71, 0.64] if pale else [0.06, 0.05, 0.05], ramp(3, 1.5, line))
+    if defect == "thread":  # it lies on top: a round yarn and its shadow
+        yarn = (1 - 0.06 * line**2)[..., None] * ([0.86, 0.8, 0.7] if pale else [0.2, 0.2, 0.3])
+        return blend(scene * ramp(-3, 6, line)[..., None], yarn, ramp(2.8, 1.6, line))
+    return scene
+
+
+def grid(rng, flaw, y, x, defect):
+    """Woven wire mesh seen along its diagonal, in front of a dark sheet."""
+    centre, k, heading = flaw.uniform(-75, 75, 2), flaw.integers(2), flaw.uniform(0, 6.3)
+    sheet = 0.17 + 0.03 * noise(rng, y, x, 30, 30) + 0.02 * noise(rng, y, x, 2, 2)
+    v, u = (c + 1.2 * noise(rng, y, x, 50, 50) + rng.uniform(0, 512) for c in (y, x))
+    far = distance(y, x, *centre, *centre)
+    if defect == "bent":
+        push = flaw.uniform(7, 10) * np.exp(-((far / flaw.uniform(13, 18)) ** 2))
+        v, u = v + np.sin(heading) * push, u + np.cos(heading) * push
+    along = np.stack([u - v, u + v]) / 2**0.5 / 24  # in wire spacings
+    across = along[::-1] - np.floor(along[::-1]) - 0.5
+    cover = ramp(0.18, 0.14, np.abs(across))
+    if defect == "broken":
+        same_wire = np.floor(along[1 - k]) == np.floor(along[1 - k].flat[far.argmin()])
+        gap = np.abs(along[k] - along[k].flat[far.argmin()]) + 0.04 * noise(flaw, y, x, 3, 3)
+        cover[k] *= 1 - same_wire * ramp(0.04, -0.04, gap - flaw.uniform(0.6, 0.9))
+    light = 0.32 + 0.25 * ramp(0.18, 0, np.abs(across)) + 0.3 * np.exp(-((across + 0.05) * 25) ** 2)
+    first_up, scene = np.floor(along).sum(0) % 2 == 0, sheet[..., None] * np.ones(3)
+    for wire, on in ((0, ~first_up), (1, first_up), (0, first_up), (1, ~first_up)):  # lower first
+        scene = blend(scene, light[wire][..., None] * [1, 0.98, 0.94], cover[wire] * on)
+    if defect == "glue":
+        drop = rough_distance(flaw, y, x, centre) / flaw.uniform(10, 18)
+        tint = np.array([[0.66, 0.63, 0.52], [0.32, 0.20, 0.08]])[k]  # pale or dark, and it shines
+        return blend(scene, tint + 0.4 * ramp(0.4, 0, drop)[..., None], 0.75 * ramp(1, 0.8, drop))
+    return scene
+
+
+def tablet(rng, flaw, y, x, defect):
+    """A caplet with a bevelled rim, a score line and a printed mark, on a dark belt."""
+    belt = 0.22 + 0.03 * noise(rng, y, x, 2, 2) + 0.02 * noise(rng, y, x, 35, 35)
+    belt *= ramp(34, 66, distance(y - 5, x - 4, 0, -40, 0, 40))  # the tablet's shadow
+    rim = distance(y, x, 0, -40, 0, 40) - 54 + 0.6 * noise(rng, y, x, 25, 25)  # < 0 on the tablet
+    glyphs, k, heading = list(np.array(MARK)), flaw.integers(2), flaw.uniform(0, 6.3)
+    lost, toward = flaw.random() < 0.5, np.array([np.sin(heading), np.cos(heading)])
+    edge = 54 * toward + [0, 40 * np.sign(toward[1])]  # a point of the outline
+    if defect == "chip":
+        rim = np.maximum(rim, flaw.uniform(11, 19) - rough_distance(flaw, y, x, edge))
+    if defect == "print":  # a stroke is missing, or a whole sign is out of place
+        glyphs[k] = glyphs[k][1:] if lost else glyphs[k] + flaw.uniform(7, 10) * np.tile(toward, 2)
+    facing = -0.7 * (y + x - np.clip(x, -40, 40)) / (rim + 60)  # the lamp is at the upper left
+    light = 0.8 + 0.14 * ramp(-16, 0, rim) * facing - 0.18 * ramp(-16, 0, rim) ** 3
+    light += 0.06 * np.exp(-(((x - 3) / 1.5) ** 2)) - 0.25 * np.exp(-((x / 2) ** 2))
+    coat = (light + 0.03 * noise(rng, y, x, 2.5, 2.5))[..., None] * [1, 0.95, 0.84]
+    ink = np.min([distance(y, x, *stroke) for stroke in np.concatenate(glyphs)], 0)
+    coat = blend(coat, [0.20, 0.26, 0.45], (0.85 + 0.1 * noise(rng, y, x, 4, 4)) * ramp(3, 2, ink))
+    if defect == "crack":
+        gape = rough_distance(flaw, y, x, edge, flaw.uniform(50, 85), np.arctan2(*-edge))
+        coat = blend(coat, [0.25, 0.22, 0.18], 0.9 * ramp(2.4, 0.8, gape))
+    return blend(belt[..., None] * [0.95, 1, 1.08], coat, ramp(0.9, -0.9, rim))
+
+
+def photograph(rng, scene, index):
+    """Light, colour cast and sensor noise: scene (H, W, 3) in [0, 1] -> uint8 of that shape."""
+    # A low-discrepancy sequence over the index: ten photographs span the same light as twenty.
+    level, contrast = (index * np.array([0.7549, 0.5698]) + rng.uniform(-0.1, 0.1, 2)) % 1
+    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
+    gradient = 1 + rng.uniform(-0.1, 0.1) * y + rng.uniform(-0.1, 0.1) * x
+    light = (0.8 + 0.35 * level) * gradient[..., None] * rng.normal(1, 0.015, 3)
+    seen = ((scene - 0.45) * (0.8 + 0.35 * contrast) + 0.45) * light
+    return np.uint8(255 * np.clip(seen + rng.normal(0, 0.015, scene.shape), 0, 1) + 0.5)
+
+
+def render(category, group, index, seed=0):
+    """One photograph from its own random draws; `group` is "train", "good" or a defect.
+
+    Returns (image, clean, mask): the photograph and its twin without the defect, both uint8
+    (256, 256, 3), and uint8 (256, 256), 255 on the defect; outside it the two are equal.
+    """
+    number, groups = list(CATEGORIES).index(category), (*COUNTS, *CATEGORIES[category])
+    key, paint = [seed, number, groups.index(group), index], (carpet, grid, tablet)[number]
+    turn, *shift = np.random.default_rng([*key, 0]).uniform(-1, 1, 3) * [0.07, 7, 7]
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2 - np.reshape(shift, (2, 1, 1))
+    y, x = np.cos(turn) * y - np.sin(turn) * x, np.sin(turn) * y + np.cos(turn) * x
+    clean = flawed = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, None)
+    if group not in COUNTS:
+        flawed = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, group)
+    mask = Image.fromarray(np.uint8(255) * (np.abs(flawed - clean).max(2) > 0.05))
+    # Where a texture hides the change for a pixel or two, those pixels still are of the defect.
+    mask = mask.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
+    mask = np.array(mask.filter(ImageFilter.MedianFilter(3)))
+    flawed = np.where(mask[..., None] > 0, flawed, clean)
+    shots = [photograph(np.random.default_rng([*key, 3]), s, index) for s in (flawed, clean)]
+    return *shots, mask
+
+
+def write_demo(root, seed=0):
+    """Write the data set below `root` unless it is there already; return `root` as a Path.
+
+    A killed call leaves nothing under that name. InputError if anything else is at `root`.
+    """
+    root, marker = Path(root), json.dumps({"version": VERSION, "seed": seed})
+    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
+        return root
+    if root.exists():
+        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
+        for category, group in [(c, g) for c, d in CATEGORIES.items() for g in (*COUNTS, *d)]:
+            images = built / category / ("train/good" if group == "train" else f"test/{group}")
+            masks = built / category / "ground_truth" / group
+            for folder in (images,) if group in COUNTS else (images, masks):
+                folder.mkdir(parents=True)
+            for index in range(COUNTS.get(group, 10)):
+                image, _, mask = render(category, group, index, seed)
+                Image.fromarray(image).save(images / f"{index:03d}.png")
+                if group not in COUNTS:
+                    Image.fromarray(mask).save(masks / f"{index:03d}_mask.png")
+        (built / "demo.json").write_text(marker)
+        if not root.exists():  # another process may have been faster
+            built.rename(root)
+    return root

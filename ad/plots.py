@@ -1,0 +1,72 @@
+"""Every picture and chart: heat maps, overlays, picture grids."""
+
+import io
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from ad.checkpoint import write_atomic
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+
+
+def to_picture(image):
+    """Float (3, H, W) or (1, H, W) tensor in [0, 1] (clamped) -> uint8 (H, W, 3) array."""
+    array = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    return (array * 255).round().astype(np.uint8)
+
+
+def heat(map_, high, low=0.0):
+    """(1, H, W) map -> uint8 (H, W, 3), inferno from `low` (black) to `high` (yellow)."""
+    scaled = ((map_[0].detach().cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1).numpy()
+    return (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).round().astype(np.uint8)
+
+
+def overlay(picture, map_, high):
+    """Picture (H, W, 3) in grey, with the (1, H, W) map in colour from 0.4 high upwards."""
+    grey = picture.mean(-1, keepdims=True).repeat(3, -1)
+    alpha = (map_[0].detach().cpu().float() / max(high, 1e-12)).clamp(0, 1).numpy()[..., None]
+    alpha = np.clip(2 * alpha - 0.8, 0, 0.75)
+    return ((1 - alpha) * grey + alpha * heat(map_, high)).round().astype(np.uint8)
+
+
+def save_picture(path, picture):
+    """Write a uint8 (H, W, 3) array as PNG, atomically."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    write_atomic(path, buffer.getvalue())
+
+
+def save_grid(path, rows, columns, titles, caption=""):
+    """Write a grid of pictures as one PNG.
+
+    rows: list of lists of uint8 (H, W, 3) or None (left empty), one inner list a row; columns:
+    a heading for each column; titles: a label for each row; caption: printed below.
+    """
+    size = 1.9
+    figure, axes = plt.subplots(len(rows), len(columns), squeeze=False, layout="constrained",
+                                figsize=(size * len(columns) + 0.9, size * len(rows) + 0.5))
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            axis = axes[r, c]
+            axis.set(xticks=[], yticks=[])
+            if picture is None:
+                axis.axis("off")
+            else:
+                axis.imshow(picture, interpolation="nearest")
+            if r == 0:
+                axis.set_title(columns[c], fontsize=9)
+        axes[r, 0].set_ylabel(titles[r], fontsize=8)
+    if caption:
+        figure.supxlabel(caption, fontsize=8)
+    save_figure(path, figure)
+
+
+def save_figure(path, figure):
+    """Write a matplotlib figure as PNG, atomically, and close it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,41 @@
+"""Seeding, and the record of the environment."""
+
+import os
+import platform
+import random
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed):
+    """Seed Python, numpy and torch (all devices); 0 <= seed < 2 ** 32."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def git_commit():
+    """Commit of the project's checkout, or None outside one."""
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent,
+                                capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def environment(device):
+    """What a result depends on besides the arguments, as a dict of plain types."""
+    cuda = device.type == "cuda"
+    return {"python": platform.python_version(), "torch": str(torch.__version__),
+            "numpy": np.__version__, "platform": platform.platform(),
+            "cuda": torch.version.cuda if cuda else None,
+            "cudnn": torch.backends.cudnn.version() if cuda else None,
+            "device": torch.cuda.get_device_name(device) if cuda else
+            torch.cpu.get_capabilities().get("cpu_name", platform.machine()),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
+            "threads": torch.get_num_threads(), "git_commit": git_commit()}

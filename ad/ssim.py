@@ -1,0 +1,72 @@
+"""Structural similarity (SSIM), from scratch: one map, one loss.
+
+Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural
+similarity", IEEE TIP 2004, with the paper's Gaussian window (11 pixels, sigma 1.5).
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def gaussian_kernel(size, sigma, dtype=torch.float32, device=None):
+    """Normalised 1-D Gaussian of `size` taps, centred at (size - 1) / 2: (size,), sums to 1."""
+    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return (kernel / kernel.sum()).to(device=device, dtype=dtype)
+
+
+def gaussian_blur(images, size, sigma, padding="valid"):
+    """Separable Gaussian blur of (N, C, H, W).
+
+    Runs in the input's precision, outside autocast. padding "valid" gives (N, C, H - size + 1,
+    W - size + 1); "reflect" mirrors without repeating the edge pixel and keeps (N, C, H, W); it
+    needs size // 2 < min(H, W).
+    """
+    channels = images.shape[1]
+    if padding == "reflect":
+        left, right = size // 2, (size - 1) // 2
+        images = F.pad(images, (left, right, left, right), mode="reflect")
+    kernel = gaussian_kernel(size, sigma, images.dtype, images.device)
+    rows = kernel.view(1, 1, size, 1).expand(channels, 1, size, 1)
+    columns = kernel.view(1, 1, 1, size).expand(channels, 1, 1, size)
+    with torch.autocast(images.device.type, enabled=False):
+        return F.conv2d(F.conv2d(images, rows, groups=channels), columns, groups=channels)
+
+
+def ssim_map(x, y, data_range, window_size=11, sigma=1.5, padding="valid"):
+    """Local SSIM of two image batches, per channel, in [-1, 1]; 1 = identical.
+
+    x, y: (N, C, H, W) with values spanning `data_range` (1.0 for images in [0, 1]). Returns
+    (N, C, H', W') in float32 (float64 for float64 input): valid padding drops window_size - 1 rows
+    and columns and is what a loss wants; reflect padding keeps the size and is what a map wants.
+    Covariances are the biased ones of the paper's eq. 14-16. Runs outside autocast.
+    Raises ValueError for shapes that differ, an even or too large window, or an unknown padding.
+    """
+    if x.shape != y.shape or x.ndim != 4:
+        raise ValueError(f"ssim needs two equal (N, C, H, W) shapes, got {tuple(x.shape)} "
+                         f"and {tuple(y.shape)}")
+    if window_size % 2 == 0 or window_size < 1:
+        raise ValueError(f"ssim window_size must be odd and positive, got {window_size}")
+    if min(x.shape[-2:]) < window_size:
+        raise ValueError(f"image of {x.shape[-2]} x {x.shape[-1]} is smaller than the ssim window "
+                         f"{window_size}")
+    if padding not in ("valid", "reflect"):
+        raise ValueError(f"ssim padding must be valid or reflect, got {padding!r}")
+    if data_range <= 0:
+        raise ValueError(f"ssim data_range must be positive, got {data_range}")
+    if x.dtype != torch.float64:
+        x, y = x.float(), y.float()
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    # Only the sum of the two variances enters SSIM, so four blurred moments do, not five.
+    moments = torch.cat([x, y, x * x + y * y, x * y], dim=1)
+    mean_x, mean_y, mean_squares, mean_xy = gaussian_blur(
+        moments, window_size, sigma, padding).chunk(4, dim=1)
+    product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    luminance = (2 * product + c1) / (squares + c1)
+    structure = (2 * (mean_xy - product) + c2) / (mean_squares - squares + c2)
+    return luminance * structure
+
+
+def ssim_loss(x, y, data_range, window_size=11, sigma=1.5):
+    """1 - mean SSIM over valid windows: a scalar in [0, 2], 0 for equal images. See ssim_map."""
+    return 1 - ssim_map(x, y, data_range, window_size, sigma).mean()

@@ -1,0 +1,124 @@
+"""Layouts, decoding of every kind of image, the split, and crops."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ad import InputError, data
+
+
+def test_samples_of_the_mvtec_layout(tiny):
+    assert data.find_categories(tiny) == ["stripes"]
+    train = data.find_samples(tiny, "stripes", "train")
+    assert len(train) == 12 and all(s.label == 0 and s.mask is None for s in train)
+    test = data.find_samples(tiny, "stripes", "test")
+    assert [s.id for s in test] == [f"{d}/{i:03}" for d in ("blot", "gap", "good")
+                                    for i in range(4)]
+    assert [s.label for s in test] == [1] * 8 + [0] * 4
+    assert all((s.mask is not None) == (s.label == 1) for s in test)
+    assert test[0].mask.name == "000_mask.png"
+
+
+@pytest.mark.parametrize("mode, value, expected", [
+    ("L", 100, (100, 100, 100)), ("RGB", (10, 20, 30), (10, 20, 30)),
+    ("RGBA", (10, 20, 30, 128), (10, 20, 30)), ("LA", (77, 0), (77, 77, 77)),
+    ("I;16", 257 * 200, (200, 200, 200)), ("I;16", 65535, (255, 255, 255)),
+    ("1", 1, (255, 255, 255))])
+def test_every_mode_becomes_rgb(tmp_path, mode, value, expected):
+    if mode == "I;16":
+        image = Image.fromarray(np.full((9, 13), value, np.uint16))
+    else:
+        image = Image.new(mode, (13, 9), value)
+    image.save(tmp_path / "a.png")
+    read = data.read_image(tmp_path / "a.png", 512)
+    assert read.dtype == torch.uint8 and read.shape == (3, 9, 13)
+    assert (read == torch.tensor(expected, dtype=torch.uint8).view(3, 1, 1)).all()
+
+
+def test_large_images_shrink_and_small_ones_stay(tmp_path):
+    Image.new("RGB", (300, 150), (7, 7, 7)).save(tmp_path / "a.png")
+    assert data.read_image(tmp_path / "a.png", 100).shape == (3, 50, 100)
+    assert data.read_image(tmp_path / "a.png", 300).shape == (3, 150, 300)
+    assert data.read_image(tmp_path / "a.png", 900).shape == (3, 150, 300)
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image = Image.new("RGB", (20, 10), (255, 255, 255))
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotate by 270 degrees to show
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert data.read_image(tmp_path / "a.jpg", 512).shape == (3, 20, 10)
+
+
+def test_masks_are_binary_and_resized(tmp_path):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:20, 30:60] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    read = data.read_mask(tmp_path / "m.png", 20, 30)
+    assert read.dtype == torch.bool and read.shape == (1, 20, 30)
+    assert read.sum() == 5 * 15 and read[0, 5:10, 15:].all()
+
+
+def test_split_is_by_image_seeded_and_disjoint(tiny):
+    samples = data.find_samples(tiny, "stripes", "train")
+    train, val = data.split_normals(samples, 0.25, seed=3)
+    assert len(train) == 9 and len(val) == 3
+    assert sorted([*train, *val], key=lambda s: s.path) == samples
+    assert data.split_normals(samples, 0.25, seed=3) == (train, val)
+    assert any(data.split_normals(samples, 0.25, seed=s)[1] != val for s in range(4, 8))
+    with pytest.raises(InputError, match="only 3 images"):
+        data.split_normals(samples[:3], 0.1, seed=0)
+
+
+def test_crops_are_what_resizing_and_slicing_gives():
+    """At scale 1 a crop is a slice of the image, bit for bit."""
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(256, (3, 60, 100), dtype=torch.uint8) for _ in range(4)]
+    crops = data.random_crops(images, long_side=100, crop=32, generator=generator)
+    assert crops.shape == (4, 3, 32, 32) and crops.dtype == torch.float32
+    corners = set()
+    for image, crop in zip(images, crops):
+        places = [(y, x) for y in range(60 - 31) for x in range(100 - 31)
+                  if torch.equal(image[:, y:y + 32, x:x + 32].float() / 255, crop)]
+        assert len(places) == 1
+        corners.add(places[0])
+    assert len(corners) > 1
+
+
+def test_crops_of_mixed_sizes_and_small_images():
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.full((3, 30, 90), 51, dtype=torch.uint8),
+              torch.full((3, 200, 200), 51, dtype=torch.uint8)]
+    crops = data.random_crops(images, long_side=120, crop=64, generator=generator)
+    assert crops.shape == (2, 3, 32, 64)  # the flat one is 40 high: the largest multiple of 16
+    torch.testing.assert_close(crops, torch.full_like(crops, 0.2))
+
+
+def test_crops_depend_on_the_generator_alone():
+    images = [torch.randint(256, (3, 70, 50), dtype=torch.uint8) for _ in range(3)]
+    one, two, other = (data.random_crops(images, 96, 48, torch.Generator().manual_seed(s))
+                       for s in (5, 5, 6))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AD_DATA", raising=False)
+    with pytest.raises(InputError, match="data/mvtec_ad.*--data demo"):
+        data.resolve_data(None)
+    monkeypatch.setenv("AD_DATA", str(tiny))
+    assert data.resolve_data(None) == tiny
+    with pytest.raises(InputError, match="unknown category 'x'.*stripes"):
+        data.find_samples(tiny, "x", "train")
+    with pytest.raises(InputError, match="is one category.*--category stripes"):
+        data.find_categories(tiny / "stripes")
+    (tmp_path / "odd.txt").write_text("")
+    with pytest.raises(InputError, match="no known layout .found: odd.txt"):
+        data.find_categories(tmp_path)
+    (tmp_path / "bad.png").write_bytes((tiny / "stripes/train/good/000.png").read_bytes()[:200])
+    with pytest.raises(InputError, match="cannot read image .*bad.png"):
+        data.read_image(tmp_path / "bad.png", 512)
+    (tmp_path / "empty/train/good").mkdir(parents=True)
+    with pytest.raises(InputError, match="no images in .*empty"):
+        data.find_samples(tmp_path, "empty", "train")

@@ -1,0 +1,97 @@
+"""The U-Net: shapes, real skips, the loss by hand, batch invariance; build_model's errors."""
+
+import pytest
+import torch
+
+from ad.model import SSIM_WEIGHT, build_model
+from ad.ssim import ssim_map
+
+
+def unet(**changes):
+    torch.manual_seed(0)
+    return build_model("unet", **({"width": 4, "depth": 3} | changes)).eval()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (37, 50), (16, 129), (11, 11)])
+def test_output_has_the_size_of_the_input(shape):
+    images = torch.rand(2, 3, *shape)
+    assert unet()(images).shape == images.shape
+
+
+def test_padding_is_replication():
+    """37 x 50 padded by hand to 40 x 56 gives the same answer."""
+    model, images = unet(), torch.rand(1, 3, 37, 50)
+    padded = torch.nn.functional.pad(images, (0, 6, 0, 3), mode="replicate")
+    torch.testing.assert_close(model(images), model(padded)[..., :37, :50])
+
+
+def test_every_skip_reaches_the_output():
+    """With the path from below cut, every level's own skip still changes the output."""
+    model = unet()
+    for level in range(3):
+        images = torch.rand(1, 3, 32, 40, requires_grad=True)
+        seen = []
+        handle = model.down[level].register_forward_hook(lambda m, i, o: seen.append(o) or o)
+        below = model.down[level + 1].register_forward_hook(lambda m, i, o: o.detach())
+        output = model(images)
+        gradient, = torch.autograd.grad(output.sum(), seen[0])
+        assert gradient.abs().sum() > 0
+        handle.remove()
+        below.remove()
+
+
+def test_loss_is_mse_plus_weighted_dssim():
+    model, images = unet(), torch.rand(3, 3, 32, 40)
+    parts = model.loss(images, None)
+    output = model(images)
+    mse = ((output - images) ** 2).mean()
+    dssim = 1 - ssim_map(output, images, 1.0).mean()
+    torch.testing.assert_close(parts["loss"], mse + SSIM_WEIGHT * dssim)
+    torch.testing.assert_close(parts["mse"] + 0.84 * parts["ssim"], parts["loss"])
+    assert parts["loss"].requires_grad
+
+
+def test_maps_by_hand():
+    model, images = unet(), torch.rand(2, 3, 32, 40)
+    maps = model.anomaly_maps(images)
+    output = model(images)
+    torch.testing.assert_close(maps["mse"][:, 0], ((output - images) ** 2).mean(1))
+    torch.testing.assert_close(
+        maps["ssim"][:, 0], 1 - ssim_map(output, images, 1.0, padding="reflect").mean(1))
+
+
+def test_batch_size_changes_nothing_and_flips_are_no_noop():
+    model, images = unet(), torch.rand(4, 3, 32, 48)
+    whole = model(images)
+    torch.testing.assert_close(torch.cat([model(i[None]) for i in images]), whole,
+                               rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(model(images.flip(-1)).flip(-1), whole)
+
+
+def test_a_few_steps_learn_to_reproduce():
+    """Trained on one batch the loss falls well below that of the best constant image."""
+    torch.manual_seed(0)
+    model = build_model("unet", width=8, depth=2)
+    images = torch.nn.functional.interpolate(torch.rand(4, 3, 6, 8), (48, 64), mode="bilinear")
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(60):
+        loss = model.loss(images, None)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    constant = images.mean((0, 2, 3), keepdim=True).expand_as(images)
+    worst = (constant - images).square().mean() + 0.84 * (1 - ssim_map(constant, images, 1.).mean())
+    assert loss < 0.3 * worst
+
+
+def test_head_is_float32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert unet()(torch.rand(1, 3, 32, 32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(name="gan"), "unknown model 'gan'; there are: unet"),
+    (dict(name="unet", width=0), "width >= 1"), (dict(name="unet", depth=9), "depth 1 to 7")])
+def test_wrong_arguments_raise(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(**arguments)

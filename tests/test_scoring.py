@@ -1,0 +1,136 @@
+"""Calibration, combination, smoothing, top-k and thresholds, by hand and against numpy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from ad import InputError
+from ad.scoring import (Calibration, Scoring, calibrate, combine, fit_calibration, map_images,
+                        parse_threshold, raw_maps, score_images, smooth, standardise, topk_mean)
+
+
+class Echo(torch.nn.Module):
+    """mse map: the red channel; ssim map: the green one."""
+
+    def anomaly_maps(self, images):
+        return {"mse": images[:, :1], "ssim": images[:, 1:2]}
+
+
+def pictures(count=5, shape=(40, 56)):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(256, (3, *shape), dtype=torch.uint8, generator=generator)
+            for _ in range(count)]
+
+
+def test_topk_mean_by_hand_and_against_sorting():
+    maps = torch.arange(20.0).view(1, 1, 4, 5)
+    assert topk_mean(maps, 0.1).tolist() == [18.5]
+    assert topk_mean(maps, 1.0).tolist() == [9.5]
+    assert topk_mean(maps, 1e-9).tolist() == [19.0]  # at least one pixel
+    maps = torch.randn(3, 1, 17, 23)
+    expected = np.sort(maps.flatten(1).numpy())[:, -round(0.05 * 17 * 23):].mean(1)
+    np.testing.assert_allclose(topk_mean(maps, 0.05), expected, rtol=1e-6)
+    for bad in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="top-k fraction"):
+            topk_mean(maps, bad)
+
+
+def test_calibration_is_mean_and_std_over_all_normal_pixels():
+    batches = [{"a": torch.randn(n, 1, 6, 7) * 3 + 5} for n in (2, 3)]
+    calibration = fit_calibration(batches)
+    pixels = torch.cat([b["a"].flatten() for b in batches]).double().numpy()
+    assert calibration.mean["a"].item() == pytest.approx(pixels.mean(), rel=1e-6)
+    assert calibration.std["a"].item() == pytest.approx(pixels.std(), rel=1e-6)
+    z = calibration.apply(batches[0])["a"].numpy()
+    np.testing.assert_allclose(z, (batches[0]["a"].numpy() - pixels.mean()) / pixels.std(),
+                               rtol=1e-4, atol=1e-5)
+
+
+def test_calibration_of_constant_maps_stays_finite():
+    calibration = fit_calibration([{"a": torch.full((2, 1, 4, 4), 0.5)}])
+    assert calibration.apply({"a": torch.full((1, 1, 4, 4), 0.5)})["a"].abs().max() < 1e-3
+
+
+def test_combine_is_mean_over_errors_and_max_over_windows():
+    maps = {"mse@8": 1.0, "ssim@8": 3.0, "mse@16": 5.0, "ssim@16": -2.0}
+    combined = combine({k: torch.full((1, 1, 2, 3), v) for k, v in maps.items()})
+    assert combined.unique().tolist() == [2.0]  # max((1 + 3) / 2, (5 - 2) / 2)
+
+
+def test_smooth_equals_scipy():
+    maps = torch.rand(1, 1, 37, 45, dtype=torch.float64)
+    expected = gaussian_filter(maps[0, 0].numpy(), 2.0, mode="mirror", radius=6)
+    np.testing.assert_allclose(smooth(maps, 2.0)[0, 0], expected, atol=1e-12)
+    assert smooth(maps, 0) is maps
+    assert smooth(torch.rand(1, 1, 3, 4), 4.0).shape == (1, 1, 3, 4)
+
+
+def test_raw_maps_names_scales_and_whole_image():
+    images = torch.rand(2, 3, 40, 56)
+    maps = raw_maps(Echo(), images, Scoring(windows=(32, 0, 512)))
+    assert list(maps) == ["mse@32", "ssim@32", "mse@0", "ssim@0", "mse@512", "ssim@512"]
+    for name, map_ in maps.items():
+        channel = 0 if name.startswith("mse") else 1
+        torch.testing.assert_close(map_, images[:, channel:channel + 1])
+    assert list(raw_maps(Echo(), images, Scoring(windows=(0,), error="ssim"))) == ["ssim@0"]
+
+
+def test_whole_chain_by_hand():
+    """One scale, one error, no smoothing: everything follows from numpy."""
+    images = pictures()
+    scoring = Scoring(windows=(32,), error="mse", sigma=0.0, topk=0.1)
+    saved = calibrate(Echo(), images[:3], scoring, "cpu")
+    red = np.stack([i[0].numpy() for i in images]) / 255
+    z = (red - red[:3].mean()) / (red[:3].std() + 1e-6)
+    expected = np.sort(z.reshape(5, -1))[:, -224:].mean(1)
+    scores = torch.cat([s for s, _ in score_images(Echo(), images, saved, "cpu")])
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    np.testing.assert_allclose(saved["scores"], expected[:3], rtol=1e-4)
+
+
+def test_images_of_mixed_sizes_keep_their_order():
+    images = pictures(2) + pictures(1, (33, 64)) + pictures(3)
+    scoring = Scoring(windows=(32,), error="mse", sigma=1.0)
+    saved = calibrate(Echo(), images, scoring, "cpu")
+    maps = [m for _, batch in score_images(Echo(), images, saved, "cpu") for m in batch]
+    assert [m.shape[1:] for m in maps] == [i.shape[1:] for i in images]
+    single = [s for i in images for s, _ in score_images(Echo(), [i], saved, "cpu", 1)]
+    np.testing.assert_allclose(torch.cat(single), saved["scores"], rtol=1e-5)
+
+
+def test_non_finite_model_names_the_image():
+    class Broken(Echo):
+        def anomaly_maps(self, images):
+            return {k: v / (images.mean((1, 2, 3), keepdim=True) > 0) for k, v in
+                    super().anomaly_maps(images).items()}
+    images = pictures(3)
+    images[1] = torch.zeros_like(images[1])
+    with pytest.raises(InputError, match="NaN or infinity for image b.png"):
+        list(map_images(Broken(), images, Scoring(windows=(32,)), "cpu",
+                        names=["a.png", "b.png", "c.png"]))
+
+
+def test_standardise_and_thresholds():
+    normal = [1.0, 2.0, 3.0]
+    np.testing.assert_allclose(standardise([2.0, 4.0], normal), [0, 2 / np.std(normal)], rtol=1e-5)
+    assert parse_threshold("quantile:0.5")(normal) == 2.0
+    assert parse_threshold("-1.5")(normal) == -1.5
+    for bad in ("quantile:2", "median:0.5", "x", "nan", "quantile:"):
+        with pytest.raises(InputError, match="--threshold must be"):
+            parse_threshold(bad)
+
+
+@pytest.mark.parametrize("values, message", [
+    (dict(topk=0), "--topk"), (dict(topk=2), "--topk"), (dict(sigma=-1), "--sigma"),
+    (dict(windows=()), "--windows"), (dict(windows=(8,)), "--windows"),
+    (dict(windows=(-1,)), "--windows")])
+def test_wrong_scoring_raises(values, message):
+    with pytest.raises(InputError, match=message):
+        Scoring(**values).check()
+
+
+def test_eps_guards_and_dtype():
+    calibration = Calibration({"a": torch.zeros(1, 1, 1, 1)}, {"a": torch.zeros(1, 1, 1, 1)})
+    z = calibration.apply({"a": torch.ones(1, 1, 2, 2)})["a"]
+    assert z.dtype == torch.float32 and torch.isfinite(z).all()

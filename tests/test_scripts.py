@@ -1,0 +1,273 @@
+"""The three scripts, run as a user runs them, on a tiny data set."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from ad import checkpoint
+from conftest import TINY_TRAINING, run, write_tiny
+
+
+def train(cwd, data, *more, name="stripes"):
+    result = run("train.py", "--data", data, "--category", name, *TINY_TRAINING, *more, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    """A folder with runs/stripes/unet-seed0 of six epochs and results/ of its test split."""
+    cwd = tmp_path_factory.mktemp("work")
+    output = train(cwd, tiny, "--epochs", 6)
+    assert f"test AUROC: python infer.py --category stripes --data {tiny}" in output
+    result = run("infer.py", "--data", tiny, "--category", "stripes", "--maps", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return cwd, result.stdout
+
+
+def folder_of(cwd):
+    return cwd / "runs/stripes/unet-seed0"
+
+
+def test_run_folder(trained, tiny):
+    folder = folder_of(trained[0])
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json", "log.jsonl", "best.pt", "last.pt", "epoch_2.pt", "epoch_4.pt", "epoch_6.pt"}
+    config = json.loads((folder / "config.json").read_text())
+    names = config["train"] + config["validation"]
+    assert sorted(names) == [f"stripes/train/good/{i:03}.png" for i in range(12)]
+    assert len(config["validation"]) == 2 and config["args"]["width"] == 4
+    assert {"python", "torch", "device", "git_commit"} <= config["environment"].keys()
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in log] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(r["loss"]) and r["images_per_s"] > 0 for r in log)
+    assert [r["epoch"] for r in log if "auroc_small" in r] == [2, 4, 6]
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_best_is_the_best_validated_epoch_and_calibrated(trained):
+    folder = folder_of(trained[0])
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    best = max((r for r in log if "auroc" in r), key=lambda r: (r["auroc"], -r["val_loss"]))
+    saved = checkpoint.load(folder / "best.pt")
+    assert (saved["epoch"], saved["val_auroc"]) == (best["epoch"], best["auroc"])
+    assert len(saved["calibration"]["scores"]) == 2
+    assert set(saved["calibration"]["mean"]) == {"mse@32", "ssim@32", "mse@64", "ssim@64"}
+
+
+def test_scores_metrics_and_maps(trained, tiny):
+    cwd, output = trained
+    rows = list(csv.DictReader(open(cwd / "results/scores.csv")))
+    assert list(rows[0]) == ["id", "category", "defect", "label", "score", "prediction", "path"]
+    assert [r["id"] for r in rows] == [f"{d}/{i:03}" for d in ("blot", "gap", "good")
+                                       for i in range(4)]
+    metrics = json.loads((cwd / "results/metrics.json").read_text())
+    result = metrics["categories"]["stripes"]
+    scores = [float(r["score"]) for r in rows]
+    expected = roc_auc_score([int(r["label"]) for r in rows], scores)
+    assert result["auroc"] == pytest.approx(expected) and f"{expected:.4f}" in output
+    assert metrics["mean"]["auroc"] == metrics["weighted mean"]["auroc"] == result["auroc"]
+    assert all(0 <= result[k] <= 1 for k in ("ap", "f1", "pixel_auroc", "pro", "tpr", "tnr"))
+    assert [int(s > result["threshold"]) for s in scores] == [int(r["prediction"]) for r in rows]
+    for row in rows:
+        map_ = np.asarray(Image.open(cwd / "results/maps/stripes" / f"{row['id']}.png"))
+        assert map_.shape == (64, 160, 3) and map_.std() > 1
+
+
+def test_infer_needs_the_checkpoint_alone(trained, tiny, tmp_path):
+    """Without the training images: same scores; with another top-k: an error that names them."""
+    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
+    shutil.copytree(tiny, tmp_path / "data")
+    for image in (tmp_path / "data/stripes/train/good").iterdir():
+        image.unlink()
+    path = folder_of(tmp_path) / "best.pt"
+    saved = checkpoint.load(path)
+    saved["config"]["root"] = str(tmp_path / "data")
+    checkpoint.save(path, saved)
+    result = run("infer.py", "--data", "data", "--all", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    old, new = ([r["score"] for r in csv.DictReader(open(d / "results/scores.csv"))]
+                for d in (trained[0], tmp_path))
+    assert old == new
+    before = (tmp_path / "results/scores.csv").read_bytes()
+    result = run("infer.py", "--data", "data", "--all", "--topk", 0.1, cwd=tmp_path)
+    assert result.returncode == 2 and "cannot read image" in result.stderr
+    assert (tmp_path / "results/scores.csv").read_bytes() == before
+
+
+def test_other_scoring_is_calibrated_anew(trained, tiny, tmp_path):
+    common = ("--data", tiny, "--category", "stripes", "--runs", trained[0] / "runs")
+    result = run("infer.py", *common, "--topk", 0.2, "--windows", 0, "--error", "ssim",
+                 "--results", tmp_path, cwd=tmp_path)
+    assert result.returncode == 0 and "calibrating on its 2 validation images" in result.stdout
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["categories"]["stripes"]["scoring"] == {"windows": [0], "error": "ssim", "sigma": 4.0, "topk": 0.2}
+
+
+def test_single_files(trained, tiny):
+    rows = {r["path"]: r["score"] for r in csv.DictReader(open(trained[0] / "results/scores.csv"))}
+    path = tiny / "stripes/test/blot/002.png"
+    result = run("infer.py", "--category", "stripes", "--image", path, "--runs",
+                 trained[0] / "runs", cwd=trained[0])
+    score, word, name = result.stdout.splitlines()[-1].split()
+    assert name == str(path) and word in ("normal", "anomalous")
+    assert float(score) == pytest.approx(float(rows[str(path)]), abs=1e-4)
+
+
+def test_same_seed_gives_the_same_weights_and_scores(trained, tiny, tmp_path):
+    train(tmp_path, tiny, "--epochs", 6)
+    result = run("infer.py", "--data", tiny, "--category", "stripes", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    one, two = (checkpoint.load(folder_of(cwd) / "best.pt") for cwd in (trained[0], tmp_path))
+    assert one["model"].keys() == two["model"].keys()
+    assert all(torch.equal(one["model"][k], two["model"][k]) for k in one["model"])
+    assert one["calibration"]["scores"] == two["calibration"]["scores"]
+    assert ((trained[0] / "results/scores.csv").read_bytes()
+            == (tmp_path / "results/scores.csv").read_bytes())
+
+
+def test_resumed_run_equals_an_uninterrupted_one(trained, tiny, tmp_path):
+    train(tmp_path, tiny, "--epochs", 4)
+    folder = folder_of(tmp_path)
+    with open(folder / "log.jsonl", "a") as log:  # killed between log line and checkpoint
+        log.write('{"epoch": 5, "loss": 1.0}\n')
+    train(tmp_path, tiny, "--epochs", 6, "--resume")
+
+    def losses(path):
+        return [json.loads(line)["loss"] for line in open(path / "log.jsonl")]
+    assert losses(folder) == losses(folder_of(trained[0]))
+    one, two = (checkpoint.load(folder_of(cwd) / "last.pt") for cwd in (trained[0], tmp_path))
+    assert all(torch.equal(one["model"][k], two["model"][k]) for k in one["model"])
+
+
+def test_another_seed_gives_another_run(trained, tiny):
+    cwd = trained[0]
+    train(cwd, tiny, "--epochs", 2, "--seed", 1, "--name", "other")
+    one = checkpoint.load(folder_of(cwd) / "best.pt")["model"]["head.weight"]
+    two = checkpoint.load(cwd / "runs/stripes/other/best.pt")["model"]["head.weight"]
+    assert not torch.equal(one, two)
+    shutil.rmtree(cwd / "runs/stripes/other")
+
+
+def test_early_stopping(tiny, tmp_path):
+    output = train(tmp_path, tiny, "--epochs", 40, "--val-every", 1, "--patience", 1, "--lr", 10,
+                   "--precision", "fp32")
+    assert "stopped early: 1 validations without a better one" in output
+    assert len((folder_of(tmp_path) / "log.jsonl").read_text().splitlines()) < 40
+
+
+def test_two_runs_vote(trained, tiny, tmp_path):
+    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
+    train(tmp_path, tiny, "--epochs", 2, "--seed", 1)
+    tables = {}
+    for members in (["unet-seed0"], ["unet-seed1"], ["unet-seed0", "unet-seed1"]):
+        result = run("infer.py", "--data", tiny, "--category", "stripes", "--members", *members,
+                     cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        rows = csv.DictReader(open(tmp_path / "results/scores.csv"))
+        tables[len(tables)] = np.array([float(r["score"]) for r in rows])
+    np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=2e-6)
+
+
+def test_odd_images_train_and_score(tmp_path):
+    """Grey, RGBA, 16-bit, palette and non-square images of different sizes in one folder."""
+    write_tiny(tmp_path / "data", "odd")
+    files = sorted((tmp_path / "data/odd/train/good").iterdir())
+    files += sorted((tmp_path / "data/odd/test").rglob("*.png"))
+    for number, path in enumerate(files):
+        image = Image.open(path)
+        image = image.resize((64 + 8 * (number % 3), 64 + 4 * (number % 5)))
+        kind = number % 4
+        if kind == 3:
+            image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+        (image if kind == 3 else image.convert(("L", "RGBA", "P")[kind])).save(path)
+    train(tmp_path, "data", "--epochs", 2, name="odd")
+    result = run("infer.py", "--data", "data", "--all", "--maps", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(open(tmp_path / "results/scores.csv")))
+    assert len(rows) == 12 and all(np.isfinite(float(r["score"])) for r in rows)
+
+
+def test_all_trains_and_scores_every_category(tmp_path):
+    write_tiny(tmp_path / "data", "one")
+    write_tiny(tmp_path / "data", "two", train=8, seed=1)
+    env = os.environ | {"AD_DATA": "data"}
+    result = run("train.py", "--all", "--epochs", 2, *TINY_TRAINING, cwd=tmp_path, env=env)
+    assert result.returncode == 0 and "infer.py --all" in result.stdout, result.stderr
+    result = run("infer.py", "--all", "--topk", 0.005, cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "results/metrics.json").read_text())
+    pair = [metrics["categories"][name]["auroc"] for name in ("one", "two")]
+    assert metrics["mean"]["auroc"] == pytest.approx(np.mean(pair))
+    shutil.rmtree(tmp_path / "runs/one")
+    result = run("infer.py", "--all", cwd=tmp_path, env=env)
+    assert result.returncode == 0 and "not trained, not scored: one" in result.stdout
+
+
+def test_visualize(trained, tiny):
+    cwd = trained[0]
+    result = run("visualize.py", "--ckpt", "epoch_4.pt", "--count", 2, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    assert "verdict: " in result.stdout
+    for name in ("contrast", "variety", "sharpness", "copying"):
+        assert any(line.startswith(name) for line in result.stdout.splitlines())
+    picture = np.asarray(Image.open(cwd / "results/look_stripes_unet-seed0_epoch_4.png"))
+    assert min(picture.shape[:2]) > 300 and picture.std() > 10
+    result = run("visualize.py", "--ckpt", "epoch_4.pt", "--ids", "gap/001", "002.png", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    taller = np.asarray(Image.open(cwd / "results/look_stripes_unet-seed0_epoch_4.png"))
+    assert taller.shape[0] > 1.3 * picture.shape[0]  # 1 + 3 test images instead of 2
+
+
+ERRORS = [
+    ("train.py", ["--category", "carpet"], "no data at data/mvtec_ad.*--data demo"),
+    ("train.py", ["--category", "x", "--data", "TINY"], "unknown category 'x'.*stripes"),
+    ("train.py", ["--data", "TINY"], "--category NAME or --all"),
+    ("train.py", ["--category", "stripes", "--data", "TINY"], "exists; --resume.*--overwrite"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--resume", "--width", "8"],
+     "other arguments.*--width 4"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--epochs", "0"], "--epochs must be"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--topk", "2"], "--topk must be"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "gan"], "invalid choice"),
+    ("train.py", ["--category", "stripes", "--data", "BAD"], "cannot read image .*005.png"),
+    ("infer.py", ["--all", "--data", "TINY", "--topk", "0"], "--topk must be in .0, 1., got 0"),
+    ("infer.py", ["--all", "--data", "TINY", "--topk", "much"], "invalid float value"),
+    ("infer.py", ["--category", "x", "--data", "TINY"], "no trained run in runs/x"),
+    ("infer.py", ["--all", "--data", "TINY", "--members", "y"], "no run y with a best.pt"),
+    ("infer.py", ["--all", "--data", "TINY", "--ckpt", "epoch_9.pt"], "no checkpoint .*epoch_9"),
+    ("infer.py", ["--category", "stripes", "--image", "no.png"], "cannot read image no.png"),
+    ("infer.py", ["--all", "--data", "TINY", "--threshold", "x"], "--threshold must be"),
+    ("visualize.py", ["--ckpt", "epoch_99.pt"], "no checkpoint 'epoch_99.pt'"),
+    ("visualize.py", ["--ckpt", "wrong.pt"], "wrong.pt does not fit its model"),
+    ("visualize.py", ["--ckpt", "best.pt", "--ids", "nope"], "no test image 'nope'"),
+]
+
+
+@pytest.mark.parametrize("script, arguments, message", ERRORS)
+def test_bad_input_is_one_line_and_exit_code_2(script, arguments, message, trained, tiny, tmp_path):
+    import re
+    if "BAD" in arguments:
+        write_tiny(tmp_path / "bad")
+        file = tmp_path / "bad/stripes/train/good/005.png"
+        file.write_bytes(file.read_bytes()[:300])
+        arguments = arguments + ["--overwrite"]
+    if "wrong.pt" in arguments:
+        saved = checkpoint.load(folder_of(trained[0]) / "best.pt")
+        checkpoint.save(trained[0] / "wrong.pt", saved | {
+            "model_args": saved["model_args"] | {"width": 8}})
+    places = {"TINY": str(tiny), "BAD": str(tmp_path / "bad")}
+    env = {k: v for k, v in os.environ.items() if k != "AD_DATA"}
+    before = {p: p.read_bytes() for p in folder_of(trained[0]).iterdir()}
+    result = run(script, *(places.get(a, a) for a in arguments), cwd=trained[0], env=env)
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert before == {p: p.read_bytes() for p in folder_of(trained[0]).iterdir()}

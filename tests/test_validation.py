@@ -1,0 +1,59 @@
+"""Pseudo-anomaly validation with models whose answer is known."""
+
+import pytest
+import torch
+
+from ad.cutpaste import SIZES
+from ad.scoring import Scoring
+from ad.validation import validate, validation_set
+
+SCORING = Scoring(windows=(0,), error="mse", sigma=0.0, topk=0.001)
+
+
+def images(count=3):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(90, 160, (3, 60, 80), dtype=torch.uint8, generator=generator)
+            for _ in range(count)]
+
+
+def test_set_holds_every_family_and_size_and_never_changes():
+    normals, positives, sizes = validation_set(images(), 64, seed=7)
+    assert len(normals) == 3 and len(positives) == len(sizes) == 27
+    assert {s: sizes.count(s) for s in SIZES} == dict.fromkeys(SIZES, 9)
+    assert all(p.shape == (3, 48, 64) and p.dtype == torch.uint8 for p in normals + positives)
+    again = validation_set(images(), 64, seed=7)
+    assert all(torch.equal(a, b) for a, b in zip(positives, again[1]))
+    # An image's positives do not depend on which other images there are, only on its number.
+    assert all(torch.equal(a, b) for a, b in zip(positives, validation_set(images(2), 64, 7)[1]))
+    assert not torch.equal(positives[0], validation_set(images(), 64, seed=8)[1][0])
+
+
+class Oracle(torch.nn.Module):
+    """Calls strange what is not among the normal images it was given."""
+
+    def __init__(self, normals):
+        super().__init__()
+        self.normals = torch.stack(normals).float() / 255
+
+    def anomaly_maps(self, batch):
+        error = (batch[:, None] - self.normals).abs().amax(2, keepdim=True)
+        nearest = error.flatten(2).mean(2).argmin(1)
+        return {"mse": error[torch.arange(len(batch)), nearest]}
+
+    def loss(self, batch, generator):
+        return {"loss": batch.mean()}
+
+
+class Blind(Oracle):
+    def anomaly_maps(self, batch):
+        return {"mse": torch.ones_like(batch[:, :1])}
+
+
+@pytest.mark.parametrize("model, expected", [(Oracle, 1.0), (Blind, 0.5)])
+def test_auroc_of_an_oracle_and_of_the_blind(model, expected):
+    validation = validation_set(images(), 64, seed=0)
+    result = validate(model(validation[0]), validation, SCORING, "cpu", 16)
+    assert [result[k] for k in ("auroc", "auroc_small", "auroc_medium", "auroc_large")] == [
+        expected] * 4
+    mean = sum(n.float().mean().item() / 255 for n in validation[0]) / 3
+    assert result["val_loss"] == pytest.approx(mean, rel=1e-5)

@@ -1,0 +1,55 @@
+"""The collapse check on models whose fault is known by construction."""
+
+import pytest
+import torch
+
+from ad import InputError
+from ad.cutpaste import seeded_generator
+from ad.data import find_samples
+from ad.ssim import gaussian_blur
+from visualize import collapse_check, failing, pick
+
+
+def normals(count=4):
+    """Noise on gradients of different directions: images that differ and have fine structure."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 80), indexing="ij")
+    images = [0.2 + 0.5 * (x * (i % 2) + y * (1 - i % 2)) + 0.02 * i for i in range(count)]
+    images = torch.stack(images)[:, None].repeat(1, 3, 1, 1)
+    return (images + 0.05 * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+class Repair:
+    """Knows the clean images and gives them back whatever is pasted into them."""
+
+    def __call__(self, images):
+        return normals()
+
+
+@pytest.mark.parametrize("model, expected", [
+    (Repair(), set()),
+    (lambda images: images, {"copying"}),
+    (lambda images: torch.full_like(images, 0.5), {"contrast", "variety", "sharpness"}),
+    (lambda images: normals().mean(0, keepdim=True).expand_as(images), {"variety"}),
+    (lambda images: gaussian_blur(normals(), 15, 4.0, "reflect"), {"sharpness"}),
+], ids=["repair", "identity", "grey", "average image", "blurred repair"])
+def test_every_fault_is_told_apart(model, expected):
+    found = set(failing(collapse_check(model, normals(), seeded_generator("cpu", 0))))
+    # Grey or an average is near the original here and near the patch there: either way is right.
+    assert (found - {"copying"} if "variety" in expected else found) == expected
+
+
+def test_numbers_of_identity_and_repair_by_hand():
+    identity = collapse_check(lambda images: images, normals(), seeded_generator("cpu", 0))
+    assert identity == pytest.approx({"contrast": 1, "variety": 1, "sharpness": 1, "copying": 1})
+    assert collapse_check(Repair(), normals(), seeded_generator("cpu", 0))["copying"] < 1e-6
+
+
+def test_pick_by_name_and_at_random(tiny):
+    samples = find_samples(tiny, "stripes", "test")
+    assert [s.id for s in pick(samples, ["gap/001", "003.png"], 0, 0)] == [
+        "gap/001", "blot/003", "gap/003", "good/003"]
+    drawn = pick(samples, None, 5, 1)
+    assert [s.label for s in drawn] == [1, 1, 1, 0, 0] and drawn == pick(samples, None, 5, 1)
+    with pytest.raises(InputError, match="no test image 'x'"):
+        pick(samples, ["x"], 5, 0)

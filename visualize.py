@@ -1,0 +1,179 @@
+"""Look at what a model does: reconstructions, error maps, and a collapse check.
+
+    python visualize.py --ckpt epoch_12.pt                   # a short name below runs/, or a path
+    python visualize.py --ckpt best.pt --ids 1512 832 1700   # chosen test images, by file name
+
+Writes results/look_<category>_<run>_<checkpoint>.png: input | reconstruction | error map | overlay
+| mask of test images and of CutPaste images, and prints four numbers that tell whether the model
+repairs, copies, blurs, or has collapsed.
+"""
+
+import random
+from pathlib import Path
+
+import torch
+
+from ad import InputError, checkpoint, data, plots
+from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, load_member,
+                    run_script, select_device, select_precision)
+from ad.cutpaste import cutpaste, seeded_generator
+from ad.scoring import parse_threshold, score_images
+from ad.ssim import gaussian_blur
+
+# Name, the healthy side of the threshold, what the number means, what the other side means.
+CHECKS = {
+    "contrast": (">=", 0.5, "output contrast / input contrast",
+                 "grey collapse: the output is flat whatever goes in"),
+    "variety": (">=", 0.5, "distance between outputs / distance between their inputs",
+                "average-image collapse: every input gives much the same output"),
+    "sharpness": (">=", 0.2, "high-frequency energy of output / input",
+                  "blur: fine structure is lost and will look like an error everywhere"),
+    "copying": ("<=", 0.5, "in a CutPaste patch, how near the output is to the pasted pixels "
+                "(1) or to the original ones (0)",
+                "identity shortcut: defects are copied and leave no error"),
+}
+
+
+def parse_args():
+    parser = Parser(__doc__)
+    add_data_arguments(parser)
+    parser.add_argument("--ckpt", required=True, metavar="FILE",
+                        help="checkpoint: a path, or a name that is unique below --runs")
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="test images by file name, with or "
+                        "without folder and suffix (default: random ones)")
+    parser.add_argument("--count", type=int, default=5, metavar="N",
+                        help="random test images to show (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choice (default: 0)")
+    add_scoring_arguments(parser, None)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
+                        help="folder to write into (default: results)")
+    args = parser.parse_args()
+    if args.count < 0 or args.window_batch < 1:
+        raise InputError(f"--count ({args.count}) must not be negative and --window-batch "
+                         f"({args.window_batch}) must be positive")
+    return args
+
+
+def pick(samples, ids, count, seed):
+    """Test samples named by `ids`, or `count` random ones of which half are anomalous."""
+    if ids:
+        chosen = []
+        for name in ids:
+            wanted = name.removesuffix(Path(name).suffix) if Path(name).suffix else name
+            found = [s for s in samples if wanted in (s.id, s.path.stem)]
+            if not found:
+                raise InputError(f"no test image {name!r}; ids look like {samples[0].id}")
+            chosen += found
+        return chosen
+    draw = random.Random(seed)
+    anomalous = [s for s in samples if s.label]
+    normal = [s for s in samples if not s.label]
+    few = min(len(normal), count // 2)
+    return (draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few))
+
+
+def pairwise_distance(images):
+    """Mean absolute difference over all pairs of different images of (N, C, H, W)."""
+    pairs = [(a - b).abs().mean() for i, a in enumerate(images) for b in images[:i]]
+    return torch.stack(pairs).mean()
+
+
+@torch.no_grad()
+def collapse_check(model, images, generator):
+    """Numbers that tell a working autoencoder from a useless one: {name in CHECKS: float}.
+
+    images: normal ones (N >= 2, 3, H, W) in [0, 1]. The patch is one CutPaste in each of them.
+    """
+    output = model(images).clamp(0, 1)
+
+    def contrast(x):
+        return x.std((1, 2, 3)).mean()
+
+    def fine(x):
+        return (x - gaussian_blur(x, 9, 1.5, "reflect")).square().mean()
+
+    pasted, mask = cutpaste(images, generator)
+    repaired = model(pasted).clamp(0, 1)
+    to_original = ((repaired - images).abs() * mask).sum()
+    to_pasted = ((repaired - pasted).abs() * mask).sum()
+    numbers = {"contrast": contrast(output) / contrast(images).clamp_min(1e-6),
+               "variety": pairwise_distance(output) / pairwise_distance(images).clamp_min(1e-6),
+               "sharpness": fine(output) / fine(images).clamp_min(1e-9),
+               "copying": to_original / (to_original + to_pasted).clamp_min(1e-9)}
+    return {name: value.item() for name, value in numbers.items()}
+
+
+def failing(numbers):
+    """collapse_check's numbers -> names of the checks that fail; [] = healthy."""
+    return [name for name, (side, limit, _, _) in CHECKS.items()
+            if (numbers[name] < limit if side == ">=" else numbers[name] > limit)]
+
+
+def print_check(numbers):
+    for name, (side, limit, meaning, _) in CHECKS.items():
+        print(f"{name:<10} {numbers[name]:6.3f}  (healthy {side} {limit})  {meaning}")
+    print("verdict: " + ("; ".join(CHECKS[name][3] for name in failing(numbers))
+                         or "healthy: it changes what is strange and keeps what is normal"))
+
+
+@torch.no_grad()
+def show(member, images, masks, device, args):
+    """Rows of pictures (input, reconstruction, error map, overlay, mask) of uint8 images."""
+    with autocast(device, args.precision):
+        parts = list(score_images(member["model"], images, member["calibration"], device,
+                                  args.window_batch))
+        floats = [data.to_float(image, device)[None] for image in images]
+        outputs = [member["model"](image)[0].float() for image in floats]
+    scores = torch.cat([s for s, _ in parts]).tolist()
+    maps = [m for _, batch in parts for m in batch]
+    errors = [(output - image[0]).abs().mean(0, keepdim=True)
+              for output, image in zip(outputs, floats)]
+    top = max(error.quantile(0.999).item() for error in errors)
+    high = 2 * parse_threshold("quantile:0.99")(member["normal"])
+    return scores, [[plots.to_picture(image[0]), plots.to_picture(output), plots.heat(error, top),
+                     plots.overlay(plots.to_picture(image[0]), map_, high),
+                     None if mask is None else plots.to_picture(mask.float())]
+                    for image, output, error, map_, mask in
+                    zip(floats, outputs, errors, maps, masks)]
+
+
+def main():
+    args = parse_args()
+    device = select_device(args.device)
+    args.precision = select_precision(args.precision, device)
+    path = checkpoint.find(args.ckpt, args.runs)
+    member = load_member(path, args, device)
+    config = member["config"]
+    root = data.resolve_data(args.data or config["root"])
+    size, category = config["image_size"], config["category"]
+    samples = pick(data.find_samples(root, category, "test"), args.ids, args.count, args.seed)
+    images = data.load_images(samples, size)
+    masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
+             torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]
+    labels = [s.id for s in samples]
+    normals = [data.read_image(Path(config["root"]) / name, size)
+               for name in config["validation"][:8]]
+    for index, image in enumerate(normals[:2]):
+        generator = seeded_generator(torch.device("cpu"), args.seed, index)
+        pasted, mask = cutpaste(image[None].float() / 255, generator)
+        images.append((pasted[0] * 255).round().byte())
+        masks.append(mask[0])
+        labels.append("CutPaste")
+    scores, rows = show(member, images, masks, device, args)
+    labels = [f"{label}\n{score:.2f}" for label, score in zip(labels, scores)]
+    out = args.results / f"look_{category}_{path.parent.name}_{path.stem}.png"
+    plots.save_grid(out, rows, ("input", "reconstruction", "error |x - x'|", "anomaly map", "mask"),
+                    labels, "labels: image id and score; the anomaly map is coloured from 0.8 "
+                    "times the 99 % quantile of the normal scores upwards")
+    # One size for all, so that outputs of different inputs can be compared.
+    shape = normals[0].shape[1:]
+    batch = torch.cat([torch.nn.functional.interpolate(
+        data.to_float(image, device)[None], shape, mode="bilinear") for image in normals])
+    with autocast(device, args.precision):
+        numbers = collapse_check(member["model"], batch, seeded_generator(device, args.seed))
+    print_check(numbers)
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    run_script(main)
