@@ -11,6 +11,7 @@ Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -141,7 +142,7 @@ def run_epochs(model, images, validation, state, folder, args):
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
     # The windows and the sizes belong to the final score; validation looks at whole images.
-    scoring = Scoring(windows=(0,), error=args.error, sigma=args.sigma, topk=args.topk)
+    scoring = replace(scoring_from(args), windows=(0,), window_input=0, calibration="global")
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         if state["stale"] >= args.patience:
             print(f"stopped early: {args.patience} validations without a better one", flush=True)

@@ -10,7 +10,8 @@ import torch
 
 from ad import InputError, checkpoint
 from ad.data import read_image
-from ad.scoring import ERRORS, Scoring, calibrate
+from ad.errors import ERRORS
+from ad.scoring import CALIBRATIONS, Scoring, calibrate
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,20 +53,28 @@ def add_data_arguments(parser):
 
 
 def add_scoring_arguments(parser, default):
-    """--windows --error --sigma --topk; `default` is a Scoring, or None: leave unset."""
+    """One option per field of Scoring; `default` is a Scoring, or None: leave unset."""
     group = parser.add_argument_group("scoring")
     shown = default or Scoring()
-    of = "default:" if default else "default: as trained, normally"
-    group.add_argument("--windows", type=int, nargs="+", default=default and default.windows,
-                       metavar="PX", help="sliding-window sides in pixels, stride half of it, 0 = "
-                       f"the whole image ({of} {' '.join(map(str, shown.windows))})")
-    group.add_argument("--error", choices=ERRORS, default=default and default.error,
-                       help=f"which error maps to use ({of} {shown.error})")
-    group.add_argument("--sigma", type=float, default=default and default.sigma, metavar="PX",
-                       help=f"Gaussian smoothing of the final map ({of} {shown.sigma})")
-    group.add_argument("--topk", type=float, default=default and default.topk, metavar="SHARE",
-                       help="the score is the mean of this share of the pixels, the highest, in "
-                       f"(0, 1] ({of} {shown.topk})")
+
+    def add(name, text, **options):
+        value = getattr(shown, name)
+        value = " ".join(map(str, value)) if name == "windows" else value
+        group.add_argument(f"--{name.replace('_', '-')}", default=default and getattr(shown, name),
+                           help=f"{text} (default{'' if default else ' as trained, normally'}: "
+                           f"{value})", **options)
+    add("windows", "sliding-window sides in pixels, stride half of it, 0 = the whole image",
+        type=int, nargs="+", metavar="PX")
+    add("window_input", "long side to which windows are resized before the model, 0 = not at all",
+        type=int, metavar="PX")
+    add("error", "which error maps to use", choices=ERRORS)
+    add("colour_weight", "weight of the Lab ab-difference that is added", type=float, metavar="W")
+    add("calibration", "what a map is compared with: one mean and std, those of its position, its "
+        "own, or (auto) one or position, whichever makes held-out normal images likelier",
+        choices=CALIBRATIONS)
+    add("sigma", "Gaussian smoothing of the final map", type=float, metavar="PX")
+    add("topk", "the score is the mean of this share of the pixels, the highest, in (0, 1]",
+        type=float, metavar="SHARE")
 
 
 def scoring_from(args, trained=None):
@@ -122,7 +131,7 @@ def load_member(path, args, device):
     model = checkpoint.restore_model(saved, path, device)
     config, calibration = saved["config"], saved["calibration"]
     scoring = scoring_from(args, calibration["scoring"] if calibration else
-                           {k: config["args"][k] for k in ("windows", "error", "sigma", "topk")})
+                                           {name: config["args"][name] for name in Scoring.__dataclass_fields__})
     if calibration is None or vars(scoring) != calibration["scoring"]:
         print(f"{path}: calibrating on its {len(config['validation'])} validation images, since "
               + ("it has no calibration" if calibration is None else "the scoring is another one"))

@@ -16,11 +16,8 @@ from ad import InputError
 
 VERSION = 1  # raise it when the pictures change, so that an older set on disk is not mistaken
 SIZE = 256
-CATEGORIES = {
-    "carpet": ("cut", "stain", "thread"),
-    "grid": ("bent", "broken", "glue"),
-    "tablet": ("chip", "crack", "print"),
-}
+CATEGORIES = {"carpet": ("cut", "stain", "thread"), "grid": ("bent", "broken", "glue"),
+              "tablet": ("chip", "crack", "print")}
 COUNTS = {"train": 64, "good": 20}  # photographs per group; 10 per defect
 # The tablet's mark, L and 7: strokes (y0, x0, y1, x1) in pixels from its centre.
 MARK = ((-22, -56, 22, -56), (22, -56, 22, -30)), ((-22, 28, -22, 56), (-22, 56, 22, 38))
@@ -34,7 +31,7 @@ def ramp(start, end, value):
 
 def noise(rng, y, x, height, width):
     """Smooth noise in [-1, 1] at (y, x), with a grain of height x width pixels."""
-    table = np.pad(rng.uniform(-1, 1, (64, 64)), (0, 1), mode="wrap")
+    table = np.pad(rng.uniform(-1, 1, (64, 64)), (0, 2), mode="wrap")
     y, x = y / height % 64, x / width % 64
     row, column = y.astype(int), x.astype(int)
     ty, tx = ramp(0, 1, y - row), ramp(0, 1, x - column)
@@ -74,6 +71,8 @@ def carpet(rng, flaw, y, x, defect):
     warp, weft = dye * [[[0.38, 0.42, 0.48]], [[0.64, 0.60, 0.54]]]
     yarn = np.where(warp_up[..., None], warp[column % 128], weft[row % 128])
     scene = yarn * (0.3 + 0.75 * shade + 0.16 * fibre)[..., None]
+    if defect is None:
+        return scene
     centre, pale, heading = flaw.uniform(-75, 75, 2), flaw.random() < 0.5, flaw.uniform(0, 6.3)
     if defect == "stain":  # like the other defects lighter than the carpet, or darker
         soaked = ramp(1.05, 0.7, rough_distance(flaw, y, x, centre) / flaw.uniform(13, 26))
@@ -81,10 +80,8 @@ def carpet(rng, flaw, y, x, defect):
     line = rough_distance(flaw, y, x, centre, flaw.uniform(40, 75), heading)
     if defect == "cut":  # the backing shows
         return blend(scene, [0.74, 0.71, 0.64] if pale else [0.06, 0.05, 0.05], ramp(3, 1.5, line))
-    if defect == "thread":  # it lies on top: a round yarn and its shadow
-        yarn = (1 - 0.06 * line**2)[..., None] * ([0.86, 0.8, 0.7] if pale else [0.2, 0.2, 0.3])
-        return blend(scene * ramp(-3, 6, line)[..., None], yarn, ramp(2.8, 1.6, line))
-    return scene
+    yarn = (1 - 0.06 * line**2)[..., None] * ([0.86, 0.8, 0.7] if pale else [0.15, 0.15, 0.22])
+    return blend(scene * ramp(-3, 6, line)[..., None], yarn, ramp(2.8, 1.6, line))  # its shadow
 
 
 def grid(rng, flaw, y, x, defect):
@@ -142,34 +139,34 @@ def photograph(rng, scene, index):
     """Light, colour cast and sensor noise: scene (H, W, 3) in [0, 1] -> uint8 of that shape."""
     # A low-discrepancy sequence over the index: ten photographs span the same light as twenty.
     level, contrast = (index * np.array([0.7549, 0.5698]) + rng.uniform(-0.1, 0.1, 2)) % 1
-    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
-    gradient = 1 + rng.uniform(-0.1, 0.1) * y + rng.uniform(-0.1, 0.1) * x
-    light = (0.8 + 0.35 * level) * gradient[..., None] * rng.normal(1, 0.015, 3)
-    seen = ((scene - 0.45) * (0.8 + 0.35 * contrast) + 0.45) * light
+    down, right = rng.uniform(-0.1, 0.1, (2, 1)) * np.linspace(-1, 1, SIZE)  # the gradient
+    cast = (1 + down[:, None] + right)[..., None] * rng.normal(1, 0.015, 3)
+    seen = ((scene - 0.45) * (0.8 + 0.35 * contrast) + 0.45) * (0.8 + 0.35 * level) * cast
     return np.uint8(255 * np.clip(seen + rng.normal(0, 0.015, scene.shape), 0, 1) + 0.5)
 
 
 def render(category, group, index, seed=0):
     """One photograph from its own random draws; `group` is "train", "good" or a defect.
 
-    Returns (image, clean, mask): the photograph and its twin without the defect, both uint8
-    (256, 256, 3), and uint8 (256, 256), 255 on the defect; outside it the two are equal.
+    Returns uint8 (image, clean, mask): the photograph and its twin without the defect, both
+    (256, 256, 3), and (256, 256), 255 on the defect; outside it the two are equal.
     """
     number, groups = list(CATEGORIES).index(category), (*COUNTS, *CATEGORIES[category])
     key, paint = [seed, number, groups.index(group), index], (carpet, grid, tablet)[number]
     turn, *shift = np.random.default_rng([*key, 0]).uniform(-1, 1, 3) * [0.07, 7, 7]
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2 - np.reshape(shift, (2, 1, 1))
     y, x = np.cos(turn) * y - np.sin(turn) * x, np.sin(turn) * y + np.cos(turn) * x
-    clean = flawed = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, None)
-    if group not in COUNTS:
-        flawed = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, group)
+    clean = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, None)
+    picture = photograph(np.random.default_rng([*key, 3]), clean, index)
+    if group in COUNTS:
+        return picture, picture, np.zeros((SIZE, SIZE), np.uint8)
+    flawed = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, group)
     mask = Image.fromarray(np.uint8(255) * (np.abs(flawed - clean).max(2) > 0.05))
     # Where a texture hides the change for a pixel or two, those pixels still are of the defect.
     mask = mask.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
     mask = np.array(mask.filter(ImageFilter.MedianFilter(3)))
     flawed = np.where(mask[..., None] > 0, flawed, clean)
-    shots = [photograph(np.random.default_rng([*key, 3]), s, index) for s in (flawed, clean)]
-    return *shots, mask
+    return photograph(np.random.default_rng([*key, 3]), flawed, index), picture, mask
 
 
 def write_demo(root, seed=0):
@@ -192,7 +189,7 @@ def write_demo(root, seed=0):
                 folder.mkdir(parents=True)
             for index in range(COUNTS.get(group, 10)):
                 image, _, mask = render(category, group, index, seed)
-                Image.fromarray(image).save(images / f"{index:03d}.png")
+                Image.fromarray(image).save(images / f"{index:03d}.png", compress_level=1)
                 if group not in COUNTS:
                     Image.fromarray(mask).save(masks / f"{index:03d}_mask.png")
         (built / "demo.json").write_text(marker)

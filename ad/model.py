@@ -4,7 +4,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ad.ssim import ssim_loss, ssim_map
+from ad.errors import error_maps
+from ad.ssim import ssim_loss
 
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
 
@@ -63,15 +64,9 @@ class UNetAutoencoder(nn.Module):
         mse, ssim = F.mse_loss(output, images), ssim_loss(output, images, data_range=1.0)
         return {"loss": mse + SSIM_WEIGHT * ssim, "mse": mse.detach(), "ssim": ssim.detach()}
 
-    def anomaly_maps(self, images):
-        """(N, 3, H, W) -> {"mse", "ssim"}: maps (N, 1, H, W), higher = stranger.
-
-        mse is the squared error, channel mean; ssim is 1 - SSIM, channel mean, in [0, 2].
-        """
-        output = self(images)
-        ssim = ssim_map(output, images, data_range=1.0, padding="reflect")
-        return {"mse": (output - images).square().mean(1, keepdim=True),
-                "ssim": 1 - ssim.mean(1, keepdim=True)}
+    def anomaly_maps(self, images, names=("mse", "ssim")):
+        """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps."""
+        return error_maps(images, self(images), names)
 
 
 MODELS = {"unet": UNetAutoencoder}

@@ -4,22 +4,32 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.profiler import record_function
 
 from ad import InputError
+from ad.calibration import CALIBRATIONS, Calibration, fit_calibration, leave_one_out, moments
 from ad.data import to_float
+from ad.errors import ERRORS
 from ad.sliding_window import NonFiniteError, sliding_window
 from ad.ssim import gaussian_blur
-
-ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim")}
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How maps become a score. windows: sides in pixels, 0 = the whole image; error: a key of
-    ERRORS; sigma: Gaussian smoothing of the final map in pixels, 0 = none; topk: share of the
-    pixels that is averaged, in (0, 1]."""
+    """How maps become a score.
+
+    windows: sides in pixels, 0 = the whole image. window_input: long side in pixels to which each
+    window is resized before the model, 0 = not at all. error: a key of errors.ERRORS, for models
+    that reconstruct. colour_weight: of the Lab ab-difference added to it. calibration: one of
+    CALIBRATIONS. sigma: Gaussian smoothing of the final map in pixels, 0 = none. topk: share of
+    the pixels that is averaged, in (0, 1].
+    """
     windows: tuple = (128, 256, 512)
+    window_input: int = 0
     error: str = "both"
+    colour_weight: float = 0.0
+    calibration: str = "auto"
     sigma: float = 4.0
     topk: float = 0.005
 
@@ -27,43 +37,28 @@ class Scoring:
         """Raise InputError for values that cannot be used; returns self."""
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
-        if self.sigma < 0:
-            raise InputError(f"--sigma must not be negative, got {self.sigma}")
-        if not self.windows or any(0 < w < 32 or w < 0 for w in self.windows):
-            raise InputError("--windows must be 0 (whole image) or at least 32 pixels, got "
-                             f"{' '.join(map(str, self.windows))}")
+        for name in ("sigma", "colour_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} must be a number >= 0, got "
+                                 f"{getattr(self, name)}")
+        for name in ("windows", "window_input"):
+            values = np.atleast_1d(getattr(self, name))
+            if len(values) == 0 or any(value != 0 and value < 32 for value in values):
+                raise InputError(f"--{name.replace('_', '-')} must be 0 or at least 32 pixels, got "
+                                 f"{' '.join(map(str, values))}")
+        if self.error not in ERRORS or self.calibration not in CALIBRATIONS:
+            raise InputError(f"unknown --error {self.error} or --calibration {self.calibration}")
         return self
 
 
-@dataclass
-class Calibration:
-    """What is normal: mean and standard deviation of each map, over normal images.
-
-    mean, std: {map name: (1, 1, 1, 1)}, names as given by `raw_maps`.
-    """
-    mean: dict
-    std: dict
-    eps: float = 1e-6
-
-    def apply(self, maps):
-        """{name: (N, 1, H, W)} -> {name: z map (N, 1, H, W)}, z = (map - mean) / (std + eps)."""
-        return {name: (m - self.mean[name].to(m)) / (self.std[name].to(m) + self.eps)
-                for name, m in maps.items()}
-
-
-def fit_calibration(batches):
-    """Calibration over all pixels of an iterable of {name: (N, 1, H, W)} of normal images."""
-    count, total, squares = {}, {}, {}
-    for maps in batches:
-        for name, m in maps.items():
-            m = m.double()
-            count[name] = count.get(name, 0) + m.numel()
-            total[name] = total.get(name, 0) + m.sum()
-            squares[name] = squares.get(name, 0) + (m * m).sum()
-    mean = {n: total[n] / count[n] for n in count}
-    std = {n: (squares[n] / count[n] - mean[n] ** 2).clamp_min(0).sqrt() for n in count}
-    return Calibration(*({n: v.float().view(1, 1, 1, 1).cpu() for n, v in part.items()}
-                         for part in (mean, std)))
+def resized(predict, size):
+    """Wrap a window predictor: windows to long side `size` before it, its maps back after it."""
+    def wrapped(windows):
+        shape = windows.shape[-2:]
+        small = [max(1, round(side * size / max(shape))) for side in shape]
+        windows = F.interpolate(windows, small, mode="bilinear", antialias=True)
+        return F.interpolate(predict(windows), shape, mode="bilinear")
+    return wrapped if size else predict
 
 
 @torch.no_grad()
@@ -73,19 +68,24 @@ def raw_maps(model, images, scoring, window_batch=16):
     A window is cut down to the image where it is larger, so nothing is ever padded. window_batch
     counts windows of 256 x 256 pixels; larger ones go in smaller batches, smaller ones in larger.
     """
-    names = ERRORS[scoring.error]
+    wanted = ERRORS[scoring.error] + (("colour",) if scoring.colour_weight else ())
+    names = []
 
     def predict(batch):
-        maps = model.anomaly_maps(batch)
-        return torch.cat([maps[name] for name in names], dim=1)
+        maps = model.anomaly_maps(batch, wanted)
+        names[:] = maps
+        return torch.cat(list(maps.values()), dim=1)
 
     shape, done, result = images.shape[-2:], {}, {}
     for window in scoring.windows:
         size = tuple(min(window or side, side) for side in shape)
         if size not in done:
             stride = tuple(max(1, side // 2) for side in size)
-            batch = max(1, round(window_batch * 256 ** 2 / (size[0] * size[1])))
-            done[size] = sliding_window(images, predict, size, stride, window_batch=batch)
+            pixels = size[0] * size[1]
+            if scoring.window_input:
+                pixels *= (scoring.window_input / max(size)) ** 2
+            done[size] = sliding_window(images, resized(predict, scoring.window_input), size, stride,
+                                        window_batch=max(1, round(window_batch * 256**2 / pixels)))
         for channel, name in enumerate(names):
             result[f"{name}@{window}"] = done[size][:, channel:channel + 1]
     return result
@@ -114,12 +114,17 @@ def map_images(model, images, scoring, device, window_batch=16, names=None):
         start = stop
 
 
-def combine(maps):
-    """{"name@window": z map (N, 1, H, W)} -> (N, 1, H, W): mean over errors, max over windows."""
-    by_window = {}
+def combine(maps, colour_weight=0.0):
+    """{"name@window": z map (N, 1, H, W)} -> (N, 1, H, W): mean over errors, max over windows.
+
+    The map called colour, when there, is not part of the mean but added with its weight.
+    """
+    errors, colours = {}, {}
     for name, m in maps.items():
-        by_window.setdefault(name.split("@")[1], []).append(m)
-    means = [torch.stack(group).mean(0) for group in by_window.values()]
+        kind, window = name.split("@")
+        (colours if kind == "colour" else errors).setdefault(window, []).append(m)
+    means = [torch.stack(group).mean(0) + sum(colour_weight * m for m in colours.get(window, ()))
+             for window, group in errors.items()]
     return torch.stack(means).amax(0)
 
 
@@ -142,25 +147,35 @@ def topk_mean(maps, fraction):
 
 def final_maps(maps, calibration, scoring):
     """raw_maps -> the one calibrated, combined, smoothed map (N, 1, H, W)."""
-    return smooth(combine(calibration.apply(maps)), scoring.sigma)
+    with record_function("combine"):
+        maps = combine(calibration.apply(maps), scoring.colour_weight)
+    with record_function("smooth"):
+        return smooth(maps, scoring.sigma)
 
 
 def calibrate(model, images, scoring, device, window_batch=16):
     """Learn what is normal from normal images (uint8 (3, H, W)): the checkpoint's `calibration`.
 
-    Plain dict: scoring (its values), mean, std, eps (see Calibration), and scores, the image
-    scores of these images. All raw maps are held in memory at once.
+    Plain dict: scoring (its values), kind, mean, std, eps, evidence (see Calibration), and scores,
+    the image scores of these images, each with the statistics of the others, so that they are as
+    high as those of normal images not seen before. All raw maps are held in memory at once.
     """
     batches = list(map_images(model, images, scoring, device, window_batch))
-    calibration = fit_calibration(batches)
-    scores = torch.cat([topk_mean(final_maps(maps, calibration, scoring), scoring.topk)
-                        for maps in batches])
-    return {"scoring": asdict(scoring), **vars(calibration), "scores": scores.tolist()}
+    cells = [moments(maps) for maps in batches]
+    cells = {name: torch.cat([c[name] for c in cells]) for name in cells[0]}
+    calibration, blur = fit_calibration(cells, scoring.calibration)
+    singles = ({name: m[i:i + 1] for name, m in maps.items()} for maps in batches
+               for i in range(len(next(iter(maps.values())))))
+    scores = []
+    for maps, (_, others) in zip(singles, leave_one_out(cells)):
+        rest, _ = fit_calibration(others, calibration.kind, blur)
+        scores.append(topk_mean(final_maps(maps, rest, scoring), scoring.topk).item())
+    return {"scoring": asdict(scoring), **vars(calibration), "scores": scores}
 
 
 def load_calibration(saved):
     """The dict of `calibrate` -> Calibration."""
-    return Calibration(saved["mean"], saved["std"], saved["eps"])
+    return Calibration(**{name: saved[name] for name in Calibration.__dataclass_fields__})
 
 
 def score_images(model, images, saved, device, window_batch=16, names=None):

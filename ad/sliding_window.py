@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch.profiler import record_function
 
 from ad.ssim import gaussian_kernel
 
@@ -124,12 +125,16 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
         for begin in range(0, count, window_batch):
             flat = torch.arange(begin, min(begin + window_batch, count), device=images.device)
             y, x = corners[flat % len(corners)].unbind(1)
-            pieces.append(predict(view[first + flat // len(corners), :, y, x]).float())
+            with record_function("cut"):
+                windows = view[first + flat // len(corners), :, y, x]
+            with record_function("model"):
+                pieces.append(predict(windows).float())
         pieces = torch.cat(pieces)
         if pieces.ndim != 4 or pieces.shape[-2:] != window:
             raise ValueError(f"predict returned {tuple(pieces.shape)} for windows of {window}")
         pieces = pieces.view(-1, *map(len, starts), *pieces.shape[1:])
-        merged.append(merge(pieces, starts, shape, weights, totals))
+        with record_function("merge"):
+            merged.append(merge(pieces, starts, shape, weights, totals))
     merged = torch.cat(merged)[..., top:top + height, left:left + width]
     finite = merged.isfinite().flatten(1).all(1)
     if not finite.all():

@@ -3,21 +3,22 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from ad import InputError
-from ad.scoring import (Calibration, Scoring, calibrate, combine, fit_calibration, map_images,
-                        parse_threshold, raw_maps, score_images, smooth, standardise, topk_mean)
+from ad.scoring import (Scoring, calibrate, combine, map_images, parse_threshold, raw_maps,
+                        resized, score_images, smooth, standardise, topk_mean)
 
 
 class Echo(torch.nn.Module):
-    """mse map: the red channel; ssim map: the green one."""
+    """mse map: the red channel; ssim map: the green one; colour: the blue one."""
 
-    def anomaly_maps(self, images):
-        return {"mse": images[:, :1], "ssim": images[:, 1:2]}
+    def anomaly_maps(self, images, names=("mse", "ssim")):
+        return {name: images[:, ["mse", "ssim", "colour"].index(name)][:, None] for name in names}
 
 
-def pictures(count=5, shape=(40, 56)):
+def pictures(count=5, shape=(64, 128)):
     generator = torch.Generator().manual_seed(0)
     return [torch.randint(256, (3, *shape), dtype=torch.uint8, generator=generator)
             for _ in range(count)]
@@ -34,22 +35,6 @@ def test_topk_mean_by_hand_and_against_sorting():
     for bad in (0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="top-k fraction"):
             topk_mean(maps, bad)
-
-
-def test_calibration_is_mean_and_std_over_all_normal_pixels():
-    batches = [{"a": torch.randn(n, 1, 6, 7) * 3 + 5} for n in (2, 3)]
-    calibration = fit_calibration(batches)
-    pixels = torch.cat([b["a"].flatten() for b in batches]).double().numpy()
-    assert calibration.mean["a"].item() == pytest.approx(pixels.mean(), rel=1e-6)
-    assert calibration.std["a"].item() == pytest.approx(pixels.std(), rel=1e-6)
-    z = calibration.apply(batches[0])["a"].numpy()
-    np.testing.assert_allclose(z, (batches[0]["a"].numpy() - pixels.mean()) / pixels.std(),
-                               rtol=1e-4, atol=1e-5)
-
-
-def test_calibration_of_constant_maps_stays_finite():
-    calibration = fit_calibration([{"a": torch.full((2, 1, 4, 4), 0.5)}])
-    assert calibration.apply({"a": torch.full((1, 1, 4, 4), 0.5)})["a"].abs().max() < 1e-3
 
 
 def test_combine_is_mean_over_errors_and_max_over_windows():
@@ -76,34 +61,59 @@ def test_raw_maps_names_scales_and_whole_image():
     assert list(raw_maps(Echo(), images, Scoring(windows=(0,), error="ssim"))) == ["ssim@0"]
 
 
+def test_windows_are_resized_before_the_model_and_maps_back():
+    seen = []
+
+    def predict(windows):
+        seen.append(windows.shape)
+        return windows[:, :1]
+    smooth_images = F.interpolate(torch.rand(2, 3, 4, 6), (64, 96), mode="bilinear")
+    maps = resized(predict, 48)(smooth_images)
+    assert seen == [(2, 3, 32, 48)] and maps.shape == (2, 1, 64, 96)
+    torch.testing.assert_close(maps, smooth_images[:, :1], rtol=0, atol=0.06)
+    assert resized(predict, 0) is predict
+
+
 def test_whole_chain_by_hand():
     """One scale, one error, no smoothing: everything follows from numpy."""
     images = pictures()
-    scoring = Scoring(windows=(32,), error="mse", sigma=0.0, topk=0.1)
+    scoring = Scoring(windows=(32,), error="mse", sigma=0.0, topk=0.1, calibration="global")
     saved = calibrate(Echo(), images[:3], scoring, "cpu")
     red = np.stack([i[0].numpy() for i in images]) / 255
-    z = (red - red[:3].mean()) / (red[:3].std() + 1e-6)
-    expected = np.sort(z.reshape(5, -1))[:, -224:].mean(1)
+
+    def by_hand(images, normal):
+        z = (images - normal.mean()) / (normal.std() + 1e-6)
+        return np.sort(z.reshape(len(z), -1))[:, -819:].mean(1)
     scores = torch.cat([s for s, _ in score_images(Echo(), images, saved, "cpu")])
-    np.testing.assert_allclose(scores, expected, rtol=1e-4)
-    np.testing.assert_allclose(saved["scores"], expected[:3], rtol=1e-4)
+    np.testing.assert_allclose(scores, by_hand(red, red[:3]), rtol=1e-4)
+    # The scores of the normal images themselves: each by the statistics of the other two.
+    expected = [by_hand(red[[i]], red[[j for j in range(3) if j != i]])[0] for i in range(3)]
+    np.testing.assert_allclose(saved["scores"], expected, rtol=1e-4)
+
+
+def test_colour_is_added_with_its_weight():
+    images = torch.rand(1, 3, 40, 56)
+    maps = raw_maps(Echo(), images, Scoring(windows=(32,), colour_weight=0.5))
+    assert list(maps) == ["mse@32", "ssim@32", "colour@32"]
+    torch.testing.assert_close(combine(maps, 0.5), (images[:, :1] + images[:, 1:2]) / 2
+                               + 0.5 * images[:, 2:])
 
 
 def test_images_of_mixed_sizes_keep_their_order():
     images = pictures(2) + pictures(1, (33, 64)) + pictures(3)
-    scoring = Scoring(windows=(32,), error="mse", sigma=1.0)
-    saved = calibrate(Echo(), images, scoring, "cpu")
+    saved = calibrate(Echo(), images, Scoring(windows=(32,), error="mse", sigma=1.0), "cpu")
     maps = [m for _, batch in score_images(Echo(), images, saved, "cpu") for m in batch]
     assert [m.shape[1:] for m in maps] == [i.shape[1:] for i in images]
     single = [s for i in images for s, _ in score_images(Echo(), [i], saved, "cpu", 1)]
-    np.testing.assert_allclose(torch.cat(single), saved["scores"], rtol=1e-5)
+    together = [s for s, _ in score_images(Echo(), images, saved, "cpu")]
+    np.testing.assert_allclose(torch.cat(single), torch.cat(together), rtol=1e-5)
 
 
 def test_non_finite_model_names_the_image():
     class Broken(Echo):
-        def anomaly_maps(self, images):
+        def anomaly_maps(self, images, names):
             return {k: v / (images.mean((1, 2, 3), keepdim=True) > 0) for k, v in
-                    super().anomaly_maps(images).items()}
+                    super().anomaly_maps(images, names).items()}
     images = pictures(3)
     images[1] = torch.zeros_like(images[1])
     with pytest.raises(InputError, match="NaN or infinity for image b.png"):
@@ -124,13 +134,8 @@ def test_standardise_and_thresholds():
 @pytest.mark.parametrize("values, message", [
     (dict(topk=0), "--topk"), (dict(topk=2), "--topk"), (dict(sigma=-1), "--sigma"),
     (dict(windows=()), "--windows"), (dict(windows=(8,)), "--windows"),
-    (dict(windows=(-1,)), "--windows")])
+    (dict(windows=(-1,)), "--windows"), (dict(window_input=8), "--window-input"),
+    (dict(colour_weight=-1.0), "--colour-weight"), (dict(calibration="x"), "--calibration")])
 def test_wrong_scoring_raises(values, message):
     with pytest.raises(InputError, match=message):
         Scoring(**values).check()
-
-
-def test_eps_guards_and_dtype():
-    calibration = Calibration({"a": torch.zeros(1, 1, 1, 1)}, {"a": torch.zeros(1, 1, 1, 1)})
-    z = calibration.apply({"a": torch.ones(1, 1, 2, 2)})["a"]
-    assert z.dtype == torch.float32 and torch.isfinite(z).all()

@@ -108,7 +108,9 @@ def test_other_scoring_is_calibrated_anew(trained, tiny, tmp_path):
                  "--results", tmp_path, cwd=tmp_path)
     assert result.returncode == 0 and "calibrating on its 2 validation images" in result.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["categories"]["stripes"]["scoring"] == {"windows": [0], "error": "ssim", "sigma": 4.0, "topk": 0.2}
+    assert metrics["categories"]["stripes"]["scoring"] == {
+        "windows": [0], "window_input": 0, "error": "ssim", "colour_weight": 0.0,
+        "calibration": "auto", "sigma": 4.0, "topk": 0.2}
 
 
 def test_single_files(trained, tiny):

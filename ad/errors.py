@@ -1,0 +1,69 @@
+"""Error maps between an image and its reconstruction: one value per pixel, higher = stranger."""
+
+import torch
+import torch.nn.functional as F
+
+from ad.ssim import ssim_map
+
+ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "msgms": ("msgms",),
+          "all": ("mse", "ssim", "msgms")}
+WHITE = (0.950456, 1.0, 1.088754)  # D65, the white of sRGB
+
+
+def gradient_magnitude(images):
+    """Prewitt gradient magnitude, edges replicated: (N, 1, H, W) -> same shape."""
+    column = images.new_tensor([[-1., 0, 1]] * 3) / 3
+    kernels = torch.stack([column, column.T])[:, None]
+    with torch.autocast(images.device.type, enabled=False):
+        gradients = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernels)
+    # The tiny constant keeps the derivative of the square root finite on flat areas.
+    return (gradients.square().sum(1, keepdim=True) + 1e-12).sqrt()
+
+
+def msgms_map(x, y, scales=4, c=0.0026):
+    """Multi-scale gradient-magnitude dissimilarity, in [0, 1]: (N, 3, H, W) twice -> (N, 1, H, W).
+
+    1 - mean over scales of (2 g_x g_y + c) / (g_x^2 + g_y^2 + c), g of the grey images in [0, 1],
+    halved from scale to scale by 2 x 2 averaging, as far as the size allows. Zavrtanik et al.,
+    "Reconstruction by inpainting for visual anomaly detection" (RIAD), Pattern Recognition 2021.
+    """
+    shape, total = x.shape[-2:], 0
+    x, y = (t.float().mean(1, keepdim=True) for t in (x, y))
+    scales = min(scales, min(shape).bit_length())
+    for scale in range(scales):
+        if scale:
+            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        gx, gy = gradient_magnitude(x), gradient_magnitude(y)
+        similar = (2 * gx * gy + c) / (gx * gx + gy * gy + c)
+        total = total + F.interpolate(similar, shape, mode="bilinear")
+    return 1 - total / scales
+
+
+def lab_ab(images):
+    """sRGB (N, 3, H, W) in [0, 1] -> CIE Lab a, b (N, 2, H, W), about [-100, 100], D65."""
+    rgb = images.float().clamp(0, 1)
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    matrix = linear.new_tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
+                                [0.019334, 0.119193, 0.950227]])
+    xyz = torch.stack([(linear * row.view(3, 1, 1)).sum(1) / white
+                       for row, white in zip(matrix, WHITE)])
+    f = torch.where(xyz > 0.008856, xyz.clamp_min(1e-12) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    return torch.stack([500 * (f[0] - f[1]), 200 * (f[1] - f[2])], dim=1)
+
+
+def error_maps(images, output, names):
+    """{name: (N, 1, H, W)} for names among mse, ssim, msgms, colour; images in [0, 1].
+
+    mse: squared error, channel mean. ssim: 1 - SSIM, channel mean, in [0, 2]. msgms: see msgms_map.
+    colour: distance in the Lab ab plane / 100. float32.
+    """
+    def one(name):
+        if name == "mse":
+            return (output - images).square().mean(1, keepdim=True)
+        if name == "ssim":
+            similarity = ssim_map(output, images, data_range=1.0, padding="reflect")
+            return 1 - similarity.mean(1, keepdim=True)
+        if name == "msgms":
+            return msgms_map(output, images)
+        return (lab_ab(output) - lab_ab(images)).norm(dim=1, keepdim=True) / 100
+    return {name: one(name) for name in names}

@@ -1,0 +1,101 @@
+"""How scoring choices do on pseudo-anomalies (which choose) and on the test split (which reports).
+
+    python benchmarks/scoring.py --ckpt runs/transistor/unet-seed0/best.pt
+
+One trained model, one pass per --window-input; every row of the table recombines the same maps.
+Pseudo-anomalies: every family and size on each validation normal, at full image size.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from ad import checkpoint, data, scoring as sc  # noqa: E402
+from ad.calibration import fit_calibration, moments  # noqa: E402
+from ad.cli import autocast, select_device, select_precision  # noqa: E402
+from ad.errors import ERRORS  # noqa: E402
+from ad.metrics import auroc  # noqa: E402
+from ad.validation import validation_set  # noqa: E402
+
+WINDOWS = {"128": (128,), "256": (256,), "512": (512,), "whole": (0,), "multi": (128, 256, 512)}
+
+
+def all_maps(model, images, window_input, device, precision):
+    """Raw maps of every image, at half precision to save memory: [{name@window: (1, 1, H, W)}]."""
+    scoring = sc.Scoring(windows=(128, 256, 512, 0), window_input=window_input, error="all")
+    result = []
+    with autocast(device, precision):
+        for image in tqdm(images, disable=not sys.stderr.isatty()):
+            maps = next(sc.map_images(model, [image], scoring, device))
+            result.append({name: m.half() for name, m in maps.items()})
+    return result
+
+
+def select(maps, windows, error):
+    return {name: m.float() for name, m in maps.items()
+            if name.split("@")[0] in ERRORS[error] and int(name.split("@")[1]) in windows}
+
+
+def scores_of(maps, windows, error, calibration, scoring):
+    return [sc.topk_mean(sc.final_maps(select(m, windows, error), calibration, scoring),
+                         scoring.topk).item() for m in maps]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ckpt", required=True, type=Path)
+    parser.add_argument("--window-inputs", type=int, nargs="+", default=(0, 256))
+    parser.add_argument("--positives", type=int, default=8, help="validation images to damage")
+    parser.add_argument("--out", type=Path, default=Path("results/scoring.json"))
+    args = parser.parse_args()
+    device = select_device("auto")
+    precision = select_precision("auto", device)
+    saved = checkpoint.load(args.ckpt)
+    model = checkpoint.restore_model(saved, args.ckpt, device)
+    config = saved["config"]
+    root = Path(config["root"])
+    normals = [data.read_image(root / n, config["image_size"]) for n in config["validation"]]
+    tests = data.find_samples(root, config["category"], "test")
+    labels = [s.label for s in tests]
+    test_images = data.load_images(tests, config["image_size"])
+    _, positives, sizes = validation_set(normals[:args.positives], config["image_size"],
+                                         config["args"]["seed"])
+    rows = []
+    for window_input in args.window_inputs:
+        parts = [all_maps(model, images, window_input, device, precision)
+                 for images in (normals, positives, test_images)]
+        for (name, windows), error, kind in itertools.product(
+                WINDOWS.items(), ERRORS, ("global", "position", "auto", "image")):
+            scoring = replace(sc.Scoring(), error=error, windows=windows)
+            cells = [moments(select(m, windows, error)) for m in parts[0]]
+            cells = {n: torch.cat([c[n] for c in cells]) for n in cells[0]}
+            calibration, _ = fit_calibration(cells, kind)
+            normal, positive, test = (scores_of(p, windows, error, calibration, scoring)
+                                      for p in parts)
+            row = {"windows": name, "window_input": window_input, "error": error,
+                   "calibration": kind, "chosen": calibration.kind,
+                   "pseudo": auroc([0] * len(normal) + [1] * len(positive), normal + positive),
+                   "test": auroc(labels, test)}
+            for size in ("small", "medium", "large"):
+                some = [s for s, z in zip(positive, sizes) if z == size]
+                row[f"pseudo_{size}"] = auroc([0] * len(normal) + [1] * len(some), normal + some)
+            rows.append(row)
+            print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}"
+                           for k, v in row.items()), flush=True)
+    checkpoint.write_atomic(args.out, json.dumps(
+        {"command": sys.argv, "category": config["category"],
+         "environment": config["environment"], "rows": rows}, indent=1) + "\n")
+    pairs = np.array([(r["pseudo"], r["test"]) for r in rows])
+    print(f"correlation of pseudo and test AUROC over the rows: {np.corrcoef(pairs.T)[0, 1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

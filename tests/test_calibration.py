@@ -1,0 +1,110 @@
+"""Calibration by hand and against numpy; auto chooses position where position matters."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from ad.calibration import (GRID, PRIOR, Calibration, fit_calibration, held_out_likelihood,
+                            leave_one_out, moments)
+
+
+def aligned(count, seed=0):
+    """Error maps that are high on a fixed edge and low elsewhere, as of an aligned object."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = 0.1 + 0.02 * torch.rand(count, 1, 192, 128, generator=generator)
+    maps[..., 40:44] += 1 + 0.1 * torch.rand(count, 1, 192, 4, generator=generator)
+    return {"a": maps}
+
+
+def unaligned(count, seed=0):
+    """The same edge, at another place in every map."""
+    places = torch.Generator().manual_seed(seed + 1)
+    rolled = [torch.roll(m, int(torch.randint(128, (1,), generator=places)), -1)
+              for m in aligned(count, seed)["a"]]
+    return {"a": torch.stack(rolled)}
+
+
+def test_moments_are_cell_means():
+    maps = {"a": torch.rand(2, 1, 2 * GRID, 3 * GRID)}
+    cells = moments(maps)["a"].numpy()
+    blocks = maps["a"].double().numpy().reshape(2, GRID, 2, GRID, 3)
+    np.testing.assert_allclose(cells[:, 0], blocks.mean((2, 4)))
+    np.testing.assert_allclose(cells[:, 1], (blocks ** 2).mean((2, 4)), rtol=1e-6)
+
+
+def test_global_is_mean_and_std_over_all_normal_pixels():
+    maps = aligned(5)
+    calibration, blur = fit_calibration(moments(maps), "global")
+    assert blur is None and calibration.mean["a"].shape == (1, 1, 1, 1)
+    pixels = maps["a"].double().numpy()
+    z = calibration.apply({"a": maps["a"] + 1})["a"]
+    expected = (pixels + 1 - pixels.mean()) / (pixels.std() + 1e-6)
+    np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_position_by_hand():
+    """Blurred cell moments, shrunk by PRIOR images' worth of the global ones, in numpy."""
+    cells = moments(aligned(3))
+    calibration, _ = fit_calibration(cells, "position", blur=2.0)
+    first, second = cells["a"].numpy().mean(0)
+    mean, variance = first.mean(), second.mean() - first.mean() ** 2
+    first, second = (gaussian_filter(m, 2.0, mode="mirror", radius=6) for m in (first, second))
+    weight = 3 / (3 + PRIOR)
+    np.testing.assert_allclose(calibration.mean["a"][0, 0], weight * first + (1 - weight) * mean,
+                               rtol=1e-5)
+    np.testing.assert_allclose(
+        calibration.std["a"][0, 0],
+        np.sqrt(weight * (second - first ** 2) + (1 - weight) * variance), rtol=1e-4)
+
+
+def test_position_is_two_sided_and_global_is_not():
+    """A missing edge, easy to reconstruct, has too low an error for its place."""
+    cells, missing = moments(aligned(8)), {"a": torch.full((1, 1, 192, 128), 0.11)}
+    position, _ = fit_calibration(cells, "position")
+    one, _ = fit_calibration(cells, "global")
+    z = position.apply(missing)["a"]
+    assert z[..., 40:44].mean() > 2 * z[..., 80:].mean() and z.min() >= 0
+    assert one.apply(missing)["a"].max() < 0
+
+
+def test_auto_takes_position_for_aligned_and_global_for_unaligned_maps():
+    for maps, kind in ((aligned(8), "position"), (unaligned(8), "global")):
+        calibration, blur = fit_calibration(moments(maps), "auto")
+        assert calibration.kind == kind and (blur is None) == (kind == "global")
+        best = max(calibration.evidence, key=calibration.evidence.get)
+        assert best.startswith(kind) and len(calibration.evidence) == 4
+
+
+def test_likelihood_is_the_gaussian_one_of_held_out_pixels():
+    """Global: every image's pixels under the normal density of all other images' pixels."""
+    maps = aligned(4)
+    expected = []
+    for index in range(4):
+        rest = maps["a"][[i for i in range(4) if i != index]].double()
+        std, mean = torch.std_mean(rest, correction=0)
+        density = torch.distributions.Normal(mean, std + 1e-6)
+        expected.append(density.log_prob(maps["a"][index].double()).mean())
+    ours = held_out_likelihood(moments(maps), None)  # leaves out the density's constant
+    assert ours - 0.5 * np.log(2 * np.pi) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_leave_one_out_leaves_out_one():
+    cells = {"a": torch.arange(3.0).view(3, 1, 1, 1)}
+    assert [(i, c["a"].flatten().tolist()) for i, c in leave_one_out(cells)] == [
+        (0, [1, 2]), (1, [0, 2]), (2, [0, 1])]
+
+
+def test_image_calibration_erases_how_strange_an_image_is():
+    maps = torch.rand(2, 1, 8, 9)
+    maps[1] = maps[0] * 100 + 7
+    z = Calibration("image", {}, {}).apply({"a": maps})["a"]
+    torch.testing.assert_close(z[0], z[1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["global", "position", "image"])
+def test_constant_maps_stay_finite(kind):
+    flat = {"a": torch.full((3, 1, 20, 30), 0.5)}
+    calibration, _ = fit_calibration(moments(flat), kind)
+    assert calibration.apply(flat)["a"].abs().max() < 0.1  # rounding of 0.5, over eps
+    assert torch.isfinite(calibration.apply({"a": flat["a"] + 1})["a"]).all()
