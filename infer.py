@@ -12,21 +12,24 @@ import csv
 import io
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.profiler import record_function
 from tqdm import tqdm
 
-from ad import InputError, checkpoint, data, metrics, plots
+from ad import checkpoint, data, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, load_member,
-                    run_script, select_device, select_precision)
+                    require, run_script, select_device, select_precision)
 from ad.scoring import parse_threshold, score_images, standardise
 from ad.seed import environment
 
 CHUNK = 16  # images decoded at a time
+STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
 COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr")
 
 
@@ -50,13 +53,12 @@ def parse_args():
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
     group.add_argument("--maps", action="store_true", help="write heat-map PNGs, too")
+    group.add_argument("--profile", action="store_true", help="only time the stages on a few images"
+                       " of --category, one scale at a time, then all")
     args = parser.parse_args()
-    if bool(args.category) == args.all:
-        raise InputError("give --category NAME or --all, one of the two")
-    if args.image and args.all:
-        raise InputError("--image needs --category NAME, to know what is normal")
-    if args.window_batch < 1:
-        raise InputError(f"--window-batch must be positive, got {args.window_batch}")
+    require(bool(args.category) != args.all, "give --category NAME or --all, one of the two")
+    require(not (args.all and (args.image or args.profile)), "--image, --profile: give --category")
+    require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     parse_threshold(args.threshold)
     return args
 
@@ -71,7 +73,8 @@ def score_chunk(members, samples, args, device):
     for member in members:
         size = member["config"]["image_size"]
         if size not in pictures:
-            pictures[size] = data.load_images(samples, size)
+            with record_function("decode"):
+                pictures[size] = data.load_images(samples, size)
         with autocast(device, args.precision):
             parts = list(score_images(member["model"], pictures[size], member["calibration"],
                                       device, args.window_batch, names))
@@ -100,14 +103,27 @@ def score_samples(members, samples, args, device):
         for sample, map_, picture in zip(chunk, chunk_maps, pictures):
             if args.maps:
                 path = args.results / "maps" / sample.category / f"{sample.id}.png"
-                plots.save_picture(path, np.concatenate([
-                    plots.overlay(plots.to_picture(picture / 255), map_, high),
-                    plots.heat(map_, high)], axis=1))
+                with record_function("write"):
+                    plots.save_picture(path, np.concatenate([
+                        plots.overlay(plots.to_picture(picture / 255), map_, high),
+                        plots.heat(map_, high)], axis=1))
             if sample.label == 0 or sample.mask:
                 maps.append(map_[0].numpy())
                 masks.append(np.zeros(maps[-1].shape, bool) if not sample.mask else
                              data.read_mask(sample.mask, *maps[-1].shape)[0].numpy())
     return np.concatenate(scores), maps, masks
+
+
+def decide_threshold(members, rule):
+    """Threshold from the members' normal scores alone, their mean; prints the false-alarm rate."""
+    normal = [standardise(member["normal"], member["normal"]) for member in members]
+    threshold = float(np.mean([parse_threshold(rule)(z) for z in normal]))
+    count = min(len(z) for z in normal)
+    above = np.mean([(z > threshold).mean() for z in normal]) * count
+    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
+          f"alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is the finest that "
+          f"{count} normal images can tell)")
+    return threshold
 
 
 def score_category(root, category, args, device):
@@ -122,8 +138,7 @@ def score_category(root, category, args, device):
     scores, maps, masks = score_samples(members, samples, args, device)
     seconds = time.perf_counter() - start
     labels = np.array([sample.label for sample in samples])
-    rule = parse_threshold(args.threshold)
-    threshold = float(np.mean([rule(standardise(m["normal"], m["normal"])) for m in members]))
+    threshold = decide_threshold(members, args.threshold)
     predictions = (scores > threshold).astype(int)
     result = metrics.image_metrics(labels, scores) | metrics.rates(labels, predictions)
     has_masks = any(mask.any() for mask in masks)
@@ -142,12 +157,33 @@ def score_files(args, device):
     folders = checkpoint.find_runs(args.runs, args.category, args.members)
     members = [load_member(folder / args.ckpt, args, device) for folder in folders]
     samples = [data.Sample(path, args.category, "test", "image", -1, None) for path in args.image]
-    rule = parse_threshold(args.threshold)
-    threshold = np.mean([rule(standardise(m["normal"], m["normal"])) for m in members])
+    threshold = decide_threshold(members, args.threshold)
     scores, _, _ = score_samples(members, samples, args, device)
     print(f"score (threshold {threshold:.3f})  prediction  path")
     for sample, score in zip(samples, scores):
         print(f"{score:.6f}  {'anomalous' if score > threshold else 'normal'}  {sample.path}")
+
+
+def profile(root, args, device):
+    """Print seconds per stage for CHUNK test images: each window size alone, then all of them."""
+    folder = checkpoint.find_runs(args.runs, args.category, args.members)[0]
+    member = load_member(folder / args.ckpt, args, device)
+    samples = data.find_samples(root, args.category, "test")[:CHUNK]
+    calibration = member["calibration"]
+    windows = calibration["scoring"]["windows"]
+    print(f"{'seconds for ' + str(len(samples)) + ' images':<24}"
+          + "".join(f"{stage:>10}" for stage in (*STAGES, "total")))
+    for some in [*((w,) for w in windows), windows]:
+        scoring = calibration["scoring"] | {"windows": some}
+        member["calibration"] = calibration | {"scoring": scoring}
+        with tempfile.TemporaryDirectory() as scratch:
+            args.maps, args.results = True, Path(scratch)
+            score_samples([member], samples[:2], args, device)  # warm up
+            with torch.profiler.profile() as profiler, record_function("total"):
+                score_samples([member], samples, args, device)
+        times = {e.key: e.cpu_time_total / 1e6 for e in profiler.key_averages()}
+        print(f"{'windows ' + ' '.join(map(str, some)):<24}"
+              + "".join(f"{times.get(stage, 0):>10.3f}" for stage in (*STAGES, "total")))
 
 
 def print_table(results):
@@ -178,13 +214,14 @@ def main():
     if args.image:
         return score_files(args, device)
     root = data.resolve_data(args.data)
+    if args.profile:
+        return profile(root, args, device)
     categories = [args.category]
     if args.all:
         found = data.find_categories(root)
         categories = [c for c in found if any(Path(args.runs, c).glob("*/best.pt"))]
-        if not categories:
-            raise InputError(f"no trained run in {args.runs} for any category of {root}; train "
-                             "them: python train.py --all")
+        require(categories, f"no trained run in {args.runs} for any category of {root}; train "
+                "them: python train.py --all")
         if len(categories) < len(found):
             print(f"not trained, not scored: {', '.join(sorted(set(found) - set(categories)))}")
     rows, results = [], {}

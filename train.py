@@ -8,6 +8,7 @@
 Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_N.pt.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -18,17 +19,17 @@ import torch
 from tqdm import tqdm
 
 from ad import InputError, checkpoint, data
-from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, run_script,
-                    scoring_from, select_device, select_precision)
+from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
+                    run_script, scoring_from, select_device, select_precision)
 from ad.cutpaste import seeded_generator
 from ad.model import MODELS, build_model
-from ad.scoring import Scoring, calibrate
+from ad.scoring import Scoring, calibrate, load_calibration
 from ad.seed import environment, seed_everything
 from ad.validation import validate, validation_set
 
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
-              "device", "window_batch", "all", "category"}
+              "device", "window_batch", "all", "seeds"}
 
 
 def parse_args():
@@ -55,6 +56,7 @@ def parse_args():
     add("--crop", type=int, default=256, metavar="PX", help="largest side of the random crops; "
         "each batch draws it from half of this to all of it, in steps of 32 (default: 256)")
     add("--seed", type=int, default=0, help="of the split, the weights, every draw (default: 0)")
+    add("--seeds", type=int, nargs="+", metavar="N", help="train one run per seed, to vote")
     add("--val-every", type=int, default=4, metavar="EPOCHS", help="validate (default: 4)")
     add("--patience", type=int, default=10, metavar="N", help="stop after this many validations "
         "without a better pseudo-anomaly AUROC (default: 10)")
@@ -72,22 +74,20 @@ def parse_args():
 
 def check_args(args):
     """Raise InputError, naming the value, for arguments that cannot work."""
-    if bool(args.category) == args.all:
-        raise InputError("give --category NAME or --all, one of the two")
-    if args.resume and args.overwrite:
-        raise InputError("--resume and --overwrite exclude each other")
+    require(bool(args.category) != args.all, "give --category NAME or --all, one of the two")
+    require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
+    require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
     for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr"):
-        if getattr(args, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')} must be positive, got "
-                             f"{getattr(args, name)}")
-    if args.weight_decay < 0 or not 0 <= args.seed < 2 ** 32:
-        raise InputError(f"--weight-decay must not be negative ({args.weight_decay}) and --seed "
-                         f"must be in [0, 2^32) ({args.seed})")
-    if args.crop < 32 or args.image_size < 32 or not 32 <= args.long_side[0] <= args.long_side[1]:
-        raise InputError(f"--crop ({args.crop}), --image-size ({args.image_size}) and --long-side "
-                         f"({args.long_side[0]} {args.long_side[1]}, low high) must be >= 32")
-    if not 0 < args.val_fraction < 1:
-        raise InputError(f"--val-fraction must be in (0, 1), got {args.val_fraction}")
+        value = getattr(args, name)
+        require(value > 0, f"--{name.replace('_', '-')} must be positive, got {value}")
+    require(args.weight_decay >= 0, f"--weight-decay must be >= 0, got {args.weight_decay}")
+    args.seeds = args.seeds or [args.seed]
+    require(all(0 <= s < 2 ** 32 for s in args.seeds), f"seeds must be 0 to 2^32 - 1: {args.seeds}")
+    require(0 < args.val_fraction < 1, f"--val-fraction must be in (0, 1), got {args.val_fraction}")
+    low, high = args.long_side
+    require(32 <= low <= high, f"--long-side must be LOW HIGH, both >= 32, got {low} {high}")
+    require(min(args.crop, args.image_size) >= 32, f"--crop ({args.crop}) and --image-size "
+            f"({args.image_size}) must be >= 32")
     try:
         with torch.device("meta"):
             build_model(args.model, width=args.width, depth=args.depth)
@@ -180,21 +180,21 @@ def run_epochs(model, images, validation, state, folder, args):
                   if "auroc" in record else "") + ("  best" if better else ""), flush=True)
 
 
-def train_category(root, category, args):
-    """Train one category into its run folder, then calibrate best.pt and last.pt."""
+def train_category(root, args):
+    """Train args.category into its run folder, then calibrate best.pt and last.pt."""
+    category, folder = args.category, run_folder(args)
     samples = data.find_samples(root, category, "train")
     parts = data.split_normals(samples, args.val_fraction, args.seed)
     images, val_images = (data.load_images(part, args.image_size) for part in parts)
     scoring = scoring_from(args)
     names = [[s.path.relative_to(root).as_posix() for s in part] for part in parts]
     device = torch.device(args.device)
-    config = {"args": vars(args) | {"category": category, "long_side": list(args.long_side),
+    config = {"args": vars(args) | {"long_side": list(args.long_side),
                                     "windows": list(args.windows)},
               "command": sys.argv, "environment": environment(device),
               "root": str(root.resolve()), "category": category, "image_size": args.image_size,
               "sizes": sorted({tuple(image.shape[1:]) for image in images + val_images}),
               "train": names[0], "validation": names[1]}
-    folder = Path(args.runs) / category / run_name(args)
     last = checkpoint.open_run(folder, config, args.overwrite, MAY_CHANGE)
     print(f"{category}: {len(images)} training and {len(val_images)} validation images on {device} "
           f"in {args.precision} -> {folder}", flush=True)
@@ -212,12 +212,13 @@ def train_category(root, category, args):
         with autocast(device, args.precision):
             saved["calibration"] = calibrate(model, val_images, scoring, device, args.window_batch)
         checkpoint.save(folder / name, saved)
-    print(f"{category}: best epoch {saved['epoch']}, pseudo-anomaly AUROC {saved['val_auroc']:.3f} "
+    print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
+          f"{category}: best epoch {saved['epoch']}, pseudo-anomaly AUROC {saved['val_auroc']:.3f} "
           f"(cut-and-pasted damage, not real defects); wrote {folder}/best.pt, last.pt, log.jsonl")
 
 
-def run_name(args):
-    return args.name or f"{args.model}-seed{args.seed}"
+def run_folder(args):
+    return Path(args.runs) / args.category / (args.name or f"{args.model}-seed{args.seed}")
 
 
 def main():
@@ -227,17 +228,17 @@ def main():
     scoring_from(args)
     root = data.resolve_data(args.data)
     found = data.find_categories(root)
-    if args.category and args.category not in found:
-        raise InputError(f"unknown category {args.category!r} in {root}; there are: "
-                         f"{', '.join(found)}")
+    require(args.all or args.category in found,
+            f"unknown category {args.category!r} in {root}; there are: {', '.join(found)}")
     categories = found if args.all else [args.category]
-    for category in categories:
-        folder = Path(args.runs) / category / run_name(args)
-        if folder.exists() and not (args.resume or args.overwrite):
-            raise InputError(f"{folder} exists; --resume continues it, --overwrite starts anew, "
-                             "--name NAME makes another")
-    for category in categories:
-        train_category(root, category, args)
+    jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
+            for category in categories for seed in args.seeds]
+    for job in jobs:
+        require(args.resume or args.overwrite or not run_folder(job).exists(),
+                f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
+                "NAME makes another")
+    for job in jobs:
+        train_category(root, job)
     if any((root / category / "test").is_dir() for category in categories):
         which = "--all" if args.all else f"--category {args.category}"
         print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")

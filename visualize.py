@@ -15,7 +15,7 @@ import torch
 
 from ad import InputError, checkpoint, data, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, load_member,
-                    run_script, select_device, select_precision)
+                    require, run_script, select_device, select_precision)
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.scoring import parse_threshold, score_images
 from ad.ssim import gaussian_blur
@@ -48,9 +48,8 @@ def parse_args():
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder to write into (default: results)")
     args = parser.parse_args()
-    if args.count < 0 or args.window_batch < 1:
-        raise InputError(f"--count ({args.count}) must not be negative and --window-batch "
-                         f"({args.window_batch}) must be positive")
+    require(args.count >= 0, f"--count must not be negative, got {args.count}")
+    require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     return args
 
 

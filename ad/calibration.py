@@ -1,15 +1,16 @@
 """What is normal, and where: calibrating maps on normal images."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 
-from ad.ssim import gaussian_blur
+from ad.ssim import gaussian_blur, smooth
 
 GRID = 64  # cells per axis of the position statistics, whatever the image's size
-BLURS = (1.0, 2.0, 4.0)  # smoothing of the position statistics that is tried, in cells
+BLURS = (0.5, 1.0, 2.0, 4.0)  # smoothing of the position statistics that is tried, in cells
 PRIOR = 2.0  # the global statistics weigh as much as this many images at every position
+OFFSET = 0.1  # added to an error before its logarithm, as a share of the mean normal error
 CALIBRATIONS = ("auto", "global", "position", "image")
 
 
@@ -17,14 +18,19 @@ CALIBRATIONS = ("auto", "global", "position", "image")
 class Calibration:
     """Mean and standard deviation of every map, over normal images.
 
-    kind: "global" (one value each, z = (map - mean) / (std + eps)), "position" (a GRID x GRID table
-    each, |z|: an error that is too low for its place is strange as well) or "image" (each map's own
-    mean and std: erases how strange an image is; kept for comparison). mean, std: {map name:
-    (1, 1, g, g)}. evidence: {candidate: held-out log-likelihood per pixel}, what auto went by.
+    kind "global": one value each, z = (map - mean) / (std + eps). "position": a GRID x GRID table
+    each, of log(map + offset) after Gaussian smoothing by `smoothing` pixels, and |z|: an error
+    that is too low for its place is strange as well, and in logarithms as far away as one that is
+    too high. "image": the map's own mean and std, which erases how strange an image is; kept for
+    comparison. mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}; blur: of the tables,
+    in cells, or None; evidence: {candidate: held-out log-likelihood per pixel}, what auto went by.
     """
     kind: str
-    mean: dict
-    std: dict
+    blur: float | None = None
+    smoothing: float = 0.0
+    offset: dict = field(default_factory=dict)
+    mean: dict = field(default_factory=dict)
+    std: dict = field(default_factory=dict)
     eps: float = 1e-6
     evidence: dict = field(default_factory=dict)
 
@@ -40,7 +46,19 @@ class Calibration:
         if self.kind == "global":
             return (m - mean) / (std + self.eps)
         mean, std = (F.interpolate(t, m.shape[-2:], mode="bilinear") for t in (mean, std))
+        m = log_map(m, self.offset[name], self.smoothing)
         return ((m - mean) / (std + self.eps)).abs()
+
+    def describe(self):
+        """One line: the kind, and what spoke for it."""
+        return self.kind + "".join(f"; {name} {value:.3f}" for name, value in
+                                   self.evidence.items()) + (
+            " (log-likelihood per pixel of held-out normal images)" if self.evidence else "")
+
+
+def log_map(m, offset, smoothing):
+    """log(smoothed map + offset) of an error map (N, 1, H, W) >= 0."""
+    return (smooth(m, smoothing).clamp_min(0) + offset + 1e-12).log()
 
 
 def moments(maps):
@@ -52,6 +70,11 @@ def moments(maps):
             for name, m in maps.items()}
 
 
+def concatenate(cells):
+    """[{name: (n, 2, GRID, GRID)}, ...] -> {name: (N, 2, GRID, GRID)}."""
+    return {name: torch.cat([c[name] for c in cells]) for name in cells[0]}
+
+
 def statistics(cells, blur):
     """Mean and std of one map from its moments (N, 2, GRID, GRID): two (1, 1, g, g), float64.
 
@@ -60,14 +83,14 @@ def statistics(cells, blur):
     """
     first, second = cells.mean(0, keepdim=True).chunk(2, dim=1)
     mean, square = first.mean((2, 3), keepdim=True), second.mean((2, 3), keepdim=True)
-    if blur is not None:
-        size = 2 * int(3 * blur + 0.5) + 1
-        weight = len(cells) / (len(cells) + PRIOR)
-        variance = square - mean ** 2
-        first, second = (gaussian_blur(m, size, blur, "reflect") for m in (first, second))
-        mean, local = weight * first + (1 - weight) * mean, second - first ** 2
-        return mean, (weight * local + (1 - weight) * variance).clamp_min(0).sqrt()
-    return mean, (square - mean ** 2).clamp_min(0).sqrt()
+    variance = square - mean ** 2
+    if blur is None:
+        return mean, variance.clamp_min(0).sqrt()
+    size = 2 * int(3 * blur + 0.5) + 1
+    weight = len(cells) / (len(cells) + PRIOR)
+    first, second = (gaussian_blur(m, size, blur, "reflect") for m in (first, second))
+    local = weight * (second - first ** 2) + (1 - weight) * variance
+    return weight * first + (1 - weight) * mean, local.clamp_min(0).sqrt()
 
 
 def leave_one_out(cells):
@@ -90,21 +113,31 @@ def held_out_likelihood(cells, blur, eps=1e-6):
     return torch.stack(total).mean().item()
 
 
-def fit_calibration(cells, kind, blur=None):
-    """Calibration of {name: moments of normal images (N, 2, GRID, GRID)}.
+def refit(calibration, cells):
+    """The same calibration with mean and std from other moments."""
+    tables = {name: statistics(c, calibration.blur) for name, c in cells.items()}
+    return replace(calibration, mean={n: t[0].float() for n, t in tables.items()},
+                   std={n: t[1].float() for n, t in tables.items()})
 
-    kind "auto": global, or position with one of BLURS, whichever makes held-out normal images the
-    likeliest, each image judged by the others; needs N >= 2. "position": the best of BLURS.
+
+def fit_calibration(batches, kind, smoothing):
+    """Calibration of [{name: (N, 1, H, W)}, ...] of >= 2 normal images, and its moments.
+
+    kind "auto": is the logarithm of the error of a held-out normal image likelier with the others'
+    mean and std at each position (the best of BLURS), or with one mean and std for all positions?
+    The winner, position or global, is taken. smoothing: see Calibration.
     """
-    evidence = {}
-    if kind in ("auto", "position") and blur is None:
-        tried = [None, *BLURS] if kind == "auto" else BLURS
-        evidence = {b: held_out_likelihood(cells, b) for b in tried}
-        blur = max(evidence, key=evidence.get)
+    linear = concatenate([moments(maps) for maps in batches])
+    offset = {name: OFFSET * cells[:, 0].mean().item() for name, cells in linear.items()}
+    logs = concatenate([moments({n: log_map(m, offset[n], smoothing) for n, m in maps.items()})
+                        for maps in batches])
+    evidence, blur = {}, None
+    if kind in ("auto", "position"):
+        tried = {f"position, blur {blur:g}": blur for blur in BLURS}
+        if kind == "auto":
+            tried["global"] = None
+        evidence = {name: held_out_likelihood(logs, blur) for name, blur in tried.items()}
+        blur = tried[max(evidence, key=evidence.get)]
         kind = "global" if blur is None else "position"
-    tables = [{}, {}]
-    for name, c in cells.items():
-        for table, value in zip(tables, statistics(c, blur)):
-            table[name] = value.float()
-    names = {("global" if b is None else f"position, blur {b:g}"): v for b, v in evidence.items()}
-    return Calibration(kind, *tables, evidence=names), blur
+    cells = logs if kind == "position" else linear
+    return refit(Calibration(kind, blur, smoothing, offset, evidence=evidence), cells), cells

@@ -11,7 +11,7 @@ import torch
 from ad import InputError, checkpoint
 from ad.data import read_image
 from ad.errors import ERRORS
-from ad.scoring import CALIBRATIONS, Scoring, calibrate
+from ad.scoring import CALIBRATIONS, Scoring, calibrate, load_calibration
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,6 +24,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"error: {message} (see --help)\n")
+
+
+def require(condition, text):
+    """Raise InputError(text) unless the condition holds."""
+    if not condition:
+        raise InputError(text)
 
 
 def run_script(main):
@@ -130,8 +136,9 @@ def load_member(path, args, device):
     saved = checkpoint.load(path)
     model = checkpoint.restore_model(saved, path, device)
     config, calibration = saved["config"], saved["calibration"]
-    scoring = scoring_from(args, calibration["scoring"] if calibration else
-                                           {name: config["args"][name] for name in Scoring.__dataclass_fields__})
+    trained = calibration["scoring"] if calibration else {
+        name: config["args"][name] for name in Scoring.__dataclass_fields__}
+    scoring = scoring_from(args, trained)
     if calibration is None or vars(scoring) != calibration["scoring"]:
         print(f"{path}: calibrating on its {len(config['validation'])} validation images, since "
               + ("it has no calibration" if calibration is None else "the scoring is another one"))
@@ -139,5 +146,6 @@ def load_member(path, args, device):
                   for name in config["validation"]]
         with autocast(device, args.precision):
             calibration = calibrate(model, images, scoring, device, args.window_batch)
+        print(f"{path}: calibration {load_calibration(calibration).describe()}")
     return {"name": path.parent.name, "model": model, "config": config, "calibration": calibration,
             "normal": np.asarray(calibration["scores"])}

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch.profiler import record_function
 
 from ad import InputError
-from ad.calibration import CALIBRATIONS, Calibration, fit_calibration, leave_one_out, moments
+from ad.calibration import CALIBRATIONS, Calibration, fit_calibration, leave_one_out, refit
 from ad.data import to_float
 from ad.errors import ERRORS
 from ad.sliding_window import NonFiniteError, sliding_window
-from ad.ssim import gaussian_blur
+from ad.ssim import smooth
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ def raw_maps(model, images, scoring, window_batch=16):
             pixels = size[0] * size[1]
             if scoring.window_input:
                 pixels *= (scoring.window_input / max(size)) ** 2
-            done[size] = sliding_window(images, resized(predict, scoring.window_input), size, stride,
-                                        window_batch=max(1, round(window_batch * 256**2 / pixels)))
+            done[size] = sliding_window(
+                images, resized(predict, scoring.window_input), size, stride,
+                window_batch=max(1, round(window_batch * 256 ** 2 / pixels)))
         for channel, name in enumerate(names):
             result[f"{name}@{window}"] = done[size][:, channel:channel + 1]
     return result
@@ -128,12 +129,6 @@ def combine(maps, colour_weight=0.0):
     return torch.stack(means).amax(0)
 
 
-def smooth(maps, sigma):
-    """Gaussian smoothing of (N, 1, H, W), reflected at the edges, cut at 3 sigma (pixels)."""
-    radius = min(int(3 * sigma + 0.5), min(maps.shape[-2:]) - 1)
-    return gaussian_blur(maps, 2 * radius + 1, sigma, "reflect") if radius > 0 else maps
-
-
 def topk_mean(maps, fraction):
     """Mean of the highest `fraction` of the pixels of each map: (N, C, H, W) -> (N,).
 
@@ -156,20 +151,15 @@ def final_maps(maps, calibration, scoring):
 def calibrate(model, images, scoring, device, window_batch=16):
     """Learn what is normal from normal images (uint8 (3, H, W)): the checkpoint's `calibration`.
 
-    Plain dict: scoring (its values), kind, mean, std, eps, evidence (see Calibration), and scores,
-    the image scores of these images, each with the statistics of the others, so that they are as
+    Plain dict: scoring (its values), the fields of Calibration, and scores, the image scores of these images, each with the statistics of the others, so that they are as
     high as those of normal images not seen before. All raw maps are held in memory at once.
     """
     batches = list(map_images(model, images, scoring, device, window_batch))
-    cells = [moments(maps) for maps in batches]
-    cells = {name: torch.cat([c[name] for c in cells]) for name in cells[0]}
-    calibration, blur = fit_calibration(cells, scoring.calibration)
+    calibration, cells = fit_calibration(batches, scoring.calibration, scoring.sigma / 2)
     singles = ({name: m[i:i + 1] for name, m in maps.items()} for maps in batches
                for i in range(len(next(iter(maps.values())))))
-    scores = []
-    for maps, (_, others) in zip(singles, leave_one_out(cells)):
-        rest, _ = fit_calibration(others, calibration.kind, blur)
-        scores.append(topk_mean(final_maps(maps, rest, scoring), scoring.topk).item())
+    scores = [topk_mean(final_maps(maps, refit(calibration, others), scoring), scoring.topk).item()
+              for maps, (_, others) in zip(singles, leave_one_out(cells))]
     return {"scoring": asdict(scoring), **vars(calibration), "scores": scores}
 
 

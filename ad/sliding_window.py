@@ -1,5 +1,7 @@
 """Sliding-window prediction: cut, run, merge. Any window, stride, padding and predictor."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch.profiler import record_function
@@ -41,19 +43,53 @@ def axis_weights(starts, window, length, weighting):
     return weight, total
 
 
-def merge(pieces, starts, shape, weights, totals):
+def uniform_step(starts):
+    """The one distance between neighbouring starts, or None when they differ by a pixel."""
+    steps = {b - a for a, b in zip(starts, starts[1:])}
+    return None if len(steps) > 1 else steps.pop() if steps else 1
+
+
+def cut(images, starts, window):
+    """All windows of (N, C, H, W), in the order image, row, column: (N * ny * nx, C, h, w)."""
+    steps = [uniform_step(s) for s in starts]
+    if None in steps:
+        # A view of every possible window; indexing it with the wanted corners copies just those.
+        view = images.unfold(2, window[0], 1).unfold(3, window[1], 1)
+        ys, xs = (torch.tensor(s, device=images.device) for s in starts)
+        view = view[:, :, ys[:, None], xs]
+    else:
+        view = images.unfold(2, window[0], steps[0]).unfold(3, window[1], steps[1])
+    return view.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], *window)
+
+
+def merge(pieces, starts, weights, totals):
     """Weighted average of overlapping windows: (N, ny, nx, K, h, w) -> (N, K, H, W), float32.
 
-    Columns of windows are summed first, then rows: ny + nx additions instead of ny * nx.
+    weights, totals: of a window and of the image, per axis. Windows that do not overlap are added
+    in one operation: four in all for a stride of half the window, however many windows there are.
+    (Unevenly spaced ones: one operation a row and a column.)
     """
-    (ys, xs), (height, width) = starts, shape
     images, _, _, channels, h, w = pieces.shape
-    rows = pieces.new_zeros(images, len(ys), channels, h, width)
-    for i, x in enumerate(xs):
-        rows[..., x:x + w].addcmul_(pieces[:, :, i], weights[1])
+    height, width = (len(total) for total in totals)
     maps = pieces.new_zeros(images, channels, height, width)
-    for i, y in enumerate(ys):
-        maps[..., y:y + h, :].addcmul_(rows[:, i], weights[0][:, None])
+    steps = [uniform_step(s) for s in starts]
+    if None in steps:
+        # Starts that are not evenly spaced to the pixel: columns of windows first, then rows.
+        rows = pieces.new_zeros(images, len(starts[0]), channels, h, width)
+        for i, x in enumerate(starts[1]):
+            rows[..., x:x + w].addcmul_(pieces[:, :, i], weights[1])
+        for i, y in enumerate(starts[0]):
+            maps[..., y:y + h, :].addcmul_(rows[:, i], weights[0][:, None])
+        return maps.div_(totals[0][:, None] * totals[1])
+    # Every so many windows the next one starts where the first has ended, or after that.
+    apart = [-(-side // step) for side, step in zip((h, w), steps)]
+    weight = weights[0][:, None] * weights[1]
+    for i, j in itertools.product(range(min(apart[0], len(starts[0]))),
+                                  range(min(apart[1], len(starts[1])))):
+        part = pieces[:, i::apart[0], j::apart[1]].permute(0, 3, 1, 2, 4, 5)
+        place = maps[..., i * steps[0]:, j * steps[1]:]
+        place = place.unfold(2, h, apart[0] * steps[0]).unfold(3, w, apart[1] * steps[1])
+        place.addcmul_(part, weight)
     return maps.div_(totals[0][:, None] * totals[1])
 
 
@@ -114,27 +150,22 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
     starts = [window_starts(*sizes) for sizes in zip(shape, window, stride)]
     weights, totals = zip(*((w.to(images.device), t.to(images.device)) for w, t in (
         axis_weights(*sizes, weighting) for sizes in zip(starts, window, shape))))
-    # A view of every possible window; indexing it with the wanted corners copies just those.
-    view = images.unfold(2, window[0], 1).unfold(3, window[1], 1)
-    corners = torch.cartesian_prod(*map(torch.tensor, starts)).to(images.device)
-    group = max(1, window_batch // len(corners))
+    per_image = len(starts[0]) * len(starts[1])
+    group = max(1, window_batch // per_image)
     merged = []
     for first in range(0, len(images), group):
-        count = min(group, len(images) - first) * len(corners)
+        with record_function("cut"):
+            windows = cut(images[first:first + group], starts, window)
         pieces = []
-        for begin in range(0, count, window_batch):
-            flat = torch.arange(begin, min(begin + window_batch, count), device=images.device)
-            y, x = corners[flat % len(corners)].unbind(1)
-            with record_function("cut"):
-                windows = view[first + flat // len(corners), :, y, x]
+        for batch in windows.split(window_batch):
             with record_function("model"):
-                pieces.append(predict(windows).float())
-        pieces = torch.cat(pieces)
-        if pieces.ndim != 4 or pieces.shape[-2:] != window:
-            raise ValueError(f"predict returned {tuple(pieces.shape)} for windows of {window}")
-        pieces = pieces.view(-1, *map(len, starts), *pieces.shape[1:])
+                pieces.append(predict(batch).float())
         with record_function("merge"):
-            merged.append(merge(pieces, starts, shape, weights, totals))
+            pieces = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+            if pieces.ndim != 4 or pieces.shape[-2:] != window:
+                raise ValueError(f"predict returned {tuple(pieces.shape)} for windows of {window}")
+            pieces = pieces.unflatten(0, (-1, *map(len, starts)))
+            merged.append(merge(pieces, starts, weights, totals))
     merged = torch.cat(merged)[..., top:top + height, left:left + width]
     finite = merged.isfinite().flatten(1).all(1)
     if not finite.all():

@@ -33,6 +33,12 @@ def gaussian_blur(images, size, sigma, padding="valid"):
         return F.conv2d(F.conv2d(images, rows, groups=channels), columns, groups=channels)
 
 
+def smooth(maps, sigma):
+    """Gaussian smoothing of (N, 1, H, W), reflected at the edges, cut at 3 sigma (pixels)."""
+    radius = min(int(3 * sigma + 0.5), min(maps.shape[-2:]) - 1)
+    return gaussian_blur(maps, 2 * radius + 1, sigma, "reflect") if radius > 0 else maps
+
+
 def ssim_map(x, y, data_range, window_size=11, sigma=1.5, padding="valid"):
     """Local SSIM of two image batches, per channel, in [-1, 1]; 1 = identical.
 

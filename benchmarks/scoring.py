@@ -19,12 +19,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from ad import checkpoint, data, scoring as sc  # noqa: E402
-from ad.calibration import fit_calibration, moments  # noqa: E402
+from ad.calibration import fit_calibration, leave_one_out, refit  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
+from ad.cutpaste import SIZES  # noqa: E402
 from ad.errors import ERRORS  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
 from ad.validation import validation_set  # noqa: E402
 
+VARIANTS = list(itertools.product(("patch", "scar", "texture"), SIZES))  # of pseudo_anomalies
 WINDOWS = {"128": (128,), "256": (256,), "512": (512,), "whole": (0,), "multi": (128, 256, 512)}
 
 
@@ -44,9 +46,27 @@ def select(maps, windows, error):
             if name.split("@")[0] in ERRORS[error] and int(name.split("@")[1]) in windows}
 
 
-def scores_of(maps, windows, error, calibration, scoring):
-    return [sc.topk_mean(sc.final_maps(select(m, windows, error), calibration, scoring),
-                         scoring.topk).item() for m in maps]
+def score(maps, calibration, scoring):
+    maps = select(maps, scoring.windows, scoring.error)
+    return sc.topk_mean(sc.final_maps(maps, calibration, scoring), scoring.topk).item()
+
+
+def aurocs(parts, labels, sizes, scoring, kind):
+    """Pseudo-anomaly and test AUROC. A validation image, and what was made of it, is judged by
+    the statistics of the other validation images."""
+    normals, positives, tests = parts
+    calibration, cells = fit_calibration(
+        [select(m, scoring.windows, scoring.error) for m in normals], kind, scoring.sigma / 2)
+    others = [refit(calibration, rest) for _, rest in leave_one_out(cells)]
+    normal = [score(m, c, scoring) for m, c in zip(normals, others)]
+    each = len(VARIANTS)
+    positive = [score(m, others[i // each], scoring) for i, m in enumerate(positives)]
+    result = {"chosen": calibration.kind, "evidence": calibration.evidence,
+              "pseudo": auroc([0] * len(normal) + [1] * len(positive), normal + positive)}
+    for size in dict.fromkeys(sizes):
+        some = [s for s, z in zip(positive, sizes) if z == size]
+        result[f"pseudo_{size}"] = auroc([0] * len(normal) + [1] * len(some), normal + some)
+    return result | {"test": auroc(labels, [score(m, calibration, scoring) for m in tests])}
 
 
 def main():
@@ -75,21 +95,11 @@ def main():
         for (name, windows), error, kind in itertools.product(
                 WINDOWS.items(), ERRORS, ("global", "position", "auto", "image")):
             scoring = replace(sc.Scoring(), error=error, windows=windows)
-            cells = [moments(select(m, windows, error)) for m in parts[0]]
-            cells = {n: torch.cat([c[n] for c in cells]) for n in cells[0]}
-            calibration, _ = fit_calibration(cells, kind)
-            normal, positive, test = (scores_of(p, windows, error, calibration, scoring)
-                                      for p in parts)
             row = {"windows": name, "window_input": window_input, "error": error,
-                   "calibration": kind, "chosen": calibration.kind,
-                   "pseudo": auroc([0] * len(normal) + [1] * len(positive), normal + positive),
-                   "test": auroc(labels, test)}
-            for size in ("small", "medium", "large"):
-                some = [s for s, z in zip(positive, sizes) if z == size]
-                row[f"pseudo_{size}"] = auroc([0] * len(normal) + [1] * len(some), normal + some)
+                   "calibration": kind} | aurocs(parts, labels, sizes, scoring, kind)
             rows.append(row)
             print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}"
-                           for k, v in row.items()), flush=True)
+                           for k, v in row.items() if k != "evidence"), flush=True)
     checkpoint.write_atomic(args.out, json.dumps(
         {"command": sys.argv, "category": config["category"],
          "environment": config["environment"], "rows": rows}, indent=1) + "\n")

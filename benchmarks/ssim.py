@@ -1,4 +1,4 @@
-"""Our SSIM against pytorch-msssim, kornia, torchmetrics and piq: same inputs, same machine, one run.
+"""Our SSIM against pytorch-msssim, kornia, torchmetrics and piq: same inputs, one run.
 
     pip install -r benchmarks/requirements.txt && python benchmarks/ssim.py
 

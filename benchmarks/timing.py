@@ -47,7 +47,8 @@ def report(args, name, results, packages):
     for case, rows in results.items():
         print(case)
         for peer, row in rows.items():
-            extra = "".join(f"  {k} {v:.3g}" for k, v in row.items() if k not in ("seconds", "ratio"))
+            extra = "".join(f"  {k} {v:.3g}" for k, v in row.items()
+                            if k not in ("seconds", "ratio"))
             print(f"  {peer:<16}{row['seconds'] * 1e3:10.2f} ms {row['ratio']:8.2f} x ours{extra}")
     out = args.out or PROJECT / "benchmarks/results" / f"{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
