@@ -11,7 +11,7 @@ import torch
 from ad import InputError, checkpoint
 from ad.data import read_image
 from ad.errors import ERRORS
-from ad.scoring import CALIBRATIONS, Scoring, calibrate, load_calibration
+from ad.scoring import CALIBRATIONS, Calibration, Scoring, calibrate, load_calibration
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -139,9 +139,11 @@ def load_member(path, args, device):
     trained = calibration["scoring"] if calibration else {
         name: config["args"][name] for name in Scoring.__dataclass_fields__}
     scoring = scoring_from(args, trained)
-    if calibration is None or vars(scoring) != calibration["scoring"]:
+    wanted = vars(scoring) | {"fields": sorted(Calibration.__dataclass_fields__)}
+    if calibration is None or wanted != calibration["scoring"] | {
+            "fields": sorted(calibration.keys() - {"scoring", "scores"})}:
         print(f"{path}: calibrating on its {len(config['validation'])} validation images, since "
-              + ("it has no calibration" if calibration is None else "the scoring is another one"))
+              f"it has {'none of this scoring' if calibration else 'no calibration'}")
         images = [read_image(Path(config["root"]) / name, config["image_size"])
                   for name in config["validation"]]
         with autocast(device, args.precision):

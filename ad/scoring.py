@@ -151,8 +151,9 @@ def final_maps(maps, calibration, scoring):
 def calibrate(model, images, scoring, device, window_batch=16):
     """Learn what is normal from normal images (uint8 (3, H, W)): the checkpoint's `calibration`.
 
-    Plain dict: scoring (its values), the fields of Calibration, and scores, the image scores of these images, each with the statistics of the others, so that they are as
-    high as those of normal images not seen before. All raw maps are held in memory at once.
+    Plain dict: scoring (its values), the fields of Calibration, and scores, the image scores of
+    these images, each with the statistics of the others, so that they are as high as those of
+    normal images not seen before. All raw maps are held in memory at once.
     """
     batches = list(map_images(model, images, scoring, device, window_batch))
     calibration, cells = fit_calibration(batches, scoring.calibration, scoring.sigma / 2)
