@@ -69,6 +69,8 @@ def test_map_and_gradient_equal_scikit_image():
 def test_gradients_against_finite_differences():
     x, y = (t[:1, :1, :13, :12].clone().requires_grad_() for t in pair())
     assert torch.autograd.gradcheck(lambda a, b: ssim_map(a, b, 1.0), (x, y))
+    assert torch.autograd.gradcheck(lambda a: ssim_map(a, y.detach(), 1.0), (x,))
+    assert torch.autograd.gradcheck(lambda b: ssim_map(x.detach(), b, 255.0), (y,))
     assert torch.autograd.gradcheck(lambda a, b: ssim_map(a, b, 1.0, padding="reflect"), (x, y))
 
 
