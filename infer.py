@@ -117,9 +117,9 @@ def score_samples(members, samples, args, device):
 def decide_threshold(members, rule):
     """Threshold from the members' normal scores alone, their mean; prints the false-alarm rate."""
     normal = [standardise(member["normal"], member["normal"]) for member in members]
-    threshold = float(np.mean([parse_threshold(rule)(z) for z in normal]))
-    count = min(len(z) for z in normal)
-    above = np.mean([(z > threshold).mean() for z in normal]) * count
+    thresholds = [parse_threshold(rule)(z) for z in normal]
+    threshold, count = float(np.mean(thresholds)), min(len(z) for z in normal)
+    above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
     print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
           f"alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is the finest that "
           f"{count} normal images can tell)")
@@ -183,7 +183,7 @@ def profile(root, args, device):
                 score_samples([member], samples, args, device)
         times = {e.key: e.cpu_time_total / 1e6 for e in profiler.key_averages()}
         print(f"{'windows ' + ' '.join(map(str, some)):<24}"
-              + "".join(f"{times.get(stage, 0):>10.3f}" for stage in (*STAGES, "total")))
+              + "".join(f"{times.get(stage, 0):>10.4f}" for stage in (*STAGES, "total")))
 
 
 def print_table(results):

@@ -195,7 +195,8 @@ def parse_threshold(text):
     except ValueError:
         number = float("nan")
     if kind == "quantile" and 0 <= number <= 1:
-        return lambda normal_scores: float(np.quantile(normal_scores, number))
+        # Never between two scores: a threshold just below the highest would let it alarm.
+        return lambda normal_scores: float(np.quantile(normal_scores, number, method="higher"))
     if kind == "" and np.isfinite(number):
         return lambda normal_scores: number
     raise InputError(f"--threshold must be quantile:Q with Q in [0, 1], or a number, got {text!r}")

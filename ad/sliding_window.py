@@ -1,7 +1,5 @@
 """Sliding-window prediction: cut, run, merge. Any window, stride, padding and predictor."""
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch.profiler import record_function
@@ -31,13 +29,13 @@ def window_starts(length, window, stride):
                                    for i in range(count)]
 
 
-def axis_weights(starts, window, length, weighting):
+def axis_weights(starts, window, length, weighting, device):
     """Merge weights along one axis: those of a window (window,), and their sum (length,)."""
-    weight = torch.ones(window)
+    weight = torch.ones(window, device=device)
     if weighting == "gaussian":
-        weight = gaussian_kernel(window, window / 8)
+        weight = gaussian_kernel(window, window / 8, device=device)
         weight = (weight / weight.max()).clamp_min(1e-3)
-    total = torch.zeros(length)
+    total = torch.zeros(length, device=device)
     for start in starts:
         total[start:start + window] += weight
     return weight, total
@@ -49,48 +47,31 @@ def uniform_step(starts):
     return None if len(steps) > 1 else steps.pop() if steps else 1
 
 
-def cut(images, starts, window):
-    """All windows of (N, C, H, W), in the order image, row, column: (N * ny * nx, C, h, w)."""
-    steps = [uniform_step(s) for s in starts]
-    if None in steps:
-        # A view of every possible window; indexing it with the wanted corners copies just those.
-        view = images.unfold(2, window[0], 1).unfold(3, window[1], 1)
-        ys, xs = (torch.tensor(s, device=images.device) for s in starts)
-        view = view[:, :, ys[:, None], xs]
+def cut_row(strip, starts, step, width):
+    """Windows (S, C, h, width) of a strip (C, h, W); a view of it if they are `step` apart."""
+    if step is None:
+        windows = strip.unfold(2, width, 1)[:, :, starts]
     else:
-        view = images.unfold(2, window[0], steps[0]).unfold(3, window[1], steps[1])
-    return view.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], *window)
+        windows = strip.unfold(2, width, step)
+    return windows.permute(2, 0, 1, 3)
 
 
-def merge(pieces, starts, weights, totals):
-    """Weighted average of overlapping windows: (N, ny, nx, K, h, w) -> (N, K, H, W), float32.
+def add_row(strip, row, starts, step, weight):
+    """Add weighted windows (S, K, h, w) to a strip (K, h, W) of the sum, in place.
 
-    weights, totals: of a window and of the image, per axis. Windows that do not overlap are added
-    in one operation: four in all for a stride of half the window, however many windows there are.
-    (Unevenly spaced ones: one operation a row and a column.)
+    Where they are `step` apart (not None), those that do not overlap are added in one operation:
+    two in all for a stride of half the window, however many windows there are.
     """
-    images, _, _, channels, h, w = pieces.shape
-    height, width = (len(total) for total in totals)
-    maps = pieces.new_zeros(images, channels, height, width)
-    steps = [uniform_step(s) for s in starts]
-    if None in steps:
-        # Starts that are not evenly spaced to the pixel: columns of windows first, then rows.
-        rows = pieces.new_zeros(images, len(starts[0]), channels, h, width)
-        for i, x in enumerate(starts[1]):
-            rows[..., x:x + w].addcmul_(pieces[:, :, i], weights[1])
-        for i, y in enumerate(starts[0]):
-            maps[..., y:y + h, :].addcmul_(rows[:, i], weights[0][:, None])
-        return maps.div_(totals[0][:, None] * totals[1])
-    # Every so many windows the next one starts where the first has ended, or after that.
-    apart = [-(-side // step) for side, step in zip((h, w), steps)]
-    weight = weights[0][:, None] * weights[1]
-    for i, j in itertools.product(range(min(apart[0], len(starts[0]))),
-                                  range(min(apart[1], len(starts[1])))):
-        part = pieces[:, i::apart[0], j::apart[1]].permute(0, 3, 1, 2, 4, 5)
-        place = maps[..., i * steps[0]:, j * steps[1]:]
-        place = place.unfold(2, h, apart[0] * steps[0]).unfold(3, w, apart[1] * steps[1])
-        place.addcmul_(part, weight)
-    return maps.div_(totals[0][:, None] * totals[1])
+    width = row.shape[-1]
+    apart = len(starts) if step is None else -(-width // step)
+    for i in range(min(apart, len(starts))):
+        part = row[i::apart].permute(1, 2, 0, 3)
+        place = strip[..., starts[i]:].unfold(2, width, apart * (step or width))
+        place = place[:, :, :part.shape[2]]
+        if weight is None:
+            place.add_(part)
+        else:
+            place.addcmul_(part, weight[:, None])
 
 
 def check_arguments(images, window, stride, padding, weighting, window_batch):
@@ -134,12 +115,12 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
 
     images: (N, C, H, W), any floating dtype and device. predict: (B, C, h, w) -> (B, K, h, w),
     called with up to `window_batch` windows, which may come from several images, in the order
-    image, row, column. window, stride: pixels, one number or (height, width). Windows are evenly
+    image, row, column; it must not write into them, for they may be views of the images. window, stride: pixels, one number or (height, width). Windows are evenly
     spaced, start and end at the image's edges, and step at most `stride`. padding is used only
     where the image is smaller than the window, and is cut off again. weighting: "uniform", or
     "gaussian" (sigma = window / 8, centred at (window - 1) / 2, never below 1e-3 of its peak).
-    Returns float32 (N, K, H, W). Sums are float32; memory beyond input and output is that of the
-    windows of about window_batch images' share: one image's at least.
+    Returns float32 (N, K, H, W). Sums are float32; beyond input and output there is memory for one
+    batch, or one row of windows where that is more.
     Raises ValueError for impossible arguments, and NonFiniteError, a ValueError that names the
     image's index in the batch, for a prediction that is not finite.
     """
@@ -147,27 +128,37 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
     height, width = images.shape[-2:]
     images, top, left = pad_to_window(images, window, padding)
     shape = images.shape[-2:]
-    starts = [window_starts(*sizes) for sizes in zip(shape, window, stride)]
-    weights, totals = zip(*((w.to(images.device), t.to(images.device)) for w, t in (
-        axis_weights(*sizes, weighting) for sizes in zip(starts, window, shape))))
-    per_image = len(starts[0]) * len(starts[1])
-    group = max(1, window_batch // per_image)
-    merged = []
-    for first in range(0, len(images), group):
+    ys, xs = (window_starts(*sizes) for sizes in zip(shape, window, stride))
+    weights, totals = zip(*(axis_weights(*sizes, weighting, images.device)
+                            for sizes in zip((ys, xs), window, shape)))
+    weight = None if weighting == "uniform" else weights[0][:, None] * weights[1]
+    # A row of windows that fills a third of a batch goes by itself, as a view, uncopied.
+    step = uniform_step(xs)
+    rows = [(n, y) for n in range(len(images)) for y in ys]
+    together = 1 if 3 * len(xs) >= window_batch else window_batch // len(xs)
+    merged = None
+    for first in range(0, len(rows), together):
+        batch = rows[first:first + together]
         with record_function("cut"):
-            windows = cut(images[first:first + group], starts, window)
-        pieces = []
-        for batch in windows.split(window_batch):
+            windows = [cut_row(images[n, :, y:y + window[0]], xs, step, window[1]) for n, y in batch]
+            windows = torch.cat(windows) if len(windows) > 1 else windows[0]
+        maps = []
+        for part in windows.split(window_batch):
             with record_function("model"):
-                pieces.append(predict(batch).float())
+                maps.append(predict(part))
+            if maps[-1].ndim != 4 or maps[-1].shape[2:] != window:
+                raise ValueError(f"predict returned {tuple(maps[-1].shape)} for windows {window}")
         with record_function("merge"):
-            pieces = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-            if pieces.ndim != 4 or pieces.shape[-2:] != window:
-                raise ValueError(f"predict returned {tuple(pieces.shape)} for windows of {window}")
-            pieces = pieces.unflatten(0, (-1, *map(len, starts)))
-            merged.append(merge(pieces, starts, weights, totals))
-    merged = torch.cat(merged)[..., top:top + height, left:left + width]
-    finite = merged.isfinite().flatten(1).all(1)
-    if not finite.all():
+            maps = torch.cat(maps).float() if len(maps) > 1 else maps[0].float()
+            if merged is None:
+                merged = maps.new_zeros(len(images), maps.shape[1], *shape)
+            for (n, y), row in zip(batch, maps.split(len(xs))):
+                add_row(merged[n, :, y:y + window[0]], row, xs, step, weight)
+    merged = merged.div_(totals[0][:, None] * totals[1])[..., top:top + height, left:left + width]
+    # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
+    if not merged.sum().isfinite():
+        finite = merged.isfinite().flatten(1).all(1)
+        if finite.all():
+            return merged.contiguous()
         raise NonFiniteError(int((~finite).nonzero()[0]))
     return merged.contiguous()

@@ -27,6 +27,7 @@ def trained(tiny, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("work")
     output = train(cwd, tiny, "--epochs", 6)
     assert f"test AUROC: python infer.py --category stripes --data {tiny}" in output
+    assert "stripes: calibration " in output and "held-out normal images" in output
     result = run("infer.py", "--data", tiny, "--category", "stripes", "--maps", cwd=cwd)
     assert result.returncode == 0, result.stderr
     return cwd, result.stdout
@@ -165,17 +166,38 @@ def test_early_stopping(tiny, tmp_path):
     assert len((folder_of(tmp_path) / "log.jsonl").read_text().splitlines()) < 40
 
 
-def test_two_runs_vote(trained, tiny, tmp_path):
-    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
-    train(tmp_path, tiny, "--epochs", 2, "--seed", 1)
-    tables = {}
-    for members in (["unet-seed0"], ["unet-seed1"], ["unet-seed0", "unet-seed1"]):
-        result = run("infer.py", "--data", tiny, "--category", "stripes", "--members", *members,
-                     cwd=tmp_path)
+def test_seeds_make_runs_that_vote(tiny, tmp_path):
+    train(tmp_path, tiny, "--epochs", 2, "--seeds", 0, 1)
+    tables = []
+    for members in (["--members", "unet-seed0"], ["--members", "unet-seed1"], []):
+        result = run("infer.py", "--data", tiny, "--category", "stripes", *members, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
+        assert "expected false alarms 33.3% or fewer" in result.stdout  # (0 + 1) / (2 + 1)
         rows = csv.DictReader(open(tmp_path / "results/scores.csv"))
-        tables[len(tables)] = np.array([float(r["score"]) for r in rows])
+        tables.append(np.array([float(r["score"]) for r in rows]))
     np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=2e-6)
+    assert not np.allclose(tables[0], tables[1])
+    # A member that does not load is an error, not a smaller ensemble.
+    path = tmp_path / "runs/stripes/unet-seed1/best.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    result = run("infer.py", "--data", tiny, "--category", "stripes", cwd=tmp_path)
+    assert result.returncode == 2 and "unet-seed1/best.pt" in result.stderr
+
+
+def test_profile_names_every_stage_and_writes_nothing(trained, tiny):
+    cwd = trained[0]
+    before = {p: p.stat().st_mtime_ns for p in (cwd / "results").rglob("*")}
+    result = run("infer.py", "--data", tiny, "--category", "stripes", "--profile", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    header, *lines = result.stdout.splitlines()[-4:]
+    stages = header.split()[4:]
+    assert stages == ["decode", "cut", "model", "merge", "combine", "smooth", "write", "total"]
+    assert [line.rsplit(maxsplit=8)[0] for line in lines] == [
+        "windows 32", "windows 64", "windows 32 64"]
+    for line in lines:
+        *parts, total = map(float, line.split()[-8:])
+        assert all(part > 0 for part in parts) and sum(parts) <= total
+    assert before == {p: p.stat().st_mtime_ns for p in (cwd / "results").rglob("*")}
 
 
 def test_odd_images_train_and_score(tmp_path):
@@ -236,6 +258,8 @@ ERRORS = [
     ("train.py", ["--category", "stripes", "--data", "TINY", "--resume", "--width", "8"],
      "other arguments.*--width 4"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--epochs", "0"], "--epochs must be"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--seeds", "1", "--name", "a"],
+     "--seeds makes several runs"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--topk", "2"], "--topk must be"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "gan"], "invalid choice"),
     ("train.py", ["--category", "stripes", "--data", "BAD"], "cannot read image .*005.png"),
