@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from ad import InputError
 from ad.demo import write_demo
 
+MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 LAYOUT_HELP = "ROOT/<category>/{train/good, test/<good|defect>, ground_truth/<defect>/*_mask.png}"
 
@@ -98,7 +99,8 @@ def read_image(path, image_size):
     """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
 
     Grey is repeated to three channels, transparency dropped, EXIF rotation applied, 16-bit scaled
-    from [0, 65535]. Raises InputError naming the file when it cannot be decoded.
+    from [0, 65535]. Raises InputError naming the file when it cannot be decoded, or is left with a
+    side below MIN_SIDE.
     """
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
@@ -111,6 +113,9 @@ def read_image(path, image_size):
             if scale < 1:
                 image = image.resize([max(1, round(s * scale)) for s in image.size],
                                      Image.Resampling.BICUBIC)
+            if min(image.size) < MIN_SIDE:
+                raise ValueError(f"{image.height} x {image.width} pixels at long side {image_size}, "
+                                 f"both sides must be {MIN_SIDE} or more")
             return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
     except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read image {path}: {error}") from error
@@ -138,11 +143,12 @@ def to_float(image, device):
 
 
 def resize_long_side(image, size):
-    """uint8 or float (3, H, W) -> float (1, 3, h, w) in [0, 1], long side `size` pixels."""
+    """uint8 or float (3, H, W) -> float (1, 3, h, w) in [0, 1], long side `size` pixels, the other
+    one at least MIN_SIDE."""
     if not image.is_floating_point():
         image = image.float() / 255
     scale = size / max(image.shape[-2:])
-    shape = [max(1, round(s * scale)) for s in image.shape[-2:]]
+    shape = [max(MIN_SIDE, round(s * scale)) for s in image.shape[-2:]]
     return F.interpolate(image[None], shape, mode="bilinear", antialias=True).clamp(0, 1)
 
 

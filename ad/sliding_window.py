@@ -115,10 +115,11 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
 
     images: (N, C, H, W), any floating dtype and device. predict: (B, C, h, w) -> (B, K, h, w),
     called with up to `window_batch` windows, which may come from several images, in the order
-    image, row, column; it must not write into them, for they may be views of the images. window, stride: pixels, one number or (height, width). Windows are evenly
-    spaced, start and end at the image's edges, and step at most `stride`. padding is used only
-    where the image is smaller than the window, and is cut off again. weighting: "uniform", or
-    "gaussian" (sigma = window / 8, centred at (window - 1) / 2, never below 1e-3 of its peak).
+    image, row, column; it must not write into them, for they may be views of the images.
+    window, stride: pixels, one number or (height, width). Windows are evenly spaced, start and end
+    at the image's edges, and step at most `stride`. padding is used only where the image is smaller
+    than the window, and is cut off again. weighting: "uniform", or "gaussian" (sigma = window / 8,
+    centred at (window - 1) / 2, never below 1e-3 of its peak).
     Returns float32 (N, K, H, W). Sums are float32; beyond input and output there is memory for one
     batch, or one row of windows where that is more.
     Raises ValueError for impossible arguments, and NonFiniteError, a ValueError that names the
@@ -140,7 +141,8 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
     for first in range(0, len(rows), together):
         batch = rows[first:first + together]
         with record_function("cut"):
-            windows = [cut_row(images[n, :, y:y + window[0]], xs, step, window[1]) for n, y in batch]
+            windows = [cut_row(images[n, :, y:y + window[0]], xs, step, window[1])
+                       for n, y in batch]
             windows = torch.cat(windows) if len(windows) > 1 else windows[0]
         maps = []
         for part in windows.split(window_batch):

@@ -27,12 +27,12 @@ def test_samples_of_the_mvtec_layout(tiny):
     ("1", 1, (255, 255, 255))])
 def test_every_mode_becomes_rgb(tmp_path, mode, value, expected):
     if mode == "I;16":
-        image = Image.fromarray(np.full((9, 13), value, np.uint16))
+        image = Image.fromarray(np.full((19, 23), value, np.uint16))
     else:
-        image = Image.new(mode, (13, 9), value)
+        image = Image.new(mode, (23, 19), value)
     image.save(tmp_path / "a.png")
     read = data.read_image(tmp_path / "a.png", 512)
-    assert read.dtype == torch.uint8 and read.shape == (3, 9, 13)
+    assert read.dtype == torch.uint8 and read.shape == (3, 19, 23)
     assert (read == torch.tensor(expected, dtype=torch.uint8).view(3, 1, 1)).all()
 
 
@@ -44,11 +44,11 @@ def test_large_images_shrink_and_small_ones_stay(tmp_path):
 
 
 def test_exif_rotation_is_applied(tmp_path):
-    image = Image.new("RGB", (20, 10), (255, 255, 255))
+    image = Image.new("RGB", (40, 20), (255, 255, 255))
     exif = image.getexif()
     exif[0x0112] = 6  # rotate by 270 degrees to show
     image.save(tmp_path / "a.jpg", exif=exif)
-    assert data.read_image(tmp_path / "a.jpg", 512).shape == (3, 20, 10)
+    assert data.read_image(tmp_path / "a.jpg", 512).shape == (3, 40, 20)
 
 
 def test_masks_are_binary_and_resized(tmp_path):
@@ -119,6 +119,10 @@ def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
     (tmp_path / "bad.png").write_bytes((tiny / "stripes/train/good/000.png").read_bytes()[:200])
     with pytest.raises(InputError, match="cannot read image .*bad.png"):
         data.read_image(tmp_path / "bad.png", 512)
+    for size in ((1, 1), (4096, 3), (15, 15)):
+        Image.new("RGB", size).save(tmp_path / "thin.png")
+        with pytest.raises(InputError, match="thin.png.*both sides must be 16 or more"):
+            data.read_image(tmp_path / "thin.png", 512)
     (tmp_path / "empty/train/good").mkdir(parents=True)
     with pytest.raises(InputError, match="no images in .*empty"):
         data.find_samples(tmp_path, "empty", "train")
