@@ -114,8 +114,8 @@ def read_image(path, image_size):
                 image = image.resize([max(1, round(s * scale)) for s in image.size],
                                      Image.Resampling.BICUBIC)
             if min(image.size) < MIN_SIDE:
-                raise ValueError(f"{image.height} x {image.width} pixels at long side {image_size}, "
-                                 f"both sides must be {MIN_SIDE} or more")
+                raise ValueError(f"{image.height} x {image.width} pixels at a long side of "
+                                 f"{image_size}; both sides must be {MIN_SIDE} or more")
             return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
     except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read image {path}: {error}") from error
