@@ -81,12 +81,10 @@ def raw_maps(model, images, scoring, window_batch=16):
         size = tuple(min(window or side, side) for side in shape)
         if size not in done:
             stride = tuple(max(1, side // 2) for side in size)
-            pixels = size[0] * size[1]
-            if scoring.window_input:
-                pixels *= (scoring.window_input / max(size)) ** 2
-            done[size] = sliding_window(
-                images, resized(predict, scoring.window_input), size, stride,
-                window_batch=max(1, round(window_batch * 256 ** 2 / pixels)))
+            scale = scoring.window_input / max(size) if scoring.window_input else 1
+            batch = max(1, round(window_batch * 256 ** 2 / (size[0] * size[1] * scale ** 2)))
+            done[size] = sliding_window(images, resized(predict, scoring.window_input), size,
+                                        stride, window_batch=batch)
         for channel, name in enumerate(names):
             result[f"{name}@{window}"] = done[size][:, channel:channel + 1]
     return result
@@ -182,9 +180,8 @@ def score_images(model, images, saved, device, window_batch=16, names=None):
 
 def standardise(scores, normal_scores):
     """z of image scores on those of normal images, so that members and categories compare."""
-    normal_scores = np.asarray(normal_scores, dtype=np.float64)
-    return (np.asarray(scores, dtype=np.float64) - normal_scores.mean()) / (
-        normal_scores.std() + 1e-6)
+    scores, normal = (np.asarray(s, dtype=np.float64) for s in (scores, normal_scores))
+    return (scores - normal.mean()) / (normal.std() + 1e-6)
 
 
 def parse_threshold(text):
@@ -198,5 +195,5 @@ def parse_threshold(text):
         # Never between two scores: a threshold just below the highest would let it alarm.
         return lambda normal_scores: float(np.quantile(normal_scores, number, method="higher"))
     if kind == "" and np.isfinite(number):
-        return lambda normal_scores: number
+        return lambda _: number
     raise InputError(f"--threshold must be quantile:Q with Q in [0, 1], or a number, got {text!r}")

@@ -109,6 +109,15 @@ def pad_to_window(images, window, padding):
     return F.pad(images, (left, right, top, bottom), mode=padding), top, left
 
 
+def check_finite(maps):
+    """Raise NonFiniteError naming the first image of (N, K, H, W) that holds NaN or infinity."""
+    # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
+    if not maps.sum().isfinite():
+        finite = maps.isfinite().flatten(1).all(1)
+        if not finite.all():
+            raise NonFiniteError(int((~finite).nonzero()[0]))
+
+
 def sliding_window(images, predict, window, stride, padding="reflect", weighting="uniform",
                    window_batch=16):
     """Run `predict` on overlapping windows of every image and average what it says of each pixel.
@@ -157,10 +166,5 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
             for (n, y), row in zip(batch, maps.split(len(xs))):
                 add_row(merged[n, :, y:y + window[0]], row, xs, step, weight)
     merged = merged.div_(totals[0][:, None] * totals[1])[..., top:top + height, left:left + width]
-    # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
-    if not merged.sum().isfinite():
-        finite = merged.isfinite().flatten(1).all(1)
-        if finite.all():
-            return merged.contiguous()
-        raise NonFiniteError(int((~finite).nonzero()[0]))
+    check_finite(merged)
     return merged.contiguous()
