@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from ad import checkpoint, data, scoring as sc  # noqa: E402
-from ad.calibration import fit_calibration, leave_one_out, refit  # noqa: E402
+from ad.calibration import CALIBRATIONS, fit_calibration, leave_one_out, refit  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.cutpaste import SIZES  # noqa: E402
 from ad.errors import ERRORS  # noqa: E402
@@ -72,6 +72,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, type=Path)
     parser.add_argument("--window-inputs", type=int, nargs="+", default=(0, 256))
+    parser.add_argument("--errors", nargs="+", choices=ERRORS, default=("both",))
+    parser.add_argument("--calibrations", nargs="+", choices=CALIBRATIONS,
+                        default=("global", "auto"))
     parser.add_argument("--positives", type=int, default=8, help="validation images to damage")
     parser.add_argument("--out", type=Path, default=Path("results/scoring.json"))
     args = parser.parse_args()
@@ -92,7 +95,7 @@ def main():
         parts = [all_maps(model, images, window_input, device, precision)
                  for images in (normals, positives, test_images)]
         for (name, windows), error, kind in itertools.product(
-                WINDOWS.items(), ERRORS, ("global", "position", "auto", "image")):
+                WINDOWS.items(), args.errors, args.calibrations):
             scoring = replace(sc.Scoring(), error=error, windows=windows)
             row = {"windows": name, "window_input": window_input, "error": error,
                    "calibration": kind} | aurocs(parts, labels, sizes, scoring, kind)
