@@ -88,7 +88,8 @@ def main():
     tests = data.find_samples(root, config["category"], "test")
     labels = [s.label for s in tests]
     test_images = data.load_images(tests, config["image_size"])
-    _, positives, sizes = validation_set(normals[:args.positives], config["image_size"],
+    # At the images' own size: enlarged ones would differ from the normal images by that alone.
+    _, positives, sizes = validation_set(normals[:args.positives], max(normals[0].shape[1:]),
                                          config["args"]["seed"])
     rows = []
     for window_input in args.window_inputs:
