@@ -129,15 +129,14 @@ def fit_calibration(batches, kind, smoothing):
     """
     linear = concatenate([moments(maps) for maps in batches])
     offset = {name: OFFSET * cells[:, 0].mean().item() for name, cells in linear.items()}
-    logs = concatenate([moments({n: log_map(m, offset[n], smoothing) for n, m in maps.items()})
-                        for maps in batches])
-    evidence, blur = {}, None
+    cells, evidence, blur = linear, {}, None
     if kind in ("auto", "position"):
+        logs = concatenate([moments({n: log_map(m, offset[n], smoothing) for n, m in maps.items()})
+                            for maps in batches])
         tried = {f"position, blur {blur:g}": blur for blur in BLURS}
         if kind == "auto":
             tried["global"] = None
         evidence = {name: held_out_likelihood(logs, blur) for name, blur in tried.items()}
         blur = tried[max(evidence, key=evidence.get)]
-        kind = "global" if blur is None else "position"
-    cells = logs if kind == "position" else linear
+        kind, cells = ("global", linear) if blur is None else ("position", logs)
     return refit(Calibration(kind, blur, smoothing, offset, evidence=evidence), cells), cells
