@@ -45,7 +45,7 @@ def parse_args():
                        help="names of the category's runs that vote (default: all)")
     group.add_argument("--ckpt", default="best.pt", metavar="FILE",
                        help="which checkpoint of each run (default: best.pt)")
-    add_scoring_arguments(parser, None)
+    add_scoring_arguments(parser, trained=True)
     parser.add_argument("--threshold", default="quantile:0.99", metavar="RULE",
                         help="of the prediction: quantile:Q of the validation normals' scores, or "
                         "a number (default: quantile:0.99)")

@@ -4,28 +4,27 @@
     python train.py --all --data DIR                          # every category found
     python train.py --data demo --category carpet             # no data needed
     python train.py --category carpet --epochs 300 --resume   # go on where it stopped
+    python train.py --category carpet --model patchcore       # remember, in one pass, not train
 
 Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_N.pt.
 """
 
 import argparse
-import json
 import sys
-import time
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ad import InputError, checkpoint, data
-from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
-                    run_script, scoring_from, select_device, select_precision)
-from ad.cutpaste import seeded_generator
-from ad.model import MODELS, build_model
-from ad.scoring import Scoring, calibrate, load_calibration
+from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring_arguments,
+                    autocast, model_arguments, require, run_script, scoring_from, select_device,
+                    select_precision)
+from ad.model import build_model
+from ad.scoring import calibrate, load_calibration
 from ad.seed import environment, seed_everything
-from ad.validation import validate, validation_set
+from ad.training import fit, run_epochs
+from ad.validation import validation_set
 
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
@@ -41,10 +40,7 @@ def parse_args():
                        help="larger images are shrunk to this long side (default: 512)")
     group.add_argument("--val-fraction", type=float, default=0.1, metavar="SHARE",
                        help="share of the normal images kept for validation (default: 0.1)")
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", default="unet", choices=MODELS, help="(default: unet)")
-    group.add_argument("--width", type=int, default=32, help="base channels (default: 32)")
-    group.add_argument("--depth", type=int, default=4, help="halvings (default: 4)")
+    add_model_arguments(parser)
     group = parser.add_argument_group("optimisation")
     add = group.add_argument
     add("--epochs", type=int, default=200, help="passes over the training images (default: 200)")
@@ -60,7 +56,7 @@ def parse_args():
     add("--val-every", type=int, default=4, metavar="EPOCHS", help="validate (default: 4)")
     add("--patience", type=int, default=10, metavar="N", help="stop after this many validations "
         "without a better pseudo-anomaly AUROC (default: 10)")
-    add_scoring_arguments(parser, Scoring())
+    add_scoring_arguments(parser, trained=False)
     group = parser.add_argument_group("output")
     group.add_argument("--name", help="of the run (default: <model>-seed<seed>)")
     group.add_argument("--save-every", type=int, default=4, metavar="EPOCHS",
@@ -89,95 +85,10 @@ def check_args(args):
     require(min(args.crop, args.image_size) >= 32, f"--crop ({args.crop}) and --image-size "
             f"({args.image_size}) must be >= 32")
     try:
-        with torch.device("meta"):
-            build_model(args.model, width=args.width, depth=args.depth)
+        build_model(args.model, **model_arguments(args))
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-def train_epoch(model, images, optimizer, scaler, epoch, args):
-    """One pass over the images: {"loss", ..., "images_per_s"}, means over images."""
-    device = next(model.parameters()).device
-    # Every epoch draws from its own seed, so a resumed run needs no random state to be exact.
-    seed_everything((args.seed * 1_000_003 + epoch) % 2 ** 32)
-    generator = seeded_generator(device, args.seed, epoch)
-    order = torch.randperm(len(images), generator=generator, device=device).tolist()
-    # Batches of equal size (+-1): a last batch of one image would upset batch normalisation.
-    count = -(-len(images) // args.batch)
-    batches = [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
-    model.train()
-    totals, start = {}, time.perf_counter()
-    with tqdm(total=len(images), desc=f"epoch {epoch}/{args.epochs}", unit="img", leave=False,
-              disable=not sys.stderr.isatty()) as bar:
-        for batch in batches:
-            draws = torch.rand(2, generator=generator, device=device).tolist()
-            low, high = args.long_side
-            sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32)
-            crops = data.random_crops([images[i] for i in batch],
-                                      round(low + draws[0] * (high - low)),
-                                      sides[int(draws[1] * len(sides))], generator)
-            with autocast(device, args.precision):
-                losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator)
-            if not torch.isfinite(losses["loss"]):
-                raise InputError(f"the loss is not finite in epoch {epoch}; try a lower --lr or "
-                                 "--precision fp32, then --resume from the last epoch")
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(losses["loss"]).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0) + value.item() * len(batch)
-            bar.update(len(batch))
-            bar.set_postfix(loss=f"{totals['loss'] / bar.n:.4f}" if bar.n else "")
-    seconds = time.perf_counter() - start
-    return {k: v / len(images) for k, v in totals.items()} | {"images_per_s": len(images) / seconds}
-
-
-def run_epochs(model, images, validation, state, folder, args):
-    """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like."""
-    device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
-    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
-    if "optimizer" in state:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-    # The windows and the sizes belong to the final score; validation looks at whole images.
-    scoring = replace(scoring_from(args), windows=(0,), window_input=0, calibration="global")
-    for epoch in range(state["epoch"] + 1, args.epochs + 1):
-        if state["stale"] >= args.patience:
-            print(f"stopped early: {args.patience} validations without a better one", flush=True)
-            break
-        start = time.perf_counter()
-        record = {"epoch": epoch} | train_epoch(model, images, optimizer, scaler, epoch, args)
-        better = False
-        if epoch % args.val_every == 0 or epoch == args.epochs:
-            with autocast(device, args.precision):
-                result = validate(model, validation, scoring, device, args.window_batch)
-            record |= result
-            # At equal AUROC (an easy 1.0) the lower loss on normal images decides.
-            key = [result["auroc"], -result["val_loss"]]
-            better = state["best"] is None or key > state["best"]
-            state |= {"stale": 0, "best": key} if better else {"stale": state["stale"] + 1}
-        record["seconds"] = time.perf_counter() - start
-        state |= {"epoch": epoch}
-        weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},
-                   "model_args": state["model_args"], "config": state["config"], "epoch": epoch,
-                   "val_auroc": record.get("auroc"), "calibration": None}
-        if better:
-            checkpoint.save(folder / "best.pt", weights)
-        if epoch % args.save_every == 0:
-            checkpoint.save(folder / f"epoch_{epoch}.pt", weights)
-        with open(folder / "log.jsonl", "a") as log:
-            log.write(json.dumps(record) + "\n")
-        checkpoint.save(folder / "last.pt", weights | {
-            "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
-            "best": state["best"], "stale": state["stale"]})
-        left = (args.epochs - epoch) * record["seconds"]
-        print(f"epoch {epoch}/{args.epochs}  loss {record['loss']:.4f}  "
-              f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left" + (
-                  "  pseudo-anomaly AUROC {auroc:.3f} (small {auroc_small:.3f} medium "
-                  "{auroc_medium:.3f} large {auroc_large:.3f})".format(**record)
-                  if "auroc" in record else "") + ("  best" if better else ""), flush=True)
+    vars(args).update(asdict(scoring_from(args)))
 
 
 def train_category(root, args):
@@ -199,14 +110,15 @@ def train_category(root, args):
     print(f"{category}: {len(images)} training and {len(val_images)} validation images on {device} "
           f"in {args.precision} -> {folder}", flush=True)
     seed_everything(args.seed)
-    model_args = {"name": args.model, "width": args.width, "depth": args.depth}
+    model_args = {"name": args.model} | model_arguments(args)
     state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
     state["config"] = config
     model = checkpoint.restore_model(state, folder) if last else build_model(**model_args)
     model.to(device, memory_format=torch.channels_last)
     validation = validation_set(val_images, args.crop, args.seed)
-    run_epochs(model, images, validation, state, folder, args)
-    for name in ("last.pt", "best.pt"):
+    learn = fit if hasattr(model, "fit") else run_epochs
+    learn(model, images, validation, state, folder, args)
+    for name in ("last.pt", "best.pt") if learn is run_epochs else ("best.pt",):
         saved = checkpoint.load(folder / name)
         model = checkpoint.restore_model(saved, folder / name, device)
         with autocast(device, args.precision):
@@ -214,7 +126,7 @@ def train_category(root, args):
         checkpoint.save(folder / name, saved)
     print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
           f"{category}: best epoch {saved['epoch']}, pseudo-anomaly AUROC {saved['val_auroc']:.3f} "
-          f"(cut-and-pasted damage, not real defects); wrote {folder}/best.pt, last.pt, log.jsonl")
+          f"(cut-and-pasted damage, not real defects); wrote {folder}/best.pt")
 
 
 def run_folder(args):
@@ -225,7 +137,6 @@ def main():
     args = parse_args()
     device = select_device(args.device)
     args.device, args.precision = device.type, select_precision(args.precision, device)
-    scoring_from(args)
     root = data.resolve_data(args.data)
     found = data.find_categories(root)
     require(args.all or args.category in found,

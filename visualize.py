@@ -44,7 +44,7 @@ def parse_args():
     parser.add_argument("--count", type=int, default=5, metavar="N",
                         help="random test images to show (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice (default: 0)")
-    add_scoring_arguments(parser, None)
+    add_scoring_arguments(parser, trained=True)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder to write into (default: results)")
     args = parser.parse_args()
@@ -117,23 +117,26 @@ def print_check(numbers):
 
 @torch.no_grad()
 def show(member, images, masks, device, args):
-    """Rows of pictures (input, reconstruction, error map, overlay, mask) of uint8 images."""
+    """Scores of uint8 images, and pictures of them: {title of a column: one picture an image}."""
+    model = member["model"]
     with autocast(device, args.precision):
-        parts = list(score_images(member["model"], images, member["calibration"], device,
-                                  args.window_batch))
-        floats = [data.to_float(image, device)[None] for image in images]
-        outputs = [member["model"](image)[0].float() for image in floats]
+        parts = list(score_images(model, images, member["calibration"], device, args.window_batch))
     scores = torch.cat([s for s, _ in parts]).tolist()
-    maps = [m for _, batch in parts for m in batch]
-    errors = [(output - image[0]).abs().mean(0, keepdim=True)
-              for output, image in zip(outputs, floats)]
-    top = max(error.quantile(0.999).item() for error in errors)
     high = 2 * parse_threshold("quantile:0.99")(member["normal"])
-    return scores, [[plots.to_picture(image[0]), plots.to_picture(output), plots.heat(error, top),
-                     plots.overlay(plots.to_picture(image[0]), map_, high),
-                     None if mask is None else plots.to_picture(mask.float())]
-                    for image, output, error, map_, mask in
-                    zip(floats, outputs, errors, maps, masks)]
+    floats = [data.to_float(image, device) for image in images]
+    columns = {"input": [plots.to_picture(image) for image in floats]}
+    if hasattr(model, "loss"):  # it reconstructs
+        with autocast(device, args.precision):
+            outputs = [model(image[None])[0].float() for image in floats]
+        errors = [(output - image).abs().mean(0, keepdim=True)
+                  for output, image in zip(outputs, floats)]
+        top = max(error.quantile(0.999).item() for error in errors)
+        columns["reconstruction"] = [plots.to_picture(output) for output in outputs]
+        columns["error |x - x'|"] = [plots.heat(error, top) for error in errors]
+    columns["anomaly map"] = [plots.overlay(picture, map_, high) for picture, map_ in
+                              zip(columns["input"], (m for _, batch in parts for m in batch))]
+    columns["mask"] = [None if m is None else plots.to_picture(m.float()) for m in masks]
+    return scores, columns
 
 
 def main():
@@ -158,12 +161,15 @@ def main():
         images.append((pasted[0] * 255).round().byte())
         masks.append(mask[0])
         labels.append("CutPaste")
-    scores, rows = show(member, images, masks, device, args)
+    scores, columns = show(member, images, masks, device, args)
     labels = [f"{label}\n{score:.2f}" for label, score in zip(labels, scores)]
     out = args.results / f"look_{category}_{path.parent.name}_{path.stem}.png"
-    plots.save_grid(out, rows, ("input", "reconstruction", "error |x - x'|", "anomaly map", "mask"),
-                    labels, "labels: image id and score; the anomaly map is coloured from 0.8 "
-                    "times the 99 % quantile of the normal scores upwards")
+    plots.save_grid(out, list(zip(*columns.values())), tuple(columns), labels,
+                    "labels: image id and score; the anomaly map is coloured from 0.8 times the "
+                    "99 % quantile of the normal scores upwards")
+    print(f"wrote {out}")
+    if not hasattr(member["model"], "loss"):
+        return print("no collapse check: this model does not reconstruct")
     # One size for all, so that outputs of different inputs can be compared.
     shape = normals[0].shape[1:]
     batch = torch.cat([torch.nn.functional.interpolate(
@@ -171,7 +177,6 @@ def main():
     with autocast(device, args.precision):
         numbers = collapse_check(member["model"], batch, seeded_generator(device, args.seed))
     print_check(numbers)
-    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

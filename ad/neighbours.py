@@ -1,0 +1,79 @@
+"""Nearest neighbours of patches, anywhere or around their place, and coresets to search in."""
+
+import math
+
+import torch
+
+POOL = 40_000  # random patches that a bank for anywhere is made from, at most
+BLOCK = 2 ** 24  # distances held in memory at once
+HELD_OUT = 4  # images that alignment() looks at, at most
+
+
+def farthest_points(features, count):
+    """Greedy coreset (k-centre): features (P, N, C) -> indices (P, count), P sets at once.
+
+    Begins with entry 0; each next one is the farthest from those chosen (Sener and Savarese,
+    "Active learning for convolutional neural networks: a core-set approach", ICLR 2018).
+    """
+    chosen = torch.zeros(len(features), count, dtype=torch.long, device=features.device)
+    every = torch.arange(len(features), device=features.device)
+    squares = features.square().sum(2, keepdim=True)
+    closest = torch.full_like(squares, math.inf)
+    for i in range(1, count):
+        at = chosen[:, i - 1]
+        last = features[every, at, :, None]
+        distance = torch.baddbmm(squares, features, last, alpha=-2) + squares[every, at, None]
+        chosen[:, i] = torch.minimum(closest, distance, out=closest)[..., 0].argmax(1)
+    return chosen
+
+
+def nearest(queries, bank, count=1):
+    """Nearest bank entries, set by set: queries (P, M, C), bank (P, K, C) -> squared distances and
+    indices, each (P, M, count), ascending. Never more than BLOCK distances are in memory."""
+    squares = bank.square().sum(2)[:, None]
+    rows = max(1, BLOCK // (bank.shape[0] * bank.shape[1]))
+    parts = []
+    for part in queries.split(rows, 1):
+        distance = torch.baddbmm(squares, part, bank.transpose(1, 2), alpha=-2)
+        parts.append(distance.min(2, keepdim=True) if count == 1 else
+                     distance.topk(count, 2, largest=False))
+    distance, index = (torch.cat(group, 1) for group in zip(*parts))
+    return (distance + queries.square().sum(2, keepdim=True)).clamp_min_(0), index
+
+
+def nearest_around(queries, bank, grid, radius):
+    """As nearest, count 1, for queries (h * w, M, C) in the banks (h * w, K, C) of all places at
+    most `radius` cells away in y and x; the index counts through all entries of all places."""
+    offsets, size = torch.arange(-radius, radius + 1), bank.shape[1]
+    rows, columns = ((torch.arange(n)[:, None] + offsets).clamp(0, n - 1) for n in grid)
+    places = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
+    places = places.view(len(bank), -1).to(bank.device)  # (h * w, (2 radius + 1) ** 2)
+    block, parts = max(1, BLOCK // (places.shape[1] * bank[0].numel())), []
+    for part, near in zip(queries.split(block), places.split(block)):
+        distance, index = nearest(part, bank[near].flatten(1, 2))
+        parts.append((distance, near.gather(1, index[..., 0] // size)[..., None] * size
+                      + index % size))
+    distance, index = (torch.cat(group) for group in zip(*parts))
+    return distance, index
+
+
+def random_rows(sets, count):
+    """(1, M, C) -> at most `count` of the M rows, drawn by torch's global generator."""
+    return sets[:, torch.randperm(sets.shape[1])[:count].to(sets.device)]
+
+
+def alignment(placed, grid):
+    """How well knowing the place makes up for a smaller bank: 1 fully, 0 not at all; may exceed 1.
+
+    placed: patches of N >= 2 images (h * w, N, C), of which at most HELD_OUT, or a fifth, are held
+    out. Compares the mean logarithm of the distances from their patches to the nearest of POOL
+    others from anywhere, of few from anywhere, and of as few from at most a cell away.
+    """
+    count = max(1, min(HELD_OUT, placed.shape[1] // 5))
+    queries, rest = placed[:, -count:], placed[:, :-count].contiguous()
+    pool = random_rows(rest.flatten(0, 1)[None], POOL)
+    flat = queries.reshape(1, -1, placed.shape[2])
+    many, few, near = ((d + 1e-12).log().mean().item() for d, _ in (
+        nearest(flat, pool), nearest(flat, pool[:, :9 * rest.shape[1]]),
+        nearest_around(queries, rest, grid, 1)))
+    return (few - near) / max(few - many, 1e-6)

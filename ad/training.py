@@ -1,0 +1,117 @@
+"""From images in memory to checkpoints: epochs with validation, or a single pass."""
+
+import json
+import sys
+import time
+from dataclasses import replace
+
+import torch
+from tqdm import tqdm
+
+from ad import InputError, checkpoint, data
+from ad.cli import autocast, scoring_from
+from ad.cutpaste import seeded_generator
+from ad.seed import seed_everything
+from ad.validation import validate
+
+
+def train_epoch(model, images, optimizer, scaler, epoch, args):
+    """One pass over the images: {"loss", ..., "images_per_s"}, means over images."""
+    device = next(model.parameters()).device
+    # Every epoch draws from its own seed, so a resumed run needs no random state to be exact.
+    seed_everything((args.seed * 1_000_003 + epoch) % 2 ** 32)
+    generator = seeded_generator(device, args.seed, epoch)
+    order = torch.randperm(len(images), generator=generator, device=device).tolist()
+    # Batches of equal size (+-1): a last batch of one image would upset batch normalisation.
+    count = -(-len(images) // args.batch)
+    batches = [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
+    model.train()
+    totals, start = {}, time.perf_counter()
+    with tqdm(total=len(images), desc=f"epoch {epoch}/{args.epochs}", unit="img", leave=False,
+              disable=not sys.stderr.isatty()) as bar:
+        for batch in batches:
+            draws = torch.rand(2, generator=generator, device=device).tolist()
+            low, high = args.long_side
+            sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32)
+            crops = data.random_crops([images[i] for i in batch],
+                                      round(low + draws[0] * (high - low)),
+                                      sides[int(draws[1] * len(sides))], generator)
+            with autocast(device, args.precision):
+                losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator)
+            if not torch.isfinite(losses["loss"]):
+                raise InputError(f"the loss is not finite in epoch {epoch}; try a lower --lr or "
+                                 "--precision fp32, then --resume from the last epoch")
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(losses["loss"]).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0) + value.item() * len(batch)
+            bar.update(len(batch))
+            bar.set_postfix(loss=f"{totals['loss'] / bar.n:.4f}" if bar.n else "")
+    seconds = time.perf_counter() - start
+    return {k: v / len(images) for k, v in totals.items()} | {"images_per_s": len(images) / seconds}
+
+
+def run_epochs(model, images, validation, state, folder, args):
+    """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like."""
+    device = next(model.parameters()).device
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+    if "optimizer" in state:
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+    # The windows and the sizes belong to the final score; validation looks at whole images.
+    scoring = replace(scoring_from(args), windows=(0,), window_input=0, calibration="global")
+    for epoch in range(state["epoch"] + 1, args.epochs + 1):
+        if state["stale"] >= args.patience:
+            print(f"stopped early: {args.patience} validations without a better one", flush=True)
+            break
+        start = time.perf_counter()
+        record = {"epoch": epoch} | train_epoch(model, images, optimizer, scaler, epoch, args)
+        better = False
+        if epoch % args.val_every == 0 or epoch == args.epochs:
+            with autocast(device, args.precision):
+                result = validate(model, validation, scoring, device, args.window_batch)
+            record |= result
+            # At equal AUROC (an easy 1.0) the lower loss on normal images decides.
+            key = [result["auroc"], -result["val_loss"]]
+            better = state["best"] is None or key > state["best"]
+            state |= {"stale": 0, "best": key} if better else {"stale": state["stale"] + 1}
+        record["seconds"] = time.perf_counter() - start
+        state |= {"epoch": epoch}
+        weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},
+                   "model_args": state["model_args"], "config": state["config"], "epoch": epoch,
+                   "val_auroc": record.get("auroc"), "calibration": None}
+        if better:
+            checkpoint.save(folder / "best.pt", weights)
+        if epoch % args.save_every == 0:
+            checkpoint.save(folder / f"epoch_{epoch}.pt", weights)
+        with open(folder / "log.jsonl", "a") as log:
+            log.write(json.dumps(record) + "\n")
+        checkpoint.save(folder / "last.pt", weights | {
+            "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
+            "best": state["best"], "stale": state["stale"]})
+        left = (args.epochs - epoch) * record["seconds"]
+        print(f"epoch {epoch}/{args.epochs}  loss {record['loss']:.4f}  "
+              f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left" + (
+                  "  pseudo-anomaly AUROC {auroc:.3f} (small {auroc_small:.3f} medium "
+                  "{auroc_medium:.3f} large {auroc_large:.3f})".format(**record)
+                  if "auroc" in record else "") + ("  best" if better else ""), flush=True)
+
+
+def fit(model, images, validation, state, folder, args):
+    """Fit a model that needs one pass, no training: best.pt and the one line of log.jsonl."""
+    device, start = torch.device(args.device), time.perf_counter()
+    size = args.window_input or args.image_size
+    with autocast(device, args.precision):
+        model.fit(data.resize_long_side(image, size).to(device) for image in images)
+        seconds = time.perf_counter() - start
+        print(f"fitted in {seconds:.1f} s: {model.describe()}", flush=True)
+        result = validate(model, validation, scoring_from(args), device, args.window_batch)
+    record = {"epoch": 1, "seconds": seconds} | result
+    state["model_args"]["fingerprint"] = model.fingerprint
+    checkpoint.save(folder / "best.pt", {
+        "model": model.cpu().state_dict(), "model_args": state["model_args"], "epoch": 1,
+        "config": state["config"], "val_auroc": record["auroc"], "calibration": None})
+    (folder / "log.jsonl").write_text(json.dumps(record) + "\n")
