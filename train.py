@@ -85,7 +85,7 @@ def check_args(args):
     require(min(args.crop, args.image_size) >= 32, f"--crop ({args.crop}) and --image-size "
             f"({args.image_size}) must be >= 32")
     try:
-        build_model(args.model, **model_arguments(args))
+        scoring_from(args).check(build_model(args.model, **model_arguments(args)))
     except ValueError as error:
         raise InputError(str(error)) from error
     vars(args).update(asdict(scoring_from(args)))

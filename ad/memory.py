@@ -43,7 +43,7 @@ class PatchMemory(nn.Module):
     patches of each place, or of POOL from anywhere, that is kept, in (0, 1]. reweight: PatchCore's
     equation 7. Raises ValueError for other values.
     """
-    SCORING = {"windows": (0,), "window_input": 256}
+    SCORING = {"windows": (0,)}
     BUFFERS = ("mean", "std", "bank", "around", "centre", "whitening")
 
     def __init__(self, backbone="gradients", layers=None, weights=None, position="auto",

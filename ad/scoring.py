@@ -26,26 +26,26 @@ class Scoring:
     the pixels that is averaged, in (0, 1].
     """
     windows: tuple = (128, 256, 512)
-    window_input: int = 0
+    window_input: int = 256
     error: str = "both"
     colour_weight: float = 0.0
     calibration: str = "auto"
     sigma: float = 4.0
     topk: float = 0.005
 
-    def check(self):
-        """Raise InputError for values that cannot be used; returns self."""
+    def check(self, model=None):
+        """Raise InputError for values that cannot be used, with this model if any; returns self."""
+        if hasattr(model, "fit") and self.windows != (0,):
+            raise InputError("--windows: a memory looks at whole images, which is --windows 0")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
         for name in ("sigma", "colour_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} must be a number >= 0, got "
-                                 f"{getattr(self, name)}")
+                raise InputError(f"--{name.replace('_', '-')} must be a number >= 0")
         for name in ("windows", "window_input"):
             values = np.atleast_1d(getattr(self, name))
             if len(values) == 0 or any(value != 0 and value < 32 for value in values):
-                raise InputError(f"--{name.replace('_', '-')} must be 0 or at least 32 pixels, got "
-                                 f"{' '.join(map(str, values))}")
+                raise InputError(f"--{name.replace('_', '-')} must be 0 or at least 32 pixels")
         if self.error not in ERRORS or self.calibration not in CALIBRATIONS:
             raise InputError(f"unknown --error {self.error} or --calibration {self.calibration}")
         return self
@@ -153,8 +153,7 @@ def calibrate(model, images, scoring, device, window_batch=16):
     these images, each with the statistics of the others, so that they are as high as those of
     normal images not seen before. All raw maps are held in memory at once.
     """
-    if hasattr(model, "fit") and scoring.windows != (0,):
-        raise InputError("--windows: this model looks at whole images, which is --windows 0")
+    scoring.check(model)
     batches = list(map_images(model, images, scoring, device, window_batch))
     calibration, cells = fit_calibration(batches, scoring.calibration, scoring.sigma / 2)
     singles = ({name: m[i:i + 1] for name, m in maps.items()} for maps in batches

@@ -15,12 +15,13 @@ PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
 
-def arguments(doc):
-    """Parse --runs, --threads and --out."""
+def arguments(doc, more=lambda add: None):
+    """Parse --runs, --threads and --out, and what more(parser.add_argument) adds."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--runs", type=int, default=9, help="alternating runs (default: 9)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON to write (default: benchmarks/results/)")
+    more(parser.add_argument)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     return args

@@ -54,4 +54,5 @@ def run(script, *arguments, cwd, env=None):
 
 
 TINY_TRAINING = ("--width", 4, "--depth", 2, "--batch", 4, "--lr", 1e-3, "--crop", 64,
-                 "--long-side", 64, 96, "--windows", 32, 64, "--val-every", 2, "--save-every", 2)
+                 "--long-side", 64, 96, "--windows", 32, 64, "--window-input", 0,
+                 "--val-every", 2, "--save-every", 2)

@@ -184,6 +184,41 @@ def test_seeds_make_runs_that_vote(tiny, tmp_path):
     assert result.returncode == 2 and "unet-seed1/best.pt" in result.stderr
 
 
+def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
+    """--model patchcore through the three scripts, alone and with the U-Net."""
+    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
+    command = ["--data", tiny, "--category", "stripes"]
+    result = run("train.py", *command, "--model", "patchcore", "--coreset", 0.5, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "patches of 54 values" in result.stdout and "alignment of held-out" in result.stdout
+    folder = tmp_path / "runs/stripes/patchcore-seed0"
+    assert {p.name for p in folder.iterdir()} == {"config.json", "log.jsonl", "best.pt"}
+    config = json.loads((folder / "config.json").read_text())["args"]
+    assert config["coreset"] == 0.5 and config["backbone"] == "gradients"
+    assert config["windows"] == [0] and config["width"] is None
+    assert json.loads((folder / "log.jsonl").read_text())["auroc"] > 0.8
+    scores = {}
+    for name, more in (("unet", ["--members", "unet-seed0"]),
+                       ("memory", ["--members", "patchcore-seed0"]), ("both", [])):
+        result = run("infer.py", *command, *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        with open(tmp_path / "results/scores.csv") as file:
+            scores[name] = np.array([float(row["score"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(scores["both"], (scores["unet"] + scores["memory"]) / 2, atol=2e-6)
+    metrics = json.loads((tmp_path / "results/metrics.json").read_text())["categories"]["stripes"]
+    assert metrics["members"] == ["patchcore-seed0", "unet-seed0"]
+    result = run("visualize.py", "--ckpt", "patchcore-seed0/best.pt", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "does not reconstruct" in result.stdout
+    assert (tmp_path / "results/look_stripes_patchcore-seed0_best.png").is_file()
+    result = run("train.py", *command, "--model", "patchcore", "--name", "again", "--coreset", 0.5,
+                 cwd=tmp_path)
+    first, second = (checkpoint.load(folder.parent / name / "best.pt")
+                     for name in ("patchcore-seed0", "again"))
+    assert torch.equal(first["model"]["bank"], second["model"]["bank"])
+    assert first["calibration"]["scores"] == second["calibration"]["scores"]
+
+
 def test_profile_names_every_stage_and_writes_nothing(trained, tiny):
     cwd = trained[0]
     before = {p: p.stat().st_mtime_ns for p in (cwd / "results").rglob("*")}
@@ -262,6 +297,17 @@ ERRORS = [
      "--seeds makes several runs"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--topk", "2"], "--topk must be"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "gan"], "invalid choice"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "patchcore", "--width",
+                  "4"],
+     "--width is not an option of --model patchcore"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--coreset", "0.2"],
+     "--coreset is not an option of --model unet"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "patchcore", "--windows",
+                  "64"], "--windows: a memory looks at whole images"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "patchcore", "--weights",
+                  "no.pth", "--backbone", "resnet18"], "no file .*no.pth to take"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "patchcore", "--position",
+                  "here"], "--position must be auto, free or a radius"),
     ("train.py", ["--category", "stripes", "--data", "BAD"], "cannot read image .*005.png"),
     ("infer.py", ["--all", "--data", "TINY", "--topk", "0"], "--topk must be in .0, 1., got 0"),
     ("infer.py", ["--all", "--data", "TINY", "--topk", "much"], "invalid float value"),

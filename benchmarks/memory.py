@@ -1,0 +1,94 @@
+"""The memory of normal features against anomalib's PatchCore, and its search against scikit-learn.
+
+    pip install -r benchmarks/requirements.txt anomalib && python benchmarks/memory.py --data DIR
+
+End to end, from image files to the scores of the test split, in one process: the same images at 256
+pixels, the same EfficientNet-Lite0 maps at strides 8 and 16, coreset 0.1, float32. Ours leaves the
+validation images out of its bank and calibrates on them; anomalib's bank has all normal images.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from sklearn.neighbors import NearestNeighbors
+from timing import alternate, arguments, report
+
+from ad import data
+from ad.backbones import load_backbone
+from ad.memory import PatchMemory
+from ad.metrics import auroc
+from ad.neighbours import nearest
+from ad.scoring import Scoring, calibrate, score_images
+
+
+def batches(samples):
+    """Files -> (16 or fewer, 3, 256, 256) in [0, 1]."""
+    images = [data.resize_long_side(i, 256) for i in data.load_images(samples, 512)]
+    return torch.cat(images).split(16)
+
+
+def ours(train, validation, test, **options):
+    torch.manual_seed(0)
+    model, device = PatchMemory(backbone="efficientnet_lite0", **options), torch.device("cpu")
+    model.fit(batches(train))
+    normals, images = (data.load_images(part, 512) for part in (validation, test))
+    saved = calibrate(model, normals, Scoring(windows=(0,)), device)
+    return torch.cat([s for s, _ in score_images(model, images, saved, device)]).tolist()
+
+
+@torch.no_grad()
+def anomalib(train, validation, test):
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    torch.manual_seed(0)
+    backbone, _ = load_backbone("efficientnet_lite0", (8, 16))
+    layers = [f"parts.{index}" for index in backbone.take]
+    model = PatchcoreModel(layers=layers, backbone=backbone)
+    model.train()
+    model.feature_extractor.eval()
+    for batch in batches(train + validation):
+        model(batch)
+    model.subsample_embedding(0.1)
+    model.eval()
+    return torch.cat([model(batch).pred_score.flatten() for batch in batches(test)]).tolist()
+
+
+def end_to_end(root, category, variants):
+    """{variant: {"seconds", "ratio", "auroc"}}, each run once, one after the other."""
+    train, validation = data.split_normals(data.find_samples(root, category, "train"), 0.1, 0)
+    test = data.find_samples(root, category, "test")
+    labels, rows = [sample.label for sample in test], {}
+    for name, run in variants.items():
+        start = time.perf_counter()
+        scores = run(train, validation, test)
+        seconds = time.perf_counter() - start
+        rows[name] = {"seconds": seconds, "ratio": seconds / rows.get("ours", {}).get(
+            "seconds", seconds), "auroc": auroc(labels, scores)}
+    return rows
+
+
+def search(runs):
+    """Nearest of 19,456 entries for the 16,384 patches of 16 images, 152 values each."""
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randn(1, n, 152, generator=generator) for n in (19_456, 16_384))
+    brute = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(bank[0].numpy())
+    expected = torch.from_numpy(brute.kneighbors(queries[0].numpy())[0]).float()
+    torch.testing.assert_close(nearest(queries, bank)[0][0].sqrt(), expected, atol=1e-3, rtol=1e-4)
+    return alternate({"ours": lambda: nearest(queries, bank),
+                      "scikit-learn": lambda: brute.kneighbors(queries[0].numpy())}, runs)
+
+
+def main():
+    args = arguments(__doc__, lambda add: add("--data", type=Path, required=True))
+    results = {"search": search(args.runs)}
+    for category in ("toothbrush", "transistor"):
+        results[category] = end_to_end(args.data, category, {
+            "ours": ours,
+            "ours, the paper's": lambda *parts: ours(*parts, position="free", reweight=True,
+                                                     distance="neighbours"),
+            "anomalib": anomalib})
+        report(args, "memory", results, ("anomalib", "scikit-learn"))
+
+
+if __name__ == "__main__":
+    main()

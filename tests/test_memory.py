@@ -1,0 +1,178 @@
+"""The memory of normal patches: Gaussians and re-weighting against naive ones, round trips."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from ad import InputError, checkpoint
+from ad.memory import ALIGNED, SHRINKAGE, PatchMemory, gaussians
+from ad.model import build_model
+from ad.ssim import gaussian_blur
+
+
+def images(count, height=64, width=80, seed=0):
+    """A bright bar at one place, on noise: (count, 3, height, width)."""
+    generator = torch.Generator().manual_seed(seed)
+    result = 0.3 + 0.05 * torch.rand(count, 3, height, width, generator=generator)
+    result[:, :, 16:48, 24:32] += 0.5
+    return result
+
+
+def texture(count, height=64, width=80):
+    """Crops of one blotchy texture at random places."""
+    generator = torch.Generator().manual_seed(0)
+    whole = gaussian_blur(torch.rand(1, 3, 256, 256, generator=generator), 13, 2.0, "reflect")[0]
+    corners = torch.randint(0, 256 - width, (count, 2), generator=generator).tolist()
+    return 0.5 + 3 * (torch.stack([whole[:, y:y + height, x:x + width] for y, x in corners]) - 0.5)
+
+
+def fitted(train, seed=0, **options):
+    torch.manual_seed(seed)
+    model = PatchMemory(**options)
+    model.fit(train.split(5))
+    return model
+
+
+def test_gaussians_are_numpys_mahalanobis_distances():
+    sets = torch.randn(3, 30, 4, generator=torch.Generator().manual_seed(0))
+    sets[1] *= 3
+    centre, whitening = gaussians(sets)
+    local = [np.cov(s.double().numpy().T, bias=True) for s in sets]
+    query = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    for i in range(3):
+        weight = 30 / (30 + SHRINKAGE)
+        covariance = weight * local[i] + (1 - weight) * np.mean(local, 0) + 0.01 * np.eye(4)
+        off = (query[i] - sets[i].mean(0)).double().numpy()
+        expected = np.sqrt(off @ np.linalg.inv(covariance) @ off)
+        found = (whitening[i] @ (query[i] - centre[i])).norm().item()
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_normal_is_near_and_strange_is_far():
+    model = fitted(images(12))
+    normal, strange = images(2, seed=1), images(2, seed=1)
+    strange[:, :, 40:56, 48:64] = 0.9
+    for name, far in model.anomaly_maps(strange).items():
+        near = model.anomaly_maps(normal)[name]
+        assert near.shape == far.shape == (2, 1, 64, 80) and near.dtype == torch.float32
+        assert far[..., 44:52, 52:60].mean() > 3 * near[..., 44:52, 52:60].mean()
+
+
+def test_what_is_normal_elsewhere_is_strange_here_only_with_position():
+    moved = images(1, seed=1).roll(32, dims=3)
+    ratios = {}
+    for position in ("0", "free"):
+        model = fitted(images(12), position=position, distance="neighbours", coreset=1.0)
+        here = model.anomaly_maps(moved)["neighbours"][..., 20:44, 57:63].mean()
+        ratios[position] = (here / model.anomaly_maps(images(1, seed=2))["neighbours"].mean())
+    assert ratios["0"] > 3 * ratios["free"]
+
+
+@pytest.mark.parametrize("train, radius", [(images(30), 1), (texture(30), None)])
+def test_auto_looks_at_the_place_where_images_are_aligned(train, radius):
+    model = fitted(train)
+    assert model.radius == radius
+    assert (model.evidence >= ALIGNED) == (radius is not None)
+    assert f"alignment of held-out normal images {model.evidence:.2f}" in model.describe()
+
+
+@pytest.mark.parametrize("position", ["free", "1"])
+def test_reweighting_is_equation_7(position):
+    """Against a naive loop: 1 - exp(d*) / sum of exp(d) over the 9 entries around the nearest."""
+    options = {"position": position, "distance": "neighbours", "coreset": 0.9}
+    plain, weighted = (fitted(images(12), reweight=r, **options) for r in (False, True))
+    queries = torch.randn(1 if position == "free" else 80, 3, 54) * 2
+    found = weighted.neighbours(queries)
+    expected = plain.neighbours(queries)
+    bank = weighted.bank.double()
+    h, w = weighted.grid
+    for p, j in [(0, 0), (0, 2)] if position == "free" else [(0, 0), (13, 1), (79, 2)]:
+        y, x = divmod(p, w)
+        sets = [0] if position == "free" else [
+            yy * w + xx for yy in range(h) for xx in range(w) if max(abs(yy - y), abs(xx - x)) < 2]
+        query = queries[p, j].double()
+        closest = [(bank[s] - query).norm(dim=1).min(0) for s in sets]
+        best = min(range(len(sets)), key=lambda i: closest[i].values)
+        own, star = bank[sets[best]], closest[best].indices
+        around = (own - own[star]).norm(dim=1).argsort()[:9]
+        distances = (own[around] - query).norm(dim=1)
+        weight = 1 - distances[0].exp() / distances.exp().sum()
+        assert found[p, j].item() == pytest.approx((weight * expected[p, j]).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("coreset", [0.1, 0.5, 1.0])
+def test_coreset_is_the_share_that_is_kept(coreset):
+    near = fitted(images(20), coreset=coreset, position="1")
+    assert near.bank.shape == (80, round(coreset * 20), 54)
+    free = fitted(images(20), coreset=coreset, position="free")
+    assert free.bank.shape == (1, round(coreset * 1600), 54)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"position": "free"}, {"distance": "gaussian"},
+    {"distance": "neighbours", "reweight": True}, {"position": "2", "layers": (8, 16)}])
+def test_round_trip_through_a_checkpoint(options, tmp_path):
+    model = fitted(images(12), **options)
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, {"model": model.state_dict(), "config": {}, "epoch": 1, "val_auroc": 1.0,
+                           "model_args": {"name": "patchcore", **options}, "calibration": None})
+    again = checkpoint.restore_model(checkpoint.load(path), path)
+    queries = images(3, seed=7)
+    for name, expected in model.anomaly_maps(queries).items():
+        assert torch.equal(again.anomaly_maps(queries)[name], expected)
+    assert again.describe() == model.describe()
+
+
+def test_same_seed_same_memory_other_seed_other_pool(monkeypatch):
+    monkeypatch.setattr("ad.memory.POOL", 300)
+    first, second, other = (fitted(images(12), seed=s, position="free") for s in (4, 4, 5))
+    assert torch.equal(first.bank, second.bank)
+    assert not torch.equal(first.bank, other.bank)
+
+
+def test_backbone_weights_are_not_in_the_checkpoint_but_must_be_the_same(tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(weights=None)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    options = {"backbone": "resnet18", "weights": str(tmp_path / "a.pth"), "distance": "neighbours"}
+    model = fitted(images(6), **options)
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    assert not any(name.startswith("trunk") for name in model.state_dict())
+    assert buffer.tell() < 2e6  # ResNet-18 alone would be 45 MB
+    build_model("patchcore", **options, fingerprint=model.fingerprint)
+    network.conv1.weight.data += 1
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="made with other weights of resnet18"):
+        build_model("patchcore", **options, fingerprint=model.fingerprint)
+    (tmp_path / "a.pth").unlink()
+    with pytest.raises(InputError, match="no file"):
+        build_model("patchcore", **options, fingerprint=model.fingerprint)
+
+
+def test_half_precision_around_it_changes_no_distance():
+    plain = fitted(images(12))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = fitted(images(12))
+        maps = half.anomaly_maps(images(2, seed=1))
+    for name, expected in plain.anomaly_maps(images(2, seed=1)).items():
+        torch.testing.assert_close(maps[name], expected)
+
+
+def test_images_of_several_sizes():
+    torch.manual_seed(0)
+    model = PatchMemory()
+    model.fit([images(8), images(4, 80, 64)])
+    assert model.grid == (8, 10) and len(model.mean) == 54
+    assert model.anomaly_maps(images(1, 50, 70))["gaussian"].shape == (1, 1, 50, 70)
+
+
+@pytest.mark.parametrize("options, expected", [
+    ({"coreset": 0}, "--coreset must be in"), ({"coreset": 1.5}, "--coreset must be in"),
+    ({"position": "near"}, "--position must be"), ({"position": "-1"}, "--position must be")])
+def test_impossible_options(options, expected):
+    with pytest.raises(ValueError, match=expected):
+        PatchMemory(**options)

@@ -1,0 +1,81 @@
+"""Coresets and neighbour search against naive float64 loops and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from ad import neighbours
+from ad.neighbours import alignment, farthest_points, nearest, nearest_around
+
+
+def naive_farthest(features, count):
+    """One set (N, C) in float64, entry by entry."""
+    features = features.double().numpy()
+    chosen = [0]
+    while len(chosen) < count:
+        distances = [min(np.sqrt(((f - features[c]) ** 2).sum()) for c in chosen)
+                     for f in features]
+        chosen.append(int(np.argmax(distances)))
+    return chosen
+
+
+@pytest.mark.parametrize("count", [1, 2, 17, 40])
+def test_coreset_is_the_naive_farthest_point_one(count):
+    sets = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0))
+    chosen = farthest_points(sets, count)
+    assert chosen.tolist() == [naive_farthest(s, count) for s in sets]
+
+
+def test_coreset_covers_duplicates_last():
+    points = torch.tensor([[[0.0], [0.0], [10.0], [10.0], [4.0]]])
+    assert set(farthest_points(points, 3)[0].tolist()) == {0, 2, 4}
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("block", [1, 300, 2 ** 24])
+def test_nearest_is_scikit_learns_brute_force(count, block, monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    generator = torch.Generator().manual_seed(1)
+    queries = torch.randn(2, 23, 7, generator=generator)
+    bank = torch.randn(2, 31, 7, generator=generator)
+    distance, index = nearest(queries, bank, count)
+    assert distance.shape == index.shape == (2, 23, count)
+    for q, b, d, i in zip(queries, bank, distance, index):
+        reference = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(b.double().numpy())
+        expected, where = reference.kneighbors(q.double().numpy())
+        np.testing.assert_allclose(d.sqrt().numpy(), expected, atol=1e-5)
+        assert (i.numpy() == where).all()
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 9])
+@pytest.mark.parametrize("block", [1, 2 ** 24])
+def test_nearest_around_is_the_naive_loop(radius, block, monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    h, w, m, k, c = 4, 6, 3, 5, 2
+    generator = torch.Generator().manual_seed(2)
+    queries = torch.randn(h * w, m, c, generator=generator)
+    bank = torch.randn(h * w, k, c, generator=generator)
+    distance, index = nearest_around(queries, bank, (h, w), radius)
+    flat = bank.view(h * w * k, c).double()
+    for y in range(h):
+        for x in range(w):
+            allowed = [(yy * w + xx) * k + e for yy in range(h) for xx in range(w)
+                       for e in range(k) if max(abs(yy - y), abs(xx - x)) <= radius]
+            for j in range(m):
+                d = (flat[allowed] - queries[y * w + x, j].double()).square().sum(1)
+                assert index[y * w + x, j, 0] == allowed[d.argmin()]
+                assert distance[y * w + x, j, 0].item() == pytest.approx(d.min().item(), abs=1e-5)
+
+
+def test_alignment_tells_fixed_places_from_wandering_ones():
+    generator = torch.Generator().manual_seed(3)
+    pattern = torch.randn(1, 8, 64, generator=generator) * 3
+    noise = torch.randn(12, 8, 64, generator=generator) * 0.3
+    shuffled = torch.stack([(pattern + n[None])[0][:, torch.randperm(64, generator=generator)]
+                            for n in noise])
+    torch.manual_seed(0)
+    fixed, wandering = (alignment(f.permute(2, 0, 1).contiguous(), (8, 8))
+                        for f in (pattern + noise, shuffled))
+    assert fixed > 0.9
+    assert wandering < 0.3
