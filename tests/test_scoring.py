@@ -53,7 +53,7 @@ def test_smooth_equals_scipy():
 
 def test_raw_maps_names_scales_and_whole_image():
     images = torch.rand(2, 3, 40, 56)
-    maps = raw_maps(Echo(), images, Scoring(windows=(32, 0, 512)))
+    maps = raw_maps(Echo(), images, Scoring(windows=(32, 0, 512), window_input=0))
     assert list(maps) == ["mse@32", "ssim@32", "mse@0", "ssim@0", "mse@512", "ssim@512"]
     for name, map_ in maps.items():
         channel = 0 if name.startswith("mse") else 1
@@ -77,7 +77,8 @@ def test_windows_are_resized_before_the_model_and_maps_back():
 def test_whole_chain_by_hand():
     """One scale, one error, no smoothing: everything follows from numpy."""
     images = pictures()
-    scoring = Scoring(windows=(32,), error="mse", sigma=0.0, topk=0.1, calibration="global")
+    scoring = Scoring(windows=(32,), window_input=0, error="mse", sigma=0.0, topk=0.1,
+                      calibration="global")
     saved = calibrate(Echo(), images[:3], scoring, "cpu")
     red = np.stack([i[0].numpy() for i in images]) / 255
 
@@ -93,7 +94,7 @@ def test_whole_chain_by_hand():
 
 def test_colour_is_added_with_its_weight():
     images = torch.rand(1, 3, 40, 56)
-    maps = raw_maps(Echo(), images, Scoring(windows=(32,), colour_weight=0.5))
+    maps = raw_maps(Echo(), images, Scoring(windows=(32,), window_input=0, colour_weight=0.5))
     assert list(maps) == ["mse@32", "ssim@32", "colour@32"]
     torch.testing.assert_close(combine(maps, 0.5), (images[:, :1] + images[:, 1:2]) / 2
                                + 0.5 * images[:, 2:])
@@ -101,7 +102,8 @@ def test_colour_is_added_with_its_weight():
 
 def test_images_of_mixed_sizes_keep_their_order():
     images = pictures(2) + pictures(1, (33, 64)) + pictures(3)
-    saved = calibrate(Echo(), images, Scoring(windows=(32,), error="mse", sigma=1.0), "cpu")
+    scoring = Scoring(windows=(32,), window_input=0, error="mse", sigma=1.0)
+    saved = calibrate(Echo(), images, scoring, "cpu")
     maps = [m for _, batch in score_images(Echo(), images, saved, "cpu") for m in batch]
     assert [m.shape[1:] for m in maps] == [i.shape[1:] for i in images]
     single = [s for i in images for s, _ in score_images(Echo(), [i], saved, "cpu", 1)]

@@ -7,7 +7,7 @@ from ad.cutpaste import SIZES
 from ad.scoring import Scoring
 from ad.validation import validate, validation_set
 
-SCORING = Scoring(windows=(0,), error="mse", sigma=0.0, topk=0.001)
+SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
 
 
 def images(count=3):
