@@ -27,10 +27,10 @@ from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast,
                     require, run_script, select_device, select_precision)
 from ad.scoring import parse_threshold, score_images, standardise
 from ad.seed import environment
+from ad.validation import vote_weights
 
 CHUNK = 16  # images decoded at a time
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
-COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr")
 
 
 def parse_args():
@@ -63,8 +63,20 @@ def parse_args():
     return args
 
 
+def load_members(category, args, device):
+    """The category's runs that vote, with their weights; prints them where there are several."""
+    folders = checkpoint.find_runs(args.runs, category, args.members)
+    members = [load_member(folder / args.ckpt, args, device) for folder in folders]
+    for member, weight in zip(members, vote_weights([m["val_auroc"] for m in members])):
+        member["weight"] = weight
+        if len(members) > 1:
+            print(f"{category}/{member['name']}: weight {weight:.3f} in the vote, for its "
+                  f"pseudo-anomaly AUROC of {member['val_auroc'] or float('nan'):.3f}")
+    return [member for member in members if member["weight"]]
+
+
 def score_chunk(members, samples, args, device):
-    """Scores (N,) and maps [(1, H, W), ...] of a few samples, averaged over the members.
+    """Scores (N,) and maps [(1, H, W), ...] of a few samples, the members' weighted means.
 
     Scores are z-scores on each member's own validation normals. Maps take the first one's size.
     """
@@ -83,8 +95,10 @@ def score_chunk(members, samples, args, device):
         maps.append(own if not maps else [
             F.interpolate(m[None], first.shape[-2:], mode="bilinear")[0]
             for m, first in zip(own, maps[0])])
-    mean = [torch.stack(group).mean(0) for group in zip(*maps)]
-    return np.mean(scores, axis=0), mean, pictures[members[0]["config"]["image_size"]]
+    weights = [member["weight"] for member in members]
+    mean = [sum(w * m for w, m in zip(weights, group)) for group in zip(*maps)]
+    shown = pictures[members[0]["config"]["image_size"]]
+    return np.average(scores, axis=0, weights=weights), mean, shown
 
 
 def score_samples(members, samples, args, device):
@@ -94,7 +108,7 @@ def score_samples(members, samples, args, device):
     """
     scores, maps, masks = [], [], []
     # A score is a mean of map values, so twice the threshold is a scale that fits the map.
-    high = np.mean([2 * parse_threshold("quantile:0.99")(m["normal"]) for m in members])
+    high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
     for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
                       disable=not sys.stderr.isatty()):
         chunk = samples[start:start + CHUNK]
@@ -115,10 +129,11 @@ def score_samples(members, samples, args, device):
 
 
 def decide_threshold(members, rule):
-    """Threshold from the members' normal scores alone, their mean; prints the false-alarm rate."""
+    """Threshold from the members' normal scores alone, weighted; prints the false-alarm rate."""
     normal = [standardise(member["normal"], member["normal"]) for member in members]
     thresholds = [parse_threshold(rule)(z) for z in normal]
-    threshold, count = float(np.mean(thresholds)), min(len(z) for z in normal)
+    threshold = float(np.average(thresholds, weights=[member["weight"] for member in members]))
+    count = min(len(z) for z in normal)
     above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
     print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
           f"alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is the finest that "
@@ -128,8 +143,7 @@ def decide_threshold(members, rule):
 
 def score_category(root, category, args, device):
     """Score one category's test images: (rows of scores.csv, its entry in metrics.json)."""
-    folders = checkpoint.find_runs(args.runs, category, args.members)
-    members = [load_member(folder / args.ckpt, args, device) for folder in folders]
+    members = load_members(category, args, device)
     for member in members:
         if member["config"]["root"] != str(root.resolve()):
             print(f"note: {category}/{member['name']} was trained on {member['config']['root']}")
@@ -145,7 +159,7 @@ def score_category(root, category, args, device):
     result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
                "pro": metrics.pro(masks, maps) if has_masks else None,
                "images": len(samples), "threshold": threshold, "seconds": seconds,
-               "members": [member["name"] for member in members],
+               "members": {member["name"]: member["weight"] for member in members},
                "scoring": members[0]["calibration"]["scoring"]}
     rows = [(s.id, s.category, s.defect, s.label, f"{score:.6f}", prediction, s.path.as_posix())
             for s, score, prediction in zip(samples, scores, predictions)]
@@ -154,8 +168,7 @@ def score_category(root, category, args, device):
 
 def score_files(args, device):
     """Print score, prediction and path of single files."""
-    folders = checkpoint.find_runs(args.runs, args.category, args.members)
-    members = [load_member(folder / args.ckpt, args, device) for folder in folders]
+    members = load_members(args.category, args, device)
     samples = [data.Sample(path, args.category, "test", "image", -1, None) for path in args.image]
     threshold = decide_threshold(members, args.threshold)
     scores, _, _ = score_samples(members, samples, args, device)
@@ -166,8 +179,8 @@ def score_files(args, device):
 
 def profile(root, args, device):
     """Print seconds per stage for CHUNK test images: each window size alone, then all of them."""
-    folder = checkpoint.find_runs(args.runs, args.category, args.members)[0]
-    member = load_member(folder / args.ckpt, args, device)
+    member = load_members(args.category, args, device)[0]
+    member["weight"] = 1.0
     samples = data.find_samples(root, args.category, "test")[:CHUNK]
     calibration = member["calibration"]
     windows = calibration["scoring"]["windows"]
@@ -188,23 +201,13 @@ def profile(root, args, device):
 
 def print_table(results):
     """Print one line per category, the mean, and the mean weighted by image count."""
-    print(f"{'category':<16}" + "".join(f"{name:>12}" for name in (*COLUMNS, "images", "seconds")))
+    columns = metrics.COLUMNS
+    print(f"{'category':<16}" + "".join(f"{name:>12}" for name in (*columns, "images", "seconds")))
     for name, result in results.items():
-        cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in COLUMNS]
+        cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in columns]
         if "seconds" in result:
             cells += [str(result["images"]), f"{result['seconds']:.1f}"]
         print(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells))
-
-
-def averages(results):
-    """{"mean", "weighted mean"}: of every column over the categories that have a value."""
-    rows = {"mean": {}, "weighted mean": {}}
-    for column in COLUMNS:
-        pairs = [(r[column], r["images"]) for r in results.values() if r[column] is not None]
-        values, counts = zip(*pairs) if pairs else ((), ())
-        rows["mean"][column] = float(np.mean(values)) if pairs else None
-        rows["weighted mean"][column] = float(np.average(values, weights=counts)) if pairs else None
-    return rows
 
 
 def main():
@@ -232,7 +235,7 @@ def main():
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("id", "category", "defect", "label", "score", "prediction", "path"))
     writer.writerows(rows)
-    mean = averages(results)
+    mean = metrics.averages(results)
     print_table(results | mean)
     checkpoint.write_atomic(args.results / "scores.csv", text.getvalue())
     checkpoint.write_atomic(args.results / "metrics.json", json.dumps(

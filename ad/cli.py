@@ -193,4 +193,4 @@ def load_member(path, args, device):
             calibration = calibrate(model, images, scoring, device, args.window_batch)
         print(f"{path}: calibration {load_calibration(calibration).describe()}")
     return {"name": path.parent.name, "model": model, "config": config, "calibration": calibration,
-            "normal": np.asarray(calibration["scores"])}
+            "normal": np.asarray(calibration["scores"]), "val_auroc": saved["val_auroc"]}

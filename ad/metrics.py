@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr")  # of a table of results
+
 
 def auroc(labels, scores):
     """Area under the ROC curve, or None when only one class is present."""
@@ -111,3 +113,14 @@ def pro(masks, maps, max_fpr=0.3):
     x = np.append(fpr[inside], max_fpr)
     y = np.append(curve[inside], np.interp(max_fpr, fpr, curve))
     return float(np.trapezoid(y, x) / max_fpr)
+
+
+def averages(results):
+    """{"mean", "weighted mean"}: of every column over the categories that have a value."""
+    rows = {"mean": {}, "weighted mean": {}}
+    for column in COLUMNS:
+        pairs = [(r[column], r["images"]) for r in results.values() if r[column] is not None]
+        values, counts = zip(*pairs) if pairs else ((), ())
+        rows["mean"][column] = float(np.mean(values)) if pairs else None
+        rows["weighted mean"][column] = float(np.average(values, weights=counts)) if pairs else None
+    return rows

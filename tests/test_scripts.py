@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from ad import checkpoint
+from ad.validation import vote_weights
 from conftest import TINY_TRAINING, run, write_tiny
 
 
@@ -175,7 +176,9 @@ def test_seeds_make_runs_that_vote(tiny, tmp_path):
         assert "expected false alarms 33.3% or fewer" in result.stdout  # (0 + 1) / (2 + 1)
         rows = csv.DictReader(open(tmp_path / "results/scores.csv"))
         tables.append(np.array([float(r["score"]) for r in rows]))
-    np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=2e-6)
+    weights = vote_weights([checkpoint.load(tmp_path / f"runs/stripes/unet-seed{s}/best.pt")[
+        "val_auroc"] for s in (0, 1)])
+    np.testing.assert_allclose(tables[2], weights @ np.array(tables[:2]), atol=2e-6)
     assert not np.allclose(tables[0], tables[1])
     # A member that does not load is an error, not a smaller ensemble.
     path = tmp_path / "runs/stripes/unet-seed1/best.pt"
@@ -204,9 +207,13 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
         assert result.returncode == 0, result.stderr
         with open(tmp_path / "results/scores.csv") as file:
             scores[name] = np.array([float(row["score"]) for row in csv.DictReader(file)])
-    np.testing.assert_allclose(scores["both"], (scores["unet"] + scores["memory"]) / 2, atol=2e-6)
+    weights = vote_weights([checkpoint.load(tmp_path / f"runs/stripes/{name}-seed0/best.pt")[
+        "val_auroc"] for name in ("unet", "patchcore")])
+    np.testing.assert_allclose(scores["both"], weights[0] * scores["unet"] + weights[1] *
+                               scores["memory"], atol=2e-6)
     metrics = json.loads((tmp_path / "results/metrics.json").read_text())["categories"]["stripes"]
-    assert metrics["members"] == ["patchcore-seed0", "unet-seed0"]
+    assert metrics["members"] == {name: weight for name, weight in zip(
+        ("patchcore-seed0", "unet-seed0"), weights[::-1]) if weight}
     result = run("visualize.py", "--ckpt", "patchcore-seed0/best.pt", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "does not reconstruct" in result.stdout

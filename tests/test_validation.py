@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from scipy.stats import norm
 
 from ad.cutpaste import SIZES
 from ad.scoring import Scoring
-from ad.validation import validate, validation_set
+from ad.validation import validate, validation_set, vote_weights
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
 
@@ -57,3 +58,14 @@ def test_auroc_of_an_oracle_and_of_the_blind(model, expected):
         expected] * 4
     mean = sum(n.float().mean().item() / 255 for n in validation[0]) / 3
     assert result["val_loss"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_votes_follow_the_evidence():
+    assert vote_weights([0.7]) == [1.0]
+    assert vote_weights([0.8, 0.8, 0.8]) == pytest.approx([1 / 3] * 3)
+    # d' = sqrt(2) * 1 and sqrt(2) * 2 standard deviations: one to four.
+    assert vote_weights([norm.cdf(1), norm.cdf(2)]) == pytest.approx([0.2, 0.8])
+    assert vote_weights([0.607, 0.918]) == [0.0, 1.0]  # nothing to add
+    assert vote_weights([0.3, 0.5]) == [0.5, 0.5]  # both know nothing
+    assert vote_weights([None, 0.9]) == [0.5, 0.5]  # not validated, as epoch_N.pt between times
+    assert sum(vote_weights([1.0, 0.99, 0.6])) == pytest.approx(1)
