@@ -1,6 +1,7 @@
 """Every picture and chart: heat maps, overlays, picture grids."""
 
 import io
+import textwrap
 
 import matplotlib
 import numpy as np
@@ -60,7 +61,7 @@ def save_grid(path, rows, columns, titles, caption=""):
                 axis.set_title(columns[c], fontsize=9)
         axes[r, 0].set_ylabel(titles[r], fontsize=8)
     if caption:
-        figure.supxlabel(caption, fontsize=8)
+        figure.supxlabel(textwrap.fill(caption, 30 * len(columns)), fontsize=8)
     save_figure(path, figure)
 
 

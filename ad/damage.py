@@ -1,0 +1,166 @@
+"""Damage for training to repair: clean images in -> (damaged images, masks) out.
+
+Every family takes images, float (N, 3, H, W) in [0, 1], and a generator on their device, from which
+every draw comes; it returns images and masks (N, 1, H, W), 1 where a pixel was meant to change and
+did. The families of ad.cutpaste are among them, but not by default: validation has those.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from ad.cutpaste import cutpaste, cutpaste_scar, texture_damage
+from ad.ssim import smooth
+
+CLEAN = 0.2  # share of the images that stay as they are
+AREA = (0.002, 0.15)  # of blobs, as a share of the image
+CHANGED = 0.02  # mean absolute change of a pixel below which it is not part of the mask
+
+
+def uniform(images, generator, low=0.0, high=1.0, size=1):
+    """(N, size, 1, 1) uniform draws."""
+    return images.new_empty(len(images), size, 1, 1).uniform_(low, high, generator=generator)
+
+
+def clouds(images, generator, cells=(2, 24), channels=1):
+    """Perlin-like noise (N, channels, H, W), each image's in [0, 1]: two octaves, of which the
+    coarser one has from cells[0] to cells[1] cells across."""
+    n, height, width = len(images), *images.shape[2:]
+    total = 0
+    grain = math.exp(torch.rand(1, generator=generator, device=images.device).item()
+                     * math.log(cells[1] / cells[0])) * cells[0]
+    for octave in (1, 2):
+        size = [max(2, round(grain * octave * side / max(height, width)))
+                for side in (height, width)]
+        grid = images.new_empty(n, channels, *size).normal_(generator=generator)
+        total = total + F.interpolate(grid, (height, width), mode="bicubic") / octave
+    low, high = total.amin((2, 3), True), total.amax((2, 3), True)
+    return (total - low) / (high - low + 1e-6)
+
+
+def blobs(images, generator, area=AREA):
+    """Irregular regions at one place of each image: bool (N, 1, H, W), of about the given area."""
+    n, height, width = len(images), *images.shape[2:]
+    wanted = uniform(images, generator, *map(math.log, area)).exp()
+    y, x = (torch.linspace(0, 1, side, device=images.device) for side in (height, width))
+    # The share of a disc's rectangle does not matter: the area is a quantile of the height.
+    centre = uniform(images, generator, size=2)
+    stretch = uniform(images, generator, -1.2, 1.2).exp()
+    far = ((y[:, None] - centre[:, :1]) ** 2 * stretch + (x - centre[:, 1:]) ** 2 / stretch)
+    relief = far.sqrt() / wanted.sqrt() + 0.8 * clouds(images, generator)
+    count = (wanted.flatten() * height * width).long().clamp(4, height * width - 1)
+    levels = relief.flatten(1).sort(1).values.gather(1, count[:, None])
+    return relief < levels.view(n, 1, 1, 1)
+
+
+def lay(images, patch, cover):
+    """Blend patch in where cover (N, 1, H, W) in [0, 1] says; mask where that changed something."""
+    result = (images + cover * (patch - images)).clamp(0, 1)
+    return result, ((result - images).abs().mean(1, keepdim=True) > CHANGED).to(images.dtype)
+
+
+def feather(mask, images, generator):
+    """bool (N, 1, H, W) -> soft cover in [0, 1], the edge 0 or 2 pixels wide, for all alike."""
+    soft = torch.rand(1, generator=generator, device=images.device).item() < 0.5
+    return smooth(mask.to(images.dtype), 2.0) if soft else mask.to(images.dtype)
+
+
+def others(images, generator):
+    """Other images of the batch, moved round by any distance and mirrored at random."""
+    shift = int(torch.randint(len(images), (1,), generator=generator, device=images.device))
+    y, x = (int(torch.randint(side, (1,), generator=generator, device=images.device))
+            for side in images.shape[2:])
+    result = images.roll((shift, y, x), (0, 2, 3))
+    flip = torch.rand(2, generator=generator, device=images.device).tolist()
+    return result.flip([axis + 2 for axis in (0, 1) if flip[axis] < 0.5])
+
+
+def dropout(images, generator):
+    """Coarse dropout: a rectangle of one colour (or of the image's mean)."""
+    size, centre = uniform(images, generator, 0.04, 0.35, 2), uniform(images, generator, size=2)
+    y, x = (torch.linspace(0, 1, side, device=images.device) for side in images.shape[2:])
+    inside = (((y[:, None] - centre[:, :1]).abs() < size[:, :1] / 2)
+              & ((x - centre[:, 1:]).abs() < size[:, 1:] / 2))
+    flat = uniform(images, generator, size=3)
+    mean = images.mean((2, 3), keepdim=True)
+    colour = torch.where(uniform(images, generator) < 0.5, flat, mean)
+    return lay(images, colour, inside.to(images.dtype))
+
+
+def perlin(images, generator):
+    """DRAEM's: foreign texture (noise, a colour, another image) where Perlin noise is high, at an
+    opacity of 0.2 to 1 (Zavrtanik et al., ICCV 2021)."""
+    noise = clouds(images, generator, (4, 64), 3)
+    flat = uniform(images, generator, size=3).expand_as(images)
+    kind = torch.randint(3, (len(images), 1, 1, 1), generator=generator, device=images.device)
+    texture = torch.where(kind == 0, noise, torch.where(kind == 1, flat, others(images, generator)))
+    field = clouds(images, generator)
+    high = field > uniform(images, generator, 0.6, 0.85)
+    return lay(images, texture, high * uniform(images, generator, 0.2, 1.0))
+
+
+def patches(images, generator):
+    """NSA's: a piece of another image, blended in (Schlueter et al., ECCV 2022).
+
+    Instead of a Poisson solve the piece keeps its detail and takes over, by a part, the local mean
+    of what it covers, which is what the solve does far from edges.
+    """
+    mask = blobs(images, generator, (0.003, 0.12))
+    piece = others(images, generator)
+    coarse = F.avg_pool2d(images - piece, 16, ceil_mode=True, count_include_pad=False)
+    difference = F.interpolate(coarse, images.shape[2:], mode="bilinear")
+    piece = piece + uniform(images, generator) * difference
+    return lay(images, piece, feather(mask, images, generator))
+
+
+def stain(images, generator):
+    """Lighten, darken or tint a blob, its structure kept."""
+    factor = uniform(images, generator, -0.9, 0.9).exp()
+    tint = uniform(images, generator, 0.8, 1.25, 3)
+    shift = uniform(images, generator, -0.15, 0.15)
+    return lay(images, images * factor * tint + shift,
+               feather(blobs(images, generator), images, generator))
+
+
+def warp(images, generator):
+    """Bend a region: pixels move by up to 8 % of the image, smoothly fading to nothing outside."""
+    height, width = images.shape[2:]
+    cover = smooth(blobs(images, generator, (0.01, 0.2)).to(images.dtype), max(height, width) / 40)
+    field = clouds(images, generator, (2, 8), 2) - 0.5
+    field = field * cover * uniform(images, generator, 0.1, 0.5)
+    y, x = (torch.linspace(-1 + 1 / side, 1 - 1 / side, side, device=images.device)
+            for side in (height, width))
+    grid = torch.stack(torch.broadcast_tensors(x, y[:, None]), -1) + field.permute(0, 2, 3, 1)
+    bent = F.grid_sample(images, grid.to(images.dtype), padding_mode="reflection",
+                         align_corners=False)
+    return lay(images, bent, (cover > 0.02).to(images.dtype))
+
+
+def missing(images, generator):
+    """Something is gone: a blob shows what lies around, another part of the same image."""
+    y, x = (round(side * (0.1 + 0.3 * torch.rand(1, generator=generator,
+                                                 device=images.device).item()))
+            for side in images.shape[2:])
+    sign = torch.randint(2, (2,), generator=generator, device=images.device).tolist()
+    moved = images.roll((y if sign[0] else -y, x if sign[1] else -x), (2, 3))
+    return lay(images, moved, feather(blobs(images, generator), images, generator))
+
+
+FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": stain, "warp": warp,
+            "missing": missing, "cutpaste": cutpaste, "scar": cutpaste_scar,
+            "texture": texture_damage}
+DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "missing")
+
+
+@torch.no_grad()
+def damage(images, generator, families=DEFAULT):
+    """Damage each image by one family, drawn evenly, but for CLEAN of them: (images, masks)."""
+    result, masks = images.clone(), images.new_zeros(len(images), 1, *images.shape[2:])
+    draw = torch.rand(len(images), generator=generator, device=images.device)
+    family = ((draw - CLEAN) / (1 - CLEAN) * len(families)).floor().long()
+    for number, name in enumerate(families):
+        chosen = (family == number).nonzero()[:, 0]
+        if len(chosen):
+            result[chosen], masks[chosen] = FAMILIES[name](images[chosen], generator)
+    return result, masks
