@@ -11,6 +11,7 @@ from ad.neighbours import (POOL, alignment, farthest_points, nearest, nearest_ar
 ALIGNED = 0.8  # alignment() from which --position auto looks for neighbours around a place only
 PROJECTED = 32  # random directions in which distances between them are measured for that
 AROUND = 9  # bank entries around the nearest one that PatchCore's re-weighting looks at
+GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
 SHRINKAGE = 20.0  # images; the weight of all places' covariance in that of one place
 
 
@@ -44,7 +45,7 @@ class PatchMemory(nn.Module):
     equation 7. Raises ValueError for other values.
     """
     SCORING = {"windows": (0,)}
-    BUFFERS = ("mean", "std", "bank", "around", "centre", "whitening")
+    BUFFERS = ("mean", "std", "bank", "around", "centre", "whitening", "projection")
 
     def __init__(self, backbone="gradients", layers=None, weights=None, position="auto",
                  coreset=0.1, distance="both", reweight=False, fingerprint=None):
@@ -113,7 +114,10 @@ class PatchMemory(nn.Module):
             self.radius = int(self.position)
         sets = random_rows(placed.flatten(0, 1)[None], POOL) if self.radius is None else placed
         if "gaussian" in self.names:
-            self.centre, self.whitening = gaussians(sets)
+            if len(self.mean) > GAUSSIAN:
+                random = torch.randn(len(self.mean), GAUSSIAN)
+                self.projection = torch.linalg.qr(random)[0].to(sets.device)
+            self.centre, self.whitening = gaussians(self.projected(sets))
         if "neighbours" not in self.names:
             return
         size = max(1, round(self.coreset * sets.shape[1]))
@@ -144,8 +148,12 @@ class PatchMemory(nn.Module):
         return {name: F.interpolate(d.view(h, w, n).permute(2, 0, 1)[:, None], images.shape[-2:],
                                     mode="bilinear") for name, d in found.items()}
 
+    def projected(self, patches):
+        return patches if self.projection is None else patches @ self.projection
+
     def gaussian(self, queries):
-        return ((queries - self.centre[:, None]) @ self.whitening.transpose(1, 2)).norm(dim=2)
+        off = self.projected(queries) - self.centre[:, None]
+        return (off @ self.whitening.transpose(1, 2)).norm(dim=2)
 
     def neighbours(self, queries):
         distance, index = nearest(queries, self.bank) if self.radius is None else \

@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from ad import InputError, checkpoint
-from ad.memory import ALIGNED, SHRINKAGE, PatchMemory, gaussians
+from ad.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
 from ad.ssim import gaussian_blur
 
@@ -124,6 +124,20 @@ def test_round_trip_through_a_checkpoint(options, tmp_path):
     for name, expected in model.anomaly_maps(queries).items():
         assert torch.equal(again.anomaly_maps(queries)[name], expected)
     assert again.describe() == model.describe()
+
+
+def test_many_values_are_projected_for_the_gaussians(tmp_path):
+    """Unprojected whitening matrices of a wide network would not fit into memory."""
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "a.pth")
+    options = {"backbone": "resnet18", "weights": str(tmp_path / "a.pth"), "position": "1"}
+    model = fitted(images(8), **options)
+    assert len(model.mean) == 128 + 256 and model.whitening.shape == (80, GAUSSIAN, GAUSSIAN)
+    torch.testing.assert_close(model.projection.T @ model.projection, torch.eye(GAUSSIAN))
+    again = build_model("patchcore", **options)
+    again.load_state_dict(model.state_dict())
+    maps = model.anomaly_maps(images(1, seed=2))["gaussian"]
+    assert torch.equal(again.anomaly_maps(images(1, seed=2))["gaussian"], maps)
 
 
 def test_same_seed_same_memory_other_seed_other_pool(monkeypatch):
