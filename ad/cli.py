@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ad import InputError, checkpoint
+from ad.damage import FAMILIES
 from ad.data import read_image
 from ad.errors import ERRORS
 from ad.model import MODELS
@@ -69,6 +70,12 @@ def add_model_arguments(parser):
         "patchcore remembers their features (default: unet)")
     add("--width", type=int, help="unet: base channels (default: 32)")
     add("--depth", type=int, help="unet: halvings (default: 4)")
+    add("--objective", choices=("reconstruct", "repair"), help="unet: reproduce the image, or undo "
+        "damage done to it (default: reconstruct)")
+    add("--damage", nargs="+", choices=FAMILIES, help="unet: what repair learns from (default: all "
+        "but cutpaste, scar and texture, which are validated on)")
+    add("--mask-head", action=argparse.BooleanOptionalAction, default=None, help="unet: repair "
+        "predicts where the damage was, too (default: yes)")
     add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
         "weights), unet, efficientnet_lite0 or a torchvision classifier (default: gradients)")
     add("--weights", type=Path, metavar="FILE", help="patchcore: the backbone's weights; best.pt of"
@@ -99,7 +106,8 @@ def model_arguments(args):
             chosen[option] = str(value.resolve()) if isinstance(value, Path) else value
             setattr(args, option, chosen[option])
         else:
-            require(value is None, f"--{option} is not an option of --model {args.model}")
+            require(value is None, f"--{option.replace('_', '-')} is not an option of --model "
+                    f"{args.model}")
     return chosen
 
 

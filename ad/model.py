@@ -4,6 +4,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ad import InputError
+from ad.damage import DEFAULT, damage
 from ad.errors import error_maps
 from ad.memory import PatchMemory
 from ad.ssim import ssim_loss
@@ -20,26 +22,44 @@ def conv_block(in_channels, out_channels):
     return nn.Sequential(*layers)
 
 
-class UNetAutoencoder(nn.Module):
-    """U-Net with skip connections that reproduces its input.
+def mask_losses(logits, masks, gamma=2.0):
+    """Focal loss (Lin et al., ICCV 2017; per pixel, mean) and Dice loss (over the batch)."""
+    cross = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    probability = logits.sigmoid()
+    focal = (cross * (probability - masks).abs() ** gamma).mean()
+    overlap = 2 * (probability * masks).sum() + 1
+    return focal, 1 - overlap / (probability.sum() + masks.sum() + 1)
 
-    width: channels of the first level, doubled at each of `depth` halvings. Any image size works:
-    the input is replicate-padded to a multiple of 2 ** depth and the output cropped back.
+
+class UNetAutoencoder(nn.Module):
+    """U-Net with skip connections that repairs its input, or reproduces it.
+
+    width: channels of the first level, doubled at each of `depth` halvings. objective "repair":
+    the input of training is damaged (families: see ad.damage), the target is the clean image;
+    "reconstruct": both are the same. mask_head: a fourth output channel, the logit of "damaged
+    here". Any image size works: the input is replicate-padded to a multiple of 2 ** depth and the
+    output cropped back.
     """
 
-    def __init__(self, width=32, depth=4):
+    def __init__(self, width=32, depth=4, objective="reconstruct", mask_head=True, damage=DEFAULT):
         super().__init__()
         if width < 1 or not 1 <= depth <= 7:
             raise ValueError(f"U-Net needs width >= 1 and depth 1 to 7, got {width} and {depth}")
-        self.depth = depth
+        self.depth, self.families = depth, tuple(damage)
+        self.repairs = objective == "repair"
+        self.mask_head = mask_head and self.repairs
         widths = [width * 2 ** level for level in range(depth + 1)]
         self.down = nn.ModuleList(conv_block(i, o) for i, o in zip([3] + widths, widths))
         self.shrink = nn.ModuleList(nn.Conv2d(o, i, 1) for i, o in zip(widths, widths[1:]))
         self.up = nn.ModuleList(conv_block(2 * w, w) for w in widths[:-1])
-        self.head = nn.Conv2d(width, 3, 1)
+        self.head = nn.Conv2d(width, 3 + self.mask_head, 1)
 
     def forward(self, images):
         """(N, 3, H, W) in [0, 1] -> reconstruction (N, 3, H, W), float32, not clamped."""
+        return self.outputs(images)[:, :3]
+
+    def outputs(self, images):
+        """As forward, but all channels of the head: with mask_head (N, 4, H, W)."""
         height, width = images.shape[-2:]
         step = 2 ** self.depth
         x = F.pad(images, (0, -width % step, 0, -height % step), mode="replicate")
@@ -57,17 +77,32 @@ class UNetAutoencoder(nn.Module):
             return self.head(x.to(self.head.weight.dtype))[..., :height, :width]
 
     def loss(self, images, generator):
-        """Seed-plan loss of a batch (N, 3, H, W): MSE + 0.84 (1 - SSIM), and both parts.
-
-        generator: unused here; part of the protocol for models that draw.
-        """
-        output = self(images)
-        mse, ssim = F.mse_loss(output, images), ssim_loss(output, images, data_range=1.0)
-        return {"loss": mse + SSIM_WEIGHT * ssim, "mse": mse.detach(), "ssim": ssim.detach()}
+        """Loss of a batch (N, 3, H, W): the seed plan's MSE + 0.84 (1 - SSIM), with mask_head
+        plus focal and Dice, and all parts. generator: of the damage."""
+        with torch.autocast(images.device.type, enabled=False):
+            damaged, masks = damage(images, generator, self.families) if self.repairs else (
+                images, None)
+        output = self.outputs(damaged.contiguous(memory_format=torch.channels_last))
+        mse = F.mse_loss(output[:, :3], images)
+        ssim = ssim_loss(output[:, :3], images, data_range=1.0)
+        parts = {"loss": mse + SSIM_WEIGHT * ssim, "mse": mse.detach(), "ssim": ssim.detach()}
+        if self.mask_head:
+            focal, dice = mask_losses(output[:, 3:], masks)
+            parts |= {"focal": focal.detach(), "dice": dice.detach()}
+            parts["loss"] = parts["loss"] + focal + dice
+        return parts
 
     def anomaly_maps(self, images, names=("mse", "ssim")):
-        """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps."""
-        return error_maps(images, self(images), names)
+        """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps, and "mask", in
+        [0, 1], with a mask head."""
+        output = self.outputs(images)
+        maps = error_maps(images, output[:, :3], [name for name in names if name != "mask"])
+        if self.mask_head and "mask" in names:
+            maps["mask"] = output[:, 3:].sigmoid()
+        if not maps:
+            raise InputError("--error mask needs a model trained with --objective repair and its "
+                             "mask head")
+        return maps
 
 
 MODELS = {"unet": UNetAutoencoder, "patchcore": PatchMemory}

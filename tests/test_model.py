@@ -1,9 +1,15 @@
 """The U-Net: shapes, real skips, the loss by hand, batch invariance; build_model's errors."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from ad.model import SSIM_WEIGHT, build_model
+from ad import InputError
+from ad.cutpaste import seeded_generator
+from ad.damage import damage
+from ad.model import SSIM_WEIGHT, build_model, mask_losses
 from ad.ssim import ssim_map
 
 
@@ -95,3 +101,39 @@ def test_head_is_float32_under_autocast():
 def test_wrong_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)
+
+
+def test_repair_damages_the_input_and_learns_the_mask():
+    torch.manual_seed(0)
+    model = build_model("unet", width=4, depth=2, objective="repair", damage=("dropout",))
+    images = torch.rand(4, 3, 32, 48)
+    assert model.outputs(images).shape == (4, 4, 32, 48) and model(images).shape == images.shape
+    losses = model.loss(images, seeded_generator(torch.device("cpu"), 1))
+    assert {"loss", "mse", "ssim", "focal", "dice"} == losses.keys()
+    total = losses["mse"] + SSIM_WEIGHT * losses["ssim"] + losses["focal"] + losses["dice"]
+    torch.testing.assert_close(losses["loss"].detach(), total)
+    damaged = damage(images, seeded_generator(torch.device("cpu"), 1), ("dropout",))[0]
+    torch.testing.assert_close(losses["mse"], F.mse_loss(model(damaged), images).detach())
+    losses["loss"].backward()
+    assert model.head.weight.grad[3].abs().sum() > 0
+    assert list(model.anomaly_maps(images, ("mse", "mask"))) == ["mse", "mask"]
+
+
+def test_reconstruction_has_no_mask():
+    model = build_model("unet", width=4, depth=2)
+    images = torch.rand(2, 3, 32, 32)
+    assert model.outputs(images).shape == (2, 3, 32, 32)
+    assert model.loss(images, None).keys() == {"loss", "mse", "ssim"}
+    assert list(model.anomaly_maps(images, ("mse", "mask"))) == ["mse"]
+    with pytest.raises(InputError, match="--error mask needs"):
+        model.anomaly_maps(images, ("mask",))
+
+
+def test_mask_losses_against_their_definitions():
+    logits, masks = torch.tensor([[-2., 0.5, 3.]]), torch.tensor([[0., 1., 1.]])
+    p = [1 / (1 + math.exp(-x)) for x in (-2, 0.5, 3)]
+    focal = (-math.log(1 - p[0]) * p[0] ** 2 - math.log(p[1]) * (1 - p[1]) ** 2
+             - math.log(p[2]) * (1 - p[2]) ** 2) / 3
+    dice = 1 - (2 * (p[1] + p[2]) + 1) / (sum(p) + 2 + 1)
+    for found, expected in zip(mask_losses(logits, masks), (focal, dice)):
+        assert found.item() == pytest.approx(expected, rel=1e-5)
