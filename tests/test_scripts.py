@@ -226,6 +226,25 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
     assert first["calibration"]["scores"] == second["calibration"]["scores"]
 
 
+def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
+    options = ("--objective", "repair", "--error", "fused", "--damage", "dropout", "stain")
+    train(tmp_path, tiny, *options, "--epochs", 4)
+    train(tmp_path, tiny, *options, "--epochs", 2, "--name", "halves")
+    train(tmp_path, tiny, *options, "--epochs", 4, "--name", "halves", "--resume")
+    whole, halves = (checkpoint.load(tmp_path / f"runs/stripes/{name}/last.pt")
+                     for name in ("unet-seed0", "halves"))
+    assert all(torch.equal(v, halves["model"][k]) for k, v in whole["model"].items())
+    assert whole["model_args"]["damage"] == ["dropout", "stain"]
+    assert {n.split("@")[0] for n in whole["calibration"]["mean"]} == {"mse", "ssim", "mask"}
+    log = [json.loads(line) for line in
+           (tmp_path / "runs/stripes/unet-seed0/log.jsonl").read_text().splitlines()]
+    assert all(0 < r["dice"] < 1 and r["focal"] > 0 for r in log)
+    for script, arguments in (("infer.py", ["--category", "stripes", "--members", "halves"]),
+                              ("visualize.py", ["--ckpt", "halves/best.pt"])):
+        result = run(script, "--data", tiny, *arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+
+
 def test_profile_names_every_stage_and_writes_nothing(trained, tiny):
     cwd = trained[0]
     before = {p: p.stat().st_mtime_ns for p in (cwd / "results").rglob("*")}
