@@ -66,8 +66,8 @@ def add_model_arguments(parser):
     """--model, and the options of all models, unset: see model_arguments."""
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--model", default="unet", choices=MODELS, help="unet learns to reproduce normal images; "
-        "patchcore remembers their features (default: unet)")
+    add("--model", default="unet", choices=MODELS, help="unet reconstructs normal images, "
+        "patchcore remembers them (default: unet)")
     add("--width", type=int, help="unet: base channels (default: 32)")
     add("--depth", type=int, help="unet: halvings (default: 4)")
     add("--objective", choices=("reconstruct", "repair"), help="unet: reproduce the image, or undo "
@@ -77,19 +77,16 @@ def add_model_arguments(parser):
     add("--mask-head", action=argparse.BooleanOptionalAction, default=None, help="unet: repair "
         "predicts where the damage was, too (default: yes)")
     add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
-        "weights), unet, efficientnet_lite0 or a torchvision classifier (default: gradients)")
+        "weights, stride 8), unet, efficientnet_lite0, a torchvision classifier (default: gradients)")
     add("--weights", type=Path, metavar="FILE", help="patchcore: the backbone's weights; best.pt of"
         " a run for unet (default: those of its package)")
-    add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides of the feature maps"
-        " (default: 8 16; gradients: 8)")
+    add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides (default: 8 16)")
     add("--position", metavar="CELLS", help="patchcore: look for neighbours at most so many cells "
         "away, free: anywhere, auto: near where normal images are aligned (default: auto)")
-    add("--coreset", type=float, metavar="SHARE", help="patchcore: share of the patches that is "
-        "kept (default: 0.1)")
+    add("--coreset", type=float, metavar="SHARE", help="patchcore: patches kept (default: 0.1)")
     add("--distance", choices=("neighbours", "gaussian", "both"), help="patchcore: to the nearest "
         "normal patch, Mahalanobis' (PaDiM), or both maps (default: both)")
-    add("--reweight", action="store_true", default=None, help="patchcore: weigh distances by how "
-        "rare the neighbour is, as the paper does")
+    add("--reweight", action="store_true", default=None, help="patchcore: the paper's equation 7")
 
 
 def model_arguments(args):
@@ -106,8 +103,8 @@ def model_arguments(args):
             chosen[option] = str(value.resolve()) if isinstance(value, Path) else value
             setattr(args, option, chosen[option])
         else:
-            require(value is None, f"--{option.replace('_', '-')} is not an option of --model "
-                    f"{args.model}")
+            flag = option.replace("_", "-")
+            require(value is None, f"--{flag} is not an option of --model {args.model}")
     return chosen
 
 
@@ -171,9 +168,8 @@ def select_precision(name, device):
 
 def autocast(device, precision):
     """Context in which convolutions run in `precision`; nothing at all for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=PRECISIONS[precision])
+    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(
+        device.type, dtype=PRECISIONS[precision])
 
 
 def load_member(path, args, device):
