@@ -77,7 +77,7 @@ def add_model_arguments(parser):
     add("--mask-head", action=argparse.BooleanOptionalAction, default=None, help="unet: repair "
         "predicts where the damage was, too (default: yes)")
     add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
-        "weights, stride 8), unet, efficientnet_lite0, a torchvision classifier (default: gradients)")
+        "weights, stride 8), unet, efficientnet_lite0, or of torchvision (default: gradients)")
     add("--weights", type=Path, metavar="FILE", help="patchcore: the backbone's weights; best.pt of"
         " a run for unet (default: those of its package)")
     add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides (default: 8 16)")
