@@ -17,18 +17,27 @@ from pathlib import Path
 import torch
 
 from ad import InputError, checkpoint, data
+from ad.augment import symmetries
 from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring_arguments,
                     autocast, model_arguments, require, run_script, scoring_from, select_device,
                     select_precision)
 from ad.model import build_model
 from ad.scoring import calibrate, load_calibration
 from ad.seed import environment, seed_everything
-from ad.training import fit, run_epochs
+from ad.training import fit, run_epochs, validation_size
 from ad.validation import validation_set
 
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
               "device", "window_batch", "all", "seeds"}
+
+
+# What learning suits an objective; options that are given win. The first is the seed plan.
+RECIPES = {
+    "reconstruct": {"lr": 1e-4, "batch": 32, "schedule": "constant", "augment": False,
+                    "long_side": (256, 512), "crop": 256},
+    "repair": {"lr": 1e-3, "batch": 16, "schedule": "cosine", "augment": True,
+               "long_side": (256, 256), "crop": 0, "error": "fused", "windows": (0,)}}
 
 
 def parse_args():
@@ -44,13 +53,19 @@ def parse_args():
     group = parser.add_argument_group("optimisation")
     add = group.add_argument
     add("--epochs", type=int, default=200, help="passes over the training images (default: 200)")
-    add("--batch", type=int, default=32, help="images per step (default: 32)")
-    add("--lr", type=float, default=1e-4, help="Adam's learning rate (default: 1e-4)")
+    add("--batch", type=int, help="images per step (default: 16; reconstruct 32)")
+    add("--lr", type=float, help="Adam's learning rate (default: 1e-3; reconstruct 1e-4)")
+    add("--schedule", choices=("constant", "cosine"), help="of the learning rate; cosine ends at 0 "
+        "with the last of --epochs (default: cosine; reconstruct constant)")
     add("--weight-decay", type=float, default=1e-5, help="Adam's L2 penalty (default: 1e-5)")
-    add("--long-side", type=int, nargs=2, default=(256, 512), metavar="PX",
-        help="images are resized to a long side drawn from this range (default: 256 512)")
-    add("--crop", type=int, default=256, metavar="PX", help="largest side of the random crops; "
-        "each batch draws it from half of this to all of it, in steps of 32 (default: 256)")
+    add("--long-side", type=int, nargs=2, metavar="PX", help="images are resized to a long side "
+        "drawn from this range (default: 256 256; reconstruct 256 512)")
+    add("--crop", type=int, metavar="PX", help="largest side of the random crops; each batch draws "
+        "it from half of this to all of it, in steps of 32; 0: whole images (default: 0; "
+        "reconstruct 256)")
+    add("--augment", action=argparse.BooleanOptionalAction, help="turn, move, zoom and light "
+        "images a little, and flip them where normal images allow it (default: yes; reconstruct "
+        "no)")
     add("--seed", type=int, default=0, help="of the split, the weights, every draw (default: 0)")
     add("--seeds", type=int, nargs="+", metavar="N", help="train one run per seed, to vote")
     add("--val-every", type=int, default=4, metavar="EPOCHS", help="validate (default: 4)")
@@ -64,6 +79,9 @@ def parse_args():
     group.add_argument("--resume", action="store_true", help="continue an existing run exactly")
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     args = parser.parse_args()
+    model_arguments(args)
+    recipe = RECIPES[args.objective or "reconstruct"]
+    vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
     check_args(args)
     return args
 
@@ -82,8 +100,8 @@ def check_args(args):
     require(0 < args.val_fraction < 1, f"--val-fraction must be in (0, 1), got {args.val_fraction}")
     low, high = args.long_side
     require(32 <= low <= high, f"--long-side must be LOW HIGH, both >= 32, got {low} {high}")
-    require(min(args.crop, args.image_size) >= 32, f"--crop ({args.crop}) and --image-size "
-            f"({args.image_size}) must be >= 32")
+    require(args.crop == 0 or min(args.crop, args.image_size) >= 32,
+            f"--crop ({args.crop}) must be 0 or >= 32, --image-size ({args.image_size}) >= 32")
     try:
         scoring_from(args).check(build_model(args.model, **model_arguments(args)))
     except ValueError as error:
@@ -98,6 +116,7 @@ def train_category(root, args):
     parts = data.split_normals(samples, args.val_fraction, args.seed)
     images, val_images = (data.load_images(part, args.image_size) for part in parts)
     scoring = scoring_from(args)
+    args.symmetries = symmetries(images) if args.augment else []
     names = [[s.path.relative_to(root).as_posix() for s in part] for part in parts]
     device = torch.device(args.device)
     config = {"args": vars(args) | {"long_side": list(args.long_side),
@@ -115,7 +134,7 @@ def train_category(root, args):
     state["config"] = config
     model = checkpoint.restore_model(state, folder) if last else build_model(**model_args)
     model.to(device, memory_format=torch.channels_last)
-    validation = validation_set(val_images, args.crop, args.seed)
+    validation = validation_set(val_images, validation_size(args), args.seed)
     learn = fit if hasattr(model, "fit") else run_epochs
     learn(model, images, validation, state, folder, args)
     for name in ("last.pt", "best.pt") if learn is run_epochs else ("best.pt",):

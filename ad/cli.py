@@ -71,7 +71,7 @@ def add_model_arguments(parser):
     add("--width", type=int, help="unet: base channels (default: 32)")
     add("--depth", type=int, help="unet: halvings (default: 4)")
     add("--objective", choices=("reconstruct", "repair"), help="unet: reproduce the image, or undo "
-        "damage done to it (default: reconstruct)")
+        "damage done to it (default: repair)")
     add("--damage", nargs="+", choices=FAMILIES, help="unet: what repair learns from (default: all "
         "but cutpaste, scar and texture, which are validated on)")
     add("--mask-head", action=argparse.BooleanOptionalAction, default=None, help="unet: repair "

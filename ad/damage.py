@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ad.cutpaste import cutpaste, cutpaste_scar, texture_damage
+from ad.cutpaste import _local, _sample, cutpaste, cutpaste_scar, texture_damage
 from ad.ssim import smooth
 
 CLEAN = 0.2  # share of the images that stay as they are
@@ -137,20 +137,26 @@ def warp(images, generator):
     return lay(images, bent, (cover > 0.02).to(images.dtype))
 
 
-def missing(images, generator):
-    """Something is gone: a blob shows what lies around, another part of the same image."""
-    y, x = (round(side * (0.1 + 0.3 * torch.rand(1, generator=generator,
-                                                 device=images.device).item()))
-            for side in images.shape[2:])
-    sign = torch.randint(2, (2,), generator=generator, device=images.device).tolist()
-    moved = images.roll((y if sign[0] else -y, x if sign[1] else -x), (2, 3))
-    return lay(images, moved, feather(blobs(images, generator), images, generator))
+def misplaced(images, generator):
+    """A part is turned and moved, or gone: a blob, of up to 40 % of the image, shows the image
+    turned about the blob's centre by up to half a turn and moved by up to half a side."""
+    cover = feather(blobs(images, generator, (AREA[0], 0.4)), images, generator)
+    size = uniform(images, generator, size=2) ** 2  # often only one of the two, often little
+    angle = (size[:, 0] * uniform(images, generator, -math.pi, math.pi)[:, 0])[..., 0]
+    shift = size[:, 1:, 0, 0] * uniform(images, generator, -0.5, 0.5, 2)[..., 0, 0]
+    y, x = (torch.arange(side, device=images.device) + 0.5 for side in images.shape[2:])
+    weight = cover.sum((1, 2, 3))[:, None]
+    centre = torch.cat([(cover * x).sum((1, 2, 3))[:, None] / weight,
+                        (cover * y[:, None]).sum((1, 2, 3))[:, None] / weight], 1)
+    source = centre + shift * shift.new_tensor(images.shape[:1:-1])
+    u, v = _local(images, centre, angle)
+    return lay(images, _sample(images, source[:, :1, None] + u, source[:, 1:, None] + v), cover)
 
 
 FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": stain, "warp": warp,
-            "missing": missing, "cutpaste": cutpaste, "scar": cutpaste_scar,
+            "misplaced": misplaced, "cutpaste": cutpaste, "scar": cutpaste_scar,
             "texture": texture_damage}
-DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "missing")
+DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "misplaced")
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from ad import InputError
 from ad.damage import DEFAULT, damage
 from ad.errors import error_maps
 from ad.memory import PatchMemory
-from ad.ssim import ssim_loss
+from ad.ssim import smooth, ssim_loss
 
+INPUTS = ("rgb", "highpass", "gradient")
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
 
 
@@ -20,6 +21,19 @@ def conv_block(in_channels, out_channels):
         layers += [nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
                    nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def seen(images, kind):
+    """What the network sees of images (N, 3, H, W): for kind rgb all, else one channel, zero where
+    nothing changes, so that colour and tone must be inferred from what is left. gradient: the
+    morphological one, 3 x 3 (EdgRec, Liu et al., 2022); highpass: grey minus its Gaussian blur
+    (FAIR, Liu et al., 2023, has a Butterworth filter of about this cut-off)."""
+    if kind == "rgb":
+        return images
+    grey = images.mean(1, keepdim=True)
+    if kind == "highpass":
+        return grey - smooth(grey, 1.6)
+    return F.max_pool2d(grey, 3, 1, 1) + F.max_pool2d(-grey, 3, 1, 1)
 
 
 def mask_losses(logits, masks, gamma=2.0):
@@ -41,28 +55,35 @@ class UNetAutoencoder(nn.Module):
     output cropped back.
     """
 
-    def __init__(self, width=32, depth=4, objective="reconstruct", mask_head=True, damage=DEFAULT):
+    def __init__(self, width=32, depth=4, objective="repair", mask_head=True, damage=DEFAULT,
+                 input="rgb"):
         super().__init__()
         if width < 1 or not 1 <= depth <= 7:
             raise ValueError(f"U-Net needs width >= 1 and depth 1 to 7, got {width} and {depth}")
         self.depth, self.families = depth, tuple(damage)
         self.repairs = objective == "repair"
         self.mask_head = mask_head and self.repairs
+        self.input = input
         widths = [width * 2 ** level for level in range(depth + 1)]
-        self.down = nn.ModuleList(conv_block(i, o) for i, o in zip([3] + widths, widths))
+        self.down = nn.ModuleList(conv_block(i, o) for i, o in zip([3 if input == "rgb" else 1] + widths, widths))
         self.shrink = nn.ModuleList(nn.Conv2d(o, i, 1) for i, o in zip(widths, widths[1:]))
         self.up = nn.ModuleList(conv_block(2 * w, w) for w in widths[:-1])
         self.head = nn.Conv2d(width, 3 + self.mask_head, 1)
 
     def forward(self, images):
-        """(N, 3, H, W) in [0, 1] -> reconstruction (N, 3, H, W), float32, not clamped."""
+        """(N, 3, H, W) in [0, 1] -> reconstruction (N, 3, H, W), float32, in (0, 1)."""
         return self.outputs(images)[:, :3]
 
     def outputs(self, images):
-        """As forward, but all channels of the head: with mask_head (N, 4, H, W)."""
+        """As forward, but with mask_head a fourth channel, the mask's logit.
+
+        The sigmoid keeps the reconstruction in the range of the data: SSIM multiplies luminance by
+        structure, and a negative, inverted channel has both negative, their product as good as the
+        true one's. Unbounded outputs get stuck there.
+        """
         height, width = images.shape[-2:]
         step = 2 ** self.depth
-        x = F.pad(images, (0, -width % step, 0, -height % step), mode="replicate")
+        x = F.pad(seen(images, self.input), (0, -width % step, 0, -height % step), mode="replicate")
         skips = []
         for block in self.down[:-1]:
             skips.append(block(x))
@@ -74,7 +95,8 @@ class UNetAutoencoder(nn.Module):
             x = block(torch.cat([skip, x], dim=1))
         # Half precision would round the output to 1/256, about the size of a faint defect.
         with torch.autocast(images.device.type, enabled=False):
-            return self.head(x.to(self.head.weight.dtype))[..., :height, :width]
+            x = self.head(x.to(self.head.weight.dtype))[..., :height, :width]
+            return torch.cat([x[:, :3].sigmoid(), x[:, 3:]], dim=1)
 
     def loss(self, images, generator):
         """Loss of a batch (N, 3, H, W): the seed plan's MSE + 0.84 (1 - SSIM), with mask_head

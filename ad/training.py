@@ -1,6 +1,7 @@
 """From images in memory to checkpoints: epochs with validation, or a single pass."""
 
 import json
+import math
 import sys
 import time
 from dataclasses import replace
@@ -9,10 +10,21 @@ import torch
 from tqdm import tqdm
 
 from ad import InputError, checkpoint, data
+from ad.augment import augment
 from ad.cli import autocast, scoring_from
 from ad.cutpaste import seeded_generator
 from ad.seed import seed_everything
 from ad.validation import validate
+
+
+def learning_rate(args, progress):
+    """At `progress` in [0, 1) of --epochs: constant, or down to nothing along half a cosine."""
+    return args.lr * (0.5 + 0.5 * math.cos(math.pi * progress) if args.schedule == "cosine" else 1)
+
+
+def validation_size(args):
+    """Long side in pixels at which the U-Net is validated."""
+    return args.crop or args.long_side[1]
 
 
 def train_epoch(model, images, optimizer, scaler, epoch, args):
@@ -29,13 +41,17 @@ def train_epoch(model, images, optimizer, scaler, epoch, args):
     totals, start = {}, time.perf_counter()
     with tqdm(total=len(images), desc=f"epoch {epoch}/{args.epochs}", unit="img", leave=False,
               disable=not sys.stderr.isatty()) as bar:
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(args, (epoch - 1 + number / count) / args.epochs)
             draws = torch.rand(2, generator=generator, device=device).tolist()
             low, high = args.long_side
-            sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32)
-            crops = data.random_crops([images[i] for i in batch],
-                                      round(low + draws[0] * (high - low)),
+            long_side = round(low + draws[0] * (high - low))
+            sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32) or [long_side]
+            crops = data.random_crops([images[i] for i in batch], long_side,
                                       sides[int(draws[1] * len(sides))], generator)
+            if args.augment:
+                crops = augment(crops, generator, args.symmetries)
             with autocast(device, args.precision):
                 losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator)
             if not torch.isfinite(losses["loss"]):
@@ -61,8 +77,10 @@ def run_epochs(model, images, validation, state, folder, args):
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-    # The windows and the sizes belong to the final score; validation looks at whole images.
-    scoring = replace(scoring_from(args), windows=(0,), window_input=0, calibration="global")
+    # Windows belong to the final score; validation looks at whole images, as large as in training.
+    scoring = scoring_from(args)
+    scoring = replace(scoring, windows=(0,), window_input=0,
+                      sigma=scoring.sigma * validation_size(args) / args.image_size)
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         if state["stale"] >= args.patience:
             print(f"stopped early: {args.patience} validations without a better one", flush=True)

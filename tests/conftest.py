@@ -53,6 +53,6 @@ def run(script, *arguments, cwd, env=None):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=env)
 
 
-TINY_TRAINING = ("--width", 4, "--depth", 2, "--batch", 4, "--lr", 1e-3, "--crop", 64,
-                 "--long-side", 64, 96, "--windows", 32, 64, "--window-input", 0,
-                 "--val-every", 2, "--save-every", 2)
+TINY_TRAINING = ("--objective", "reconstruct", "--width", 4, "--depth", 2, "--batch", 4,
+                 "--lr", 1e-3, "--crop", 64, "--long-side", 64, 96, "--windows", 32, 64,
+                 "--window-input", 0, "--val-every", 2, "--save-every", 2)

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from ad import InputError
 from ad.cutpaste import seeded_generator
 from ad.damage import damage
-from ad.model import SSIM_WEIGHT, build_model, mask_losses
+from ad.model import INPUTS, SSIM_WEIGHT, build_model, mask_losses, seen
 from ad.ssim import ssim_map
 
 
 def unet(**changes):
     torch.manual_seed(0)
-    return build_model("unet", **({"width": 4, "depth": 3} | changes)).eval()
+    return build_model("unet", **({"width": 4, "depth": 3, "objective": "reconstruct"} | changes)).eval()
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (37, 50), (16, 129), (11, 11)])
@@ -77,7 +77,7 @@ def test_batch_size_changes_nothing_and_flips_are_no_noop():
 def test_a_few_steps_learn_to_reproduce():
     """Trained on one batch the loss falls well below that of the best constant image."""
     torch.manual_seed(0)
-    model = build_model("unet", width=8, depth=2)
+    model = build_model("unet", width=8, depth=2, objective="reconstruct")
     images = torch.nn.functional.interpolate(torch.rand(4, 3, 6, 8), (48, 64), mode="bilinear")
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(60):
@@ -103,6 +103,36 @@ def test_wrong_arguments_raise(arguments, message):
         build_model(**arguments)
 
 
+def test_the_output_stays_in_the_range_of_the_data():
+    """SSIM takes -x for x, negative luminance times negative structure, so -x must not exist."""
+    images = torch.rand(2, 3, 32, 32)
+    assert ssim_map(-images, images, 1.0).mean() > 0.8
+    model = unet()
+    with torch.no_grad():
+        model.head.weight *= 1e4
+    output = model(images)
+    assert 0 <= output.min() < 0.01 and 0.99 < output.max() <= 1
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_what_the_network_sees(kind):
+    """Filtered inputs are zero on flat images, and colour reaches only the network that sees it."""
+    flat = torch.full((1, 3, 24, 24), 0.4)
+    model = unet(input=kind)
+    if kind != "rgb":
+        assert seen(flat, kind).shape == (1, 1, 24, 24)
+        assert seen(flat, kind).abs().max() < 1e-6
+        step = flat.clone()
+        step[..., 12:] += 0.2
+        assert seen(step, kind)[..., 11:13].abs().min() > 0.05
+        assert seen(step, kind)[..., :4].abs().max() < 1e-3
+    images = torch.rand(1, 3, 24, 24)
+    swapped = images[:, [1, 2, 0]]
+    same = torch.allclose(model(images), model(swapped), atol=1e-5)
+    assert same == (kind != "rgb")
+    assert model(images).shape == images.shape
+
+
 def test_repair_damages_the_input_and_learns_the_mask():
     torch.manual_seed(0)
     model = build_model("unet", width=4, depth=2, objective="repair", damage=("dropout",))
@@ -120,7 +150,7 @@ def test_repair_damages_the_input_and_learns_the_mask():
 
 
 def test_reconstruction_has_no_mask():
-    model = build_model("unet", width=4, depth=2)
+    model = build_model("unet", width=4, depth=2, objective="reconstruct")
     images = torch.rand(2, 3, 32, 32)
     assert model.outputs(images).shape == (2, 3, 32, 32)
     assert model.loss(images, None).keys() == {"loss", "mse", "ssim"}

@@ -4,6 +4,9 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from ad import checkpoint
 from ad.validation import vote_weights
-from conftest import TINY_TRAINING, run, write_tiny
+from conftest import PROJECT, TINY_TRAINING, run, write_tiny
 
 
 def train(cwd, data, *more, name="stripes"):
@@ -227,13 +230,25 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
 
 
 def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
-    options = ("--objective", "repair", "--error", "fused", "--damage", "dropout", "stain")
-    train(tmp_path, tiny, *options, "--epochs", 4)
-    train(tmp_path, tiny, *options, "--epochs", 2, "--name", "halves")
-    train(tmp_path, tiny, *options, "--epochs", 4, "--name", "halves", "--resume")
+    options = ("--objective", "repair", "--crop", 0, "--windows", 0, "--schedule", "cosine",
+               "--augment", "--damage", "dropout", "stain", "--epochs", 12)
+    train(tmp_path, tiny, *options)
+    folder = tmp_path / "runs/stripes/halves"
+    command = [sys.executable, PROJECT / "train.py", "--data", tiny, "--category", "stripes",
+               *TINY_TRAINING, *options, "--name", "halves"]
+    process = subprocess.Popen([str(part) for part in command], cwd=tmp_path,
+                               env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while not (folder / "epoch_2.pt").is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (folder / "epoch_12.pt").is_file()
+    train(tmp_path, tiny, *options, "--name", "halves", "--resume")
     whole, halves = (checkpoint.load(tmp_path / f"runs/stripes/{name}/last.pt")
                      for name in ("unet-seed0", "halves"))
     assert all(torch.equal(v, halves["model"][k]) for k, v in whole["model"].items())
+    assert whole["config"]["args"]["error"] == "fused"
     assert whole["model_args"]["damage"] == ["dropout", "stain"]
     assert {n.split("@")[0] for n in whole["calibration"]["mean"]} == {"mse", "ssim", "mask"}
     log = [json.loads(line) for line in
