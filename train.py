@@ -35,9 +35,10 @@ MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs",
 # What learning suits an objective; options that are given win. The first is the seed plan.
 RECIPES = {
     "reconstruct": {"lr": 1e-4, "batch": 32, "schedule": "constant", "augment": False,
-                    "long_side": (256, 512), "crop": 256},
-    "repair": {"lr": 1e-3, "batch": 16, "schedule": "cosine", "augment": True,
-               "long_side": (256, 256), "crop": 0, "error": "fused", "windows": (0,)}}
+                    "long_side": (256, 512), "crop": 256, "patience": 10},
+    "repair": {"lr": 1e-3, "batch": 8, "schedule": "cosine", "augment": True, "patch": 4,
+               "long_side": (256, 256), "crop": 0, "patience": 50, "error": "fused",
+               "windows": (0,)}}
 
 
 def parse_args():
@@ -53,7 +54,7 @@ def parse_args():
     group = parser.add_argument_group("optimisation")
     add = group.add_argument
     add("--epochs", type=int, default=200, help="passes over the training images (default: 200)")
-    add("--batch", type=int, help="images per step (default: 16; reconstruct 32)")
+    add("--batch", type=int, help="images per step (default: 8; reconstruct 32)")
     add("--lr", type=float, help="Adam's learning rate (default: 1e-3; reconstruct 1e-4)")
     add("--schedule", choices=("constant", "cosine"), help="of the learning rate; cosine ends at 0 "
         "with the last of --epochs (default: cosine; reconstruct constant)")
@@ -69,8 +70,8 @@ def parse_args():
     add("--seed", type=int, default=0, help="of the split, the weights, every draw (default: 0)")
     add("--seeds", type=int, nargs="+", metavar="N", help="train one run per seed, to vote")
     add("--val-every", type=int, default=4, metavar="EPOCHS", help="validate (default: 4)")
-    add("--patience", type=int, default=10, metavar="N", help="stop after this many validations "
-        "without a better pseudo-anomaly AUROC (default: 10)")
+    add("--patience", type=int, metavar="N", help="stop after this many validations without a "
+        "better pseudo-anomaly AUROC (default: 50, as a cosine is best at its end; reconstruct 10)")
     add_scoring_arguments(parser, trained=False)
     group = parser.add_argument_group("output")
     group.add_argument("--name", help="of the run (default: <model>-seed<seed>)")
@@ -79,9 +80,9 @@ def parse_args():
     group.add_argument("--resume", action="store_true", help="continue an existing run exactly")
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     args = parser.parse_args()
-    model_arguments(args)
-    recipe = RECIPES[args.objective or "reconstruct"]
+    recipe = RECIPES[args.objective or ("repair" if args.model == "unet" else "reconstruct")]
     vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
+    model_arguments(args)
     check_args(args)
     return args
 

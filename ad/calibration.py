@@ -21,7 +21,7 @@ class Calibration:
     kind "global": one value each, z = (map - mean) / (std + eps). "position": a GRID x GRID table
     each, of log(map + offset) after Gaussian smoothing by `smoothing` pixels, and |z|: an error
     that is too low for its place is strange as well, and in logarithms as far away as one that is
-    too high. "image": the map's own mean and std, which erases how strange an image is; kept for
+    too high; but the map called mask is treated as by "global", see learned_place. "image": the map's own mean and std, which erases how strange an image is; kept for
     comparison. mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}; blur: of the tables,
     in cells, or None; evidence: {candidate: held-out log-likelihood per pixel}, what auto went by.
     """
@@ -43,7 +43,7 @@ class Calibration:
             std, mean = torch.std_mean(m, (1, 2, 3), correction=0, keepdim=True)
             return (m - mean) / (std + self.eps)
         mean, std = (table[name].to(m) for table in (self.mean, self.std))
-        if self.kind == "global":
+        if self.kind == "global" or learned_place(name):
             return (m - mean) / (std + self.eps)
         mean, std = (F.interpolate(t, m.shape[-2:], mode="bilinear") for t in (mean, std))
         m = log_map(m, self.offset[name], self.smoothing)
@@ -54,6 +54,12 @@ class Calibration:
         return self.kind + "".join(f"; {name} {value:.3f}" for name, value in
                                    self.evidence.items()) + (
             " (log-likelihood per pixel of held-out normal images)" if self.evidence else "")
+
+
+def learned_place(name):
+    """Is it the map of a network that was trained to tell damage, and so what is normal where?
+    Statistics of a few images at every position only add noise to it."""
+    return name.startswith("mask@")
 
 
 def log_map(m, offset, smoothing):
@@ -115,7 +121,8 @@ def held_out_likelihood(cells, blur, eps=1e-6):
 
 def refit(calibration, cells):
     """The same calibration with mean and std from other moments."""
-    tables = {name: statistics(c, calibration.blur) for name, c in cells.items()}
+    tables = {name: statistics(c, None if learned_place(name) else calibration.blur)
+              for name, c in cells.items()}
     return replace(calibration, mean={n: t[0].float() for n, t in tables.items()},
                    std={n: t[1].float() for n, t in tables.items()})
 
@@ -129,14 +136,16 @@ def fit_calibration(batches, kind, smoothing):
     """
     linear = concatenate([moments(maps) for maps in batches])
     offset = {name: OFFSET * cells[:, 0].mean().item() for name, cells in linear.items()}
-    cells, evidence, blur = linear, {}, None
-    if kind in ("auto", "position"):
-        logs = concatenate([moments({n: log_map(m, offset[n], smoothing) for n, m in maps.items()})
-                            for maps in batches])
-        tried = {f"position, blur {blur:g}": blur for blur in BLURS}
-        if kind == "auto":
-            tried["global"] = None
-        evidence = {name: held_out_likelihood(logs, blur) for name, blur in tried.items()}
-        blur = tried[max(evidence, key=evidence.get)]
-        kind, cells = ("global", linear) if blur is None else ("position", logs)
+    errors = [name for name in linear if not learned_place(name)]
+    if kind not in ("auto", "position") or not errors:
+        kind = kind if kind == "image" else "global"
+        return refit(Calibration(kind, None, smoothing, offset), linear), linear
+    logs = concatenate([moments({n: log_map(maps[n], offset[n], smoothing) for n in errors})
+                        for maps in batches])
+    tried = {f"position, blur {blur:g}": blur for blur in BLURS}
+    if kind == "auto":
+        tried["global"] = None
+    evidence = {name: held_out_likelihood(logs, blur) for name, blur in tried.items()}
+    blur = tried[max(evidence, key=evidence.get)]
+    kind, cells = ("global", linear) if blur is None else ("position", linear | logs)
     return refit(Calibration(kind, blur, smoothing, offset, evidence=evidence), cells), cells

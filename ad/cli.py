@@ -14,7 +14,7 @@ from ad import InputError, checkpoint
 from ad.damage import FAMILIES
 from ad.data import read_image
 from ad.errors import ERRORS
-from ad.model import MODELS
+from ad.model import INPUTS, MODELS
 from ad.scoring import CALIBRATIONS, Calibration, Scoring, calibrate, load_calibration
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,6 +70,10 @@ def add_model_arguments(parser):
         "patchcore remembers them (default: unet)")
     add("--width", type=int, help="unet: base channels (default: 32)")
     add("--depth", type=int, help="unet: halvings (default: 4)")
+    add("--patch", type=int, metavar="PX", help="unet: side of the blocks of pixels that its first "
+        "level works on (default: 4; reconstruct 1)")
+    add("--input", choices=INPUTS, help="unet: see the colours, or only one channel of edges, from "
+        "which all must be inferred (default: rgb)")
     add("--objective", choices=("reconstruct", "repair"), help="unet: reproduce the image, or undo "
         "damage done to it (default: repair)")
     add("--damage", nargs="+", choices=FAMILIES, help="unet: what repair learns from (default: all "

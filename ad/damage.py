@@ -11,11 +11,15 @@ import torch
 import torch.nn.functional as F
 
 from ad.cutpaste import _local, _sample, cutpaste, cutpaste_scar, texture_damage
+from ad.errors import gradient_magnitude
 from ad.ssim import smooth
 
 CLEAN = 0.2  # share of the images that stay as they are
+ROUNDS = 3  # the others are damaged once to so many times
 AREA = (0.002, 0.15)  # of blobs, as a share of the image
 CHANGED = 0.02  # mean absolute change of a pixel below which it is not part of the mask
+CELLS = 16  # per axis, of the choice of a place
+PLAIN = 0.25  # weight of a plain place against one with the image's mean gradient, whose is 1 more
 
 
 def uniform(images, generator, low=0.0, high=1.0, size=1):
@@ -39,13 +43,23 @@ def clouds(images, generator, cells=(2, 24), channels=1):
     return (total - low) / (high - low + 1e-6)
 
 
+def centres(images, generator):
+    """Places (N, 2, 1, 1), y and x in [0, 1], drawn in proportion to the gradient there + PLAIN:
+    damage to a plain background teaches little."""
+    cells = F.adaptive_avg_pool2d(gradient_magnitude(images.mean(1, keepdim=True)), CELLS).flatten(1)
+    weight = cells / cells.mean(1, keepdim=True).clamp_min(1e-6) + PLAIN
+    cell = torch.multinomial(weight, 1, generator=generator)
+    corner = torch.cat([cell // CELLS, cell % CELLS], 1)[..., None, None]
+    return (corner + uniform(images, generator, size=2)) / CELLS
+
+
 def blobs(images, generator, area=AREA):
     """Irregular regions at one place of each image: bool (N, 1, H, W), of about the given area."""
     n, height, width = len(images), *images.shape[2:]
     wanted = uniform(images, generator, *map(math.log, area)).exp()
     y, x = (torch.linspace(0, 1, side, device=images.device) for side in (height, width))
     # The share of a disc's rectangle does not matter: the area is a quantile of the height.
-    centre = uniform(images, generator, size=2)
+    centre = centres(images, generator)
     stretch = uniform(images, generator, -1.2, 1.2).exp()
     far = ((y[:, None] - centre[:, :1]) ** 2 * stretch + (x - centre[:, 1:]) ** 2 / stretch)
     relief = far.sqrt() / wanted.sqrt() + 0.8 * clouds(images, generator)
@@ -78,7 +92,7 @@ def others(images, generator):
 
 def dropout(images, generator):
     """Coarse dropout: a rectangle of one colour (or of the image's mean)."""
-    size, centre = uniform(images, generator, 0.04, 0.35, 2), uniform(images, generator, size=2)
+    size, centre = uniform(images, generator, 0.04, 0.35, 2), centres(images, generator)
     y, x = (torch.linspace(0, 1, side, device=images.device) for side in images.shape[2:])
     inside = (((y[:, None] - centre[:, :1]).abs() < size[:, :1] / 2)
               & ((x - centre[:, 1:]).abs() < size[:, 1:] / 2))
@@ -153,20 +167,46 @@ def misplaced(images, generator):
     return lay(images, _sample(images, source[:, :1, None] + u, source[:, 1:, None] + v), cover)
 
 
+def missing(images, generator):
+    """Thin parts vanish in a blob: bright ones (morphological opening), dark ones (closing), or
+    what is there at all (a clone stamp, from beside the blob). No other edge gives it away."""
+    blob = blobs(images, generator, (AREA[0], 0.06))
+    radius = int(torch.randint(2, 9, (1,), generator=generator, device=images.device))
+
+    def dilate(x):  # rows, then columns
+        x = F.max_pool2d(x, (1, 2 * radius + 1), 1, (0, radius))
+        return F.max_pool2d(x, (2 * radius + 1, 1), 1, (radius, 0))
+    kind = uniform(images, generator)
+    sign = torch.where(kind < 0.35, 1.0, -1.0)  # the closing is the opening of the negative
+    opened = sign * dilate(-dilate(-sign * images))
+    away = blob.to(images.dtype).mean((1, 2, 3)).sqrt() * uniform(images, generator, 0.8, 2)[:, 0, 0, 0]
+    angle = uniform(images, generator, -math.pi, math.pi)[:, 0, 0, 0]
+    y, x = (torch.arange(side, device=images.device) + 0.5 for side in images.shape[2:])
+    y = y[:, None] + (away * angle.sin() * len(y))[:, None, None]
+    x = x + (away * angle.cos() * len(x))[:, None, None]
+    clone = _sample(images, *torch.broadcast_tensors(x, y))
+    return lay(images, torch.where(kind < 0.7, opened, clone), feather(blob, images, generator))
+
+
 FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": stain, "warp": warp,
-            "misplaced": misplaced, "cutpaste": cutpaste, "scar": cutpaste_scar,
-            "texture": texture_damage}
-DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "misplaced")
+            "misplaced": misplaced, "missing": missing, "cutpaste": cutpaste,
+            "scar": cutpaste_scar, "texture": texture_damage}
+DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missing")
 
 
 @torch.no_grad()
 def damage(images, generator, families=DEFAULT):
-    """Damage each image by one family, drawn evenly, but for CLEAN of them: (images, masks)."""
+    """(damaged images, masks): CLEAN of the images stay as they are, the others are damaged up to
+    ROUNDS times, each time by a family that is drawn evenly; a mask holds all of it."""
     result, masks = images.clone(), images.new_zeros(len(images), 1, *images.shape[2:])
     draw = torch.rand(len(images), generator=generator, device=images.device)
-    family = ((draw - CLEAN) / (1 - CLEAN) * len(families)).floor().long()
-    for number, name in enumerate(families):
-        chosen = (family == number).nonzero()[:, 0]
-        if len(chosen):
-            result[chosen], masks[chosen] = FAMILIES[name](images[chosen], generator)
+    rounds = ((draw - CLEAN) / (1 - CLEAN) * ROUNDS).ceil()
+    for number in range(ROUNDS):
+        family = torch.randint(len(families), (len(images),), generator=generator,
+                               device=images.device)
+        for index, name in enumerate(families):
+            chosen = ((family == index) & (rounds > number)).nonzero()[:, 0]
+            if len(chosen):
+                result[chosen], more = FAMILIES[name](result[chosen], generator)
+                masks[chosen] = torch.maximum(masks[chosen], more)
     return result, masks

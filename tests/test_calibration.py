@@ -83,6 +83,22 @@ def test_auto_takes_position_for_aligned_and_global_for_unaligned_maps():
         assert f"{calibration.evidence['global']:.3f}" in calibration.describe()
 
 
+def test_the_mask_keeps_one_mean_and_std_beside_a_map_of_positions():
+    both = {"a@0": aligned(8)["a"], "mask@0": unaligned(8)["a"]}
+    calibration, cells = fit_calibration([both], "auto", 2.0)
+    assert calibration.kind == "position" and calibration.mean["a@0"].shape[-1] == GRID
+    alone, _ = fit_calibration([{"a@0": both["a@0"]}], "auto", 2.0)
+    assert calibration.evidence == alone.evidence
+    torch.testing.assert_close(calibration.mean["a@0"], alone.mean["a@0"])
+    one, _ = fit_calibration([{"mask@0": both["mask@0"]}], "position", 2.0)
+    assert one.kind == "global"
+    z = calibration.apply(both)
+    torch.testing.assert_close(z["mask@0"], one.apply({"mask@0": both["mask@0"]})["mask@0"])
+    assert z["mask@0"].min() < 0 <= z["a@0"].min()
+    others = refit(calibration, dict(leave_one_out(cells))[0])
+    assert others.mean["mask@0"].shape == (1, 1, 1, 1)
+
+
 def test_batches_make_no_difference():
     maps = aligned(5)["a"]
     whole, _ = fit_calibration([{"a": maps}], "auto", 2.0)

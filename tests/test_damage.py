@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ad.cutpaste import seeded_generator
-from ad.damage import CHANGED, CLEAN, DEFAULT, FAMILIES, blobs, clouds, damage
+from ad.damage import (CHANGED, CLEAN, DEFAULT, FAMILIES, ROUNDS, blobs, centres, clouds, damage,
+                       missing)
 
 CPU = torch.device("cpu")
 OWN = [name for name in FAMILIES if name not in ("cutpaste", "scar", "texture")]
@@ -61,20 +62,54 @@ def test_clouds_span_zero_to_one():
 def test_a_share_stays_clean_and_every_family_gets_its_turn(monkeypatch):
     calls = {}
 
-    def counting(name):
+    def counting(name, number):
         def family(images, generator):
             calls[name] = calls.get(name, 0) + len(images)
-            return images * 0, torch.ones_like(images[:, :1])
+            masks = torch.zeros_like(images[:, :1])
+            masks[..., number, 0] = 1
+            return images + 1, masks
         return family
-    for name in DEFAULT:
-        monkeypatch.setitem(FAMILIES, name, counting(name))
-    images = pictures(2000, 8, 8) + 0.1
+    for number, name in enumerate(DEFAULT):
+        monkeypatch.setitem(FAMILIES, name, counting(name, number))
+    images = torch.zeros(3000, 3, 8, 8)
     damaged, masks = damage(images, seeded_generator(CPU, 0))
-    clean = masks.amax((1, 2, 3)) == 0
-    assert torch.equal(damaged[clean], images[clean])
-    assert clean.float().mean().item() == pytest.approx(CLEAN, abs=0.03)
-    expected = 2000 * (1 - CLEAN) / len(DEFAULT)
-    assert all(calls[name] == pytest.approx(expected, rel=0.2) for name in DEFAULT)
+    rounds = damaged[:, 0, 0, 0]
+    shares = [(rounds == r).float().mean().item() for r in range(ROUNDS + 1)]
+    assert shares == pytest.approx([CLEAN] + [(1 - CLEAN) / ROUNDS] * ROUNDS, abs=0.03)
+    assert sum(shares) == pytest.approx(1)
+    expected = rounds.sum().item() / len(DEFAULT)
+    assert all(calls[name] == pytest.approx(expected, rel=0.1) for name in DEFAULT)
+    # The mask holds what all rounds did, at most one mark a round; none where nothing was done.
+    marks = masks.sum((1, 2, 3))
+    assert (marks <= rounds).all() and ((marks > 0) == (rounds > 0)).all()
+    assert (marks[rounds == ROUNDS] > 1).float().mean() > 0.9
+
+
+def test_damage_prefers_places_where_there_is_something():
+    """A picture plain but for its right half: its weights are 0.25 and 2.25, nine out of ten."""
+    images = torch.full((600, 3, 64, 64), 0.5)
+    images[..., 33::2] = 0.9
+    found = centres(images, seeded_generator(CPU, 4))[..., 0, 0]
+    assert found.min() >= 0 and found.max() <= 1
+    assert (found[:, 1] > 0.5).float().mean().item() == pytest.approx(0.9, abs=0.06)
+    assert (found[:, 0] > 0.5).float().mean().item() == pytest.approx(0.5, abs=0.08)
+    plain = centres(torch.full((600, 3, 64, 64), 0.5), seeded_generator(CPU, 4))[..., 0, 0]
+    assert (plain[:, 1] > 0.5).float().mean().item() == pytest.approx(0.5, abs=0.08)
+
+
+def test_missing_takes_a_thin_part_away():
+    """A line on a plain ground: where it is missing there is ground, and only that is masked."""
+    images = torch.full((40, 3, 64, 64), 0.2)
+    images[..., 30:33] = 0.8
+    damaged, masks = missing(images, seeded_generator(CPU, 2))
+    line = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    line[..., 30:33] = True
+    gone = (masks > 0) & line
+    assert (gone.sum((1, 2, 3)) > 0).float().mean() > 0.5
+    vanished = (damaged - 0.2).abs().amax(1, keepdim=True) < 0.02
+    assert (vanished & gone).sum() > 0.5 * gone.sum()
+    # Most of what is masked is the line: beside it an opening changes nothing.
+    assert gone.sum() > 0.6 * (masks > 0).sum()
 
 
 def test_what_is_validated_on_is_not_trained_on():

@@ -18,10 +18,24 @@ def unet(**changes):
     return build_model("unet", **({"width": 4, "depth": 3, "objective": "reconstruct"} | changes)).eval()
 
 
+@pytest.mark.parametrize("patch", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(64, 64), (37, 50), (16, 129), (11, 11)])
-def test_output_has_the_size_of_the_input(shape):
+def test_output_has_the_size_of_the_input(shape, patch):
     images = torch.rand(2, 3, *shape)
-    assert unet()(images).shape == images.shape
+    assert unet(patch=patch)(images).shape == images.shape
+
+
+def test_patches_keep_pixels_in_their_places():
+    """With all weights 0 but those that carry each pixel of a block through, it comes out again."""
+    model, images = unet(patch=2, width=12, depth=1), torch.rand(1, 3, 8, 12)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    for block in (model.down[0], model.up[0]):
+        for at in (0, 3):
+            block[at].weight.data[range(12), range(12), 1, 1] = 1
+            block[at + 1].weight.data.fill_((1 + 1e-5) ** 0.5)
+    model.head.weight.data[range(12), range(12)] = 1
+    torch.testing.assert_close(model(images).logit(), images, rtol=1e-4, atol=1e-5)
 
 
 def test_padding_is_replication():
@@ -97,7 +111,8 @@ def test_head_is_float32_under_autocast():
 
 @pytest.mark.parametrize("arguments, message", [
     (dict(name="gan"), "unknown model 'gan'; there are: unet"),
-    (dict(name="unet", width=0), "width >= 1"), (dict(name="unet", depth=9), "depth 1 to 7")])
+    (dict(name="unet", width=0), "width >= 1"), (dict(name="unet", depth=9), "depth 1 to 7"),
+    (dict(name="unet", patch=0), "patch 1 to 8")])
 def test_wrong_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)

@@ -250,7 +250,7 @@ def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
     assert all(torch.equal(v, halves["model"][k]) for k, v in whole["model"].items())
     assert whole["config"]["args"]["error"] == "fused"
     assert whole["model_args"]["damage"] == ["dropout", "stain"]
-    assert {n.split("@")[0] for n in whole["calibration"]["mean"]} == {"mse", "ssim", "mask"}
+    assert {n.split("@")[0] for n in whole["calibration"]["mean"]} == {"ssim", "mask"}
     log = [json.loads(line) for line in
            (tmp_path / "runs/stripes/unet-seed0/log.jsonl").read_text().splitlines()]
     assert all(0 < r["dice"] < 1 and r["focal"] > 0 for r in log)
