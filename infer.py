@@ -3,9 +3,11 @@
     python infer.py --all --topk 0.005               # every trained category of data/mvtec_ad
     python infer.py --category carpet --maps         # one category, with heat-map PNGs
     python infer.py --category carpet --image a.png  # single files
+    python infer.py --data FLAT --all --spot-check 1512 832    # a flat folder; a look at two images
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
-results/metrics.json and, with --maps, results/maps/<category>/<id>.png.
+results/metrics.json and, with --maps, results/maps/<category>/<id>.png. For a flat folder also
+results/submission.csv: id,prediction.
 """
 
 import csv
@@ -18,16 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.profiler import record_function
 from tqdm import tqdm
 
-from ad import checkpoint, data, metrics, plots
-from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, load_member,
-                    require, run_script, select_device, select_precision)
-from ad.scoring import parse_threshold, score_images, standardise
+from ad import checkpoint, data, metrics, plots, router
+from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
+                    select_device, select_precision)
+from ad.ensemble import decide_threshold, load_members, score_chunk
+from ad.scoring import parse_threshold
 from ad.seed import environment
-from ad.validation import vote_weights
+from ad.submission import check_submission, submission
 
 CHUNK = 16  # images decoded at a time
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
@@ -53,6 +55,12 @@ def parse_args():
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
     group.add_argument("--maps", action="store_true", help="write heat-map PNGs, too")
+    group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1 instead of"
+                       " scores")
+    group.add_argument("--check-submission", type=Path, metavar="FILE", help="compare ids, order, "
+                       "header and count of submission.csv with this sample")
+    group.add_argument("--spot-check", nargs="+", default=[], metavar="ID", help="print scores and "
+                       "ranks of these test images, and write their pictures")
     group.add_argument("--profile", action="store_true", help="only time the stages on a few images"
                        " of --category, one scale at a time, then all")
     args = parser.parse_args()
@@ -63,50 +71,13 @@ def parse_args():
     return args
 
 
-def load_members(category, args, device):
-    """The category's runs that vote, with their weights; prints them where there are several."""
-    folders = checkpoint.find_runs(args.runs, category, args.members)
-    members = [load_member(folder / args.ckpt, args, device) for folder in folders]
-    for member, weight in zip(members, vote_weights([m["val_auroc"] for m in members])):
-        member["weight"] = weight
-        if len(members) > 1:
-            print(f"{category}/{member['name']}: weight {weight:.3f} in the vote, for its "
-                  f"pseudo-anomaly AUROC of {member['val_auroc'] or float('nan'):.3f}")
-    return [member for member in members if member["weight"]]
-
-
-def score_chunk(members, samples, args, device):
-    """Scores (N,) and maps [(1, H, W), ...] of a few samples, the members' weighted means.
-
-    Scores are z-scores on each member's own validation normals. Maps take the first one's size.
-    """
-    scores, maps, pictures = [], [], {}
-    names = [str(sample.path) for sample in samples]
-    for member in members:
-        size = member["config"]["image_size"]
-        if size not in pictures:
-            with record_function("decode"):
-                pictures[size] = data.load_images(samples, size)
-        with autocast(device, args.precision):
-            parts = list(score_images(member["model"], pictures[size], member["calibration"],
-                                      device, args.window_batch, names))
-        scores.append(standardise(torch.cat([s for s, _ in parts]).cpu(), member["normal"]))
-        own = [m.cpu() for _, batch in parts for m in batch]
-        maps.append(own if not maps else [
-            F.interpolate(m[None], first.shape[-2:], mode="bilinear")[0]
-            for m, first in zip(own, maps[0])])
-    weights = [member["weight"] for member in members]
-    mean = [sum(w * m for w, m in zip(weights, group)) for group in zip(*maps)]
-    shown = pictures[members[0]["config"]["image_size"]]
-    return np.average(scores, axis=0, weights=weights), mean, shown
-
-
 def score_samples(members, samples, args, device):
-    """Score samples chunk by chunk: scores (N,), maps and masks for pixel metrics (see below).
+    """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
+    metrics, and {id: [picture, its overlay]} of --spot-check.
 
     Heat maps go to disk on the way. Maps are kept for normal images and those with a mask.
     """
-    scores, maps, masks = [], [], []
+    scores, maps, masks, shown = [], [], [], {}
     # A score is a mean of map values, so twice the threshold is a scale that fits the map.
     high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
     for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
@@ -115,46 +86,36 @@ def score_samples(members, samples, args, device):
         part, chunk_maps, pictures = score_chunk(members, chunk, args, device)
         scores.append(part)
         for sample, map_, picture in zip(chunk, chunk_maps, pictures):
+            if args.maps or sample.id in args.spot_check:
+                picture = plots.to_picture(picture / 255)
+                overlay = plots.overlay(picture, map_, high)
             if args.maps:
                 path = args.results / "maps" / sample.category / f"{sample.id}.png"
                 with record_function("write"):
-                    plots.save_picture(path, np.concatenate([
-                        plots.overlay(plots.to_picture(picture / 255), map_, high),
-                        plots.heat(map_, high)], axis=1))
+                    plots.save_picture(path, np.concatenate([overlay, plots.heat(map_, high)], 1))
+            if sample.id in args.spot_check:
+                shown[sample.id] = [picture, overlay]
             if sample.label == 0 or sample.mask:
                 maps.append(map_[0].numpy())
                 masks.append(np.zeros(maps[-1].shape, bool) if not sample.mask else
                              data.read_mask(sample.mask, *maps[-1].shape)[0].numpy())
-    return np.concatenate(scores), maps, masks
+    return np.concatenate(scores, axis=1), maps, masks, shown
 
 
-def decide_threshold(members, rule):
-    """Threshold from the members' normal scores alone, weighted; prints the false-alarm rate."""
-    normal = [standardise(member["normal"], member["normal"]) for member in members]
-    thresholds = [parse_threshold(rule)(z) for z in normal]
-    threshold = float(np.average(thresholds, weights=[member["weight"] for member in members]))
-    count = min(len(z) for z in normal)
-    above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
-    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
-          f"alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is the finest that "
-          f"{count} normal images can tell)")
-    return threshold
-
-
-def score_category(root, category, args, device):
-    """Score one category's test images: (rows of scores.csv, its entry in metrics.json)."""
+def score_category(samples, category, root, args, device):
+    """Score one category's test images: (rows of scores.csv, raw scores, pictures of --spot-check,
+    its entry in metrics.json)."""
     members = load_members(category, args, device)
     for member in members:
         if member["config"]["root"] != str(root.resolve()):
             print(f"note: {category}/{member['name']} was trained on {member['config']['root']}")
-    samples = data.find_samples(root, category, "test")
     start = time.perf_counter()
-    scores, maps, masks = score_samples(members, samples, args, device)
+    (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
     seconds = time.perf_counter() - start
     labels = np.array([sample.label for sample in samples])
     threshold = decide_threshold(members, args.threshold)
     predictions = (scores > threshold).astype(int)
-    result = metrics.image_metrics(labels, scores) | metrics.rates(labels, predictions)
+    result = image_results(labels, scores, predictions)
     has_masks = any(mask.any() for mask in masks)
     result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
                "pro": metrics.pro(masks, maps) if has_masks else None,
@@ -163,7 +124,24 @@ def score_category(root, category, args, device):
                "scoring": members[0]["calibration"]["scoring"]}
     rows = [(s.id, s.category, s.defect, s.label, f"{score:.6f}", prediction, s.path.as_posix())
             for s, score, prediction in zip(samples, scores, predictions)]
-    return rows, result
+    return rows, raw, shown, result
+
+
+def image_results(labels, scores, predictions):
+    """Metrics of the images whose label is known: image_metrics and rates."""
+    known = labels >= 0
+    return metrics.image_metrics(labels[known], scores[known]) | metrics.rates(
+        labels[known], predictions[known])
+
+
+def pooled(rows, raw):
+    """One ranking over all categories: {"pooled", "pooled, raw": metrics}, the second without the
+    standardisation of the scores on each category's validation normals."""
+    labels, scores, predictions = (np.array([float(row[i]) for row in rows]) for i in (3, 4, 5))
+    empty = dict.fromkeys(metrics.COLUMNS)
+    return {"pooled": empty | image_results(labels, scores, predictions),
+            "pooled, raw": empty | {"auroc": metrics.auroc(labels[labels >= 0],
+                                                           np.array(raw)[labels >= 0])}}
 
 
 def score_files(args, device):
@@ -171,17 +149,17 @@ def score_files(args, device):
     members = load_members(args.category, args, device)
     samples = [data.Sample(path, args.category, "test", "image", -1, None) for path in args.image]
     threshold = decide_threshold(members, args.threshold)
-    scores, _, _ = score_samples(members, samples, args, device)
+    (scores, _), _, _, _ = score_samples(members, samples, args, device)
     print(f"score (threshold {threshold:.3f})  prediction  path")
     for sample, score in zip(samples, scores):
         print(f"{score:.6f}  {'anomalous' if score > threshold else 'normal'}  {sample.path}")
 
 
-def profile(root, args, device):
+def profile(root, table, args, device):
     """Print seconds per stage for CHUNK test images: each window size alone, then all of them."""
     member = load_members(args.category, args, device)[0]
     member["weight"] = 1.0
-    samples = data.find_samples(root, args.category, "test")[:CHUNK]
+    samples = data.find_samples(root, args.category, "test", table)[:CHUNK]
     calibration = member["calibration"]
     windows = calibration["scoring"]["windows"]
     print(f"{'seconds for ' + str(len(samples)) + ' images':<24}"
@@ -210,6 +188,54 @@ def print_table(results):
         print(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells))
 
 
+def spot_check(rows, shown, args):
+    """Print score, prediction and rank of the images of --spot-check; write spot_check.png."""
+    ranked = sorted(rows, key=lambda row: -float(row[4]))
+    chosen = [(rank, row) for rank, row in enumerate(ranked, start=1) if row[0] in shown]
+    missing = set(args.spot_check) - shown.keys()
+    require(not missing, f"--spot-check: no test image {', '.join(sorted(missing))}; ids look like "
+            f"{rows[0][0]}")
+    print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
+    for rank, row in chosen:
+        print(f"{row[0]}  {row[1]}  {row[4]}  {row[5]}  {rank}")
+    plots.save_grid(args.results / "spot_check.png", [shown[row[0]] for _, row in chosen],
+                    ("image", "anomaly map"), [f"{row[0]}, {row[1]}\n{float(row[4]):.2f}, rank {rank}"
+                                               for rank, row in chosen])
+
+
+def write_results(rows, results, extra, flat, args, device):
+    """scores.csv, metrics.json and, for a flat folder, submission.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "category", "defect", "label", "score", "prediction", "path"))
+    writer.writerows(rows)
+    files = {"scores.csv": text.getvalue(), "metrics.json": json.dumps(
+        {"categories": results, **extra, "command": sys.argv,
+         "environment": environment(device)}, indent=2) + "\n"}
+    if flat:
+        files["submission.csv"] = submission(
+            {row[0]: int(row[5]) if args.binary else float(row[4]) for row in rows})
+    for name, content in files.items():
+        checkpoint.write_atomic(args.results / name, content)
+    print("wrote " + ", ".join(str(args.results / name) for name in files)
+          + (f", {args.results / 'maps'}/" if args.maps else ""))
+    if flat and args.check_submission:
+        check_submission(files["submission.csv"], args.check_submission)
+        print(f"submission.csv has the header, ids and order of {args.check_submission}")
+
+
+def categories_to_score(found, args):
+    """The category asked for or, with --all, those that have a run; says which have none."""
+    if args.category:
+        return [args.category]
+    trained = [c for c in found if any(Path(args.runs, c).glob("*/best.pt"))]
+    require(trained, f"no trained run in {args.runs} for any category of the data; train them: "
+            "python train.py --all")
+    if len(trained) < len(found):
+        print(f"not trained, not scored: {', '.join(sorted(set(found) - set(trained)))}")
+    return trained
+
+
 def main():
     args = parse_args()
     device = select_device(args.device)
@@ -217,32 +243,22 @@ def main():
     if args.image:
         return score_files(args, device)
     root = data.resolve_data(args.data)
+    table = router.full_table(root, Path(args.runs))
     if args.profile:
-        return profile(root, args, device)
-    categories = [args.category]
-    if args.all:
-        found = data.find_categories(root)
-        categories = [c for c in found if any(Path(args.runs, c).glob("*/best.pt"))]
-        require(categories, f"no trained run in {args.runs} for any category of {root}; train "
-                "them: python train.py --all")
-        if len(categories) < len(found):
-            print(f"not trained, not scored: {', '.join(sorted(set(found) - set(categories)))}")
-    rows, results = [], {}
-    for category in categories:
-        new_rows, results[category] = score_category(root, category, args, device)
-        rows += new_rows
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "category", "defect", "label", "score", "prediction", "path"))
-    writer.writerows(rows)
-    mean = metrics.averages(results)
-    print_table(results | mean)
-    checkpoint.write_atomic(args.results / "scores.csv", text.getvalue())
-    checkpoint.write_atomic(args.results / "metrics.json", json.dumps(
-        {"categories": results, **mean, "command": sys.argv,
-         "environment": environment(device)}, indent=2) + "\n")
-    print(f"wrote {args.results / 'scores.csv'}, {args.results / 'metrics.json'}"
-          + (f", {args.results / 'maps'}/" if args.maps else ""))
+        return profile(root, table, args, device)
+    rows, raw, shown, results = [], [], {}, {}
+    for category in categories_to_score(data.find_categories(root, table), args):
+        samples = data.find_samples(root, category, "test", table)
+        more = score_category(samples, category, root, args, device)
+        rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
+        results[category] = more[3]
+    require(not args.all or table is None or len(rows) == len(data.flat_files(root, "test")),
+            "every test image of a flat folder needs a score, but its category is not trained")
+    extra = metrics.averages(results) | pooled(rows, raw)
+    print_table(results | extra)
+    if args.spot_check:
+        spot_check(rows, shown, args)
+    write_results(rows, results, extra, table is not None, args, device)
 
 
 if __name__ == "__main__":

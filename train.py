@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data
+from ad import InputError, checkpoint, data, router
 from ad.augment import symmetries
 from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring_arguments,
                     autocast, model_arguments, require, run_script, scoring_from, select_device,
@@ -29,7 +29,7 @@ from ad.validation import validation_set
 
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
-              "device", "window_batch", "all", "seeds"}
+              "device", "window_batch", "all", "seeds", "groups", "names_from"}
 
 
 # What learning suits an objective; options that are given win. The first is the seed plan.
@@ -44,8 +44,13 @@ RECIPES = {
 def parse_args():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
-    group.add_argument("--category", help="folder name of the category to train on")
+    group.add_argument("--category", help="name of the category to train on; pool: of all "
+                       "categories together")
     group.add_argument("--all", action="store_true", help="train every category found")
+    group.add_argument("--groups", type=int, metavar="N", help="categories to look for in a flat "
+                       "folder (default: as many as the silhouette says)")
+    group.add_argument("--names-from", metavar="DIR", help="name them after those of "
+                       "this folder in MVTec AD layout")
     group.add_argument("--image-size", type=int, default=512, metavar="PX",
                        help="larger images are shrunk to this long side (default: 512)")
     group.add_argument("--val-fraction", type=float, default=0.1, metavar="SHARE",
@@ -110,10 +115,10 @@ def check_args(args):
     vars(args).update(asdict(scoring_from(args)))
 
 
-def train_category(root, args):
+def train_category(root, table, args):
     """Train args.category into its run folder, then calibrate best.pt and last.pt."""
     category, folder = args.category, run_folder(args)
-    samples = data.find_samples(root, category, "train")
+    samples = data.find_samples(root, category, "train", table)
     parts = data.split_normals(samples, args.val_fraction, args.seed)
     images, val_images = (data.load_images(part, args.image_size) for part in parts)
     scoring = scoring_from(args)
@@ -158,8 +163,9 @@ def main():
     device = select_device(args.device)
     args.device, args.precision = device.type, select_precision(args.precision, device)
     root = data.resolve_data(args.data)
-    found = data.find_categories(root)
-    require(args.all or args.category in found,
+    table = router.training_table(root, Path(args.runs), args.groups, args.names_from)
+    found = data.find_categories(root, table)
+    require(args.all or args.category in (*found, data.POOL),
             f"unknown category {args.category!r} in {root}; there are: {', '.join(found)}")
     categories = found if args.all else [args.category]
     jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
@@ -169,8 +175,8 @@ def main():
                 f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
                 "NAME makes another")
     for job in jobs:
-        train_category(root, job)
-    if any((root / category / "test").is_dir() for category in categories):
+        train_category(root, table, job)
+    if any((root / category / "test").is_dir() for category in ("", *categories)):
         which = "--all" if args.all else f"--category {args.category}"
         print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")
               + (f" --runs {args.runs}" if args.runs != "runs" else ""))

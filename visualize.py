@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data, plots
-from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, load_member,
-                    require, run_script, select_device, select_precision)
+from ad import InputError, checkpoint, data, plots, router
+from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
+                    run_script, select_device, select_precision)
 from ad.cutpaste import cutpaste, seeded_generator
+from ad.ensemble import load_member
 from ad.scoring import parse_threshold, score_images
 from ad.ssim import gaussian_blur
 
@@ -145,7 +146,8 @@ def main():
     config = member["config"]
     root = data.resolve_data(args.data or config["root"])
     size, category = config["image_size"], config["category"]
-    samples = pick(data.find_samples(root, category, "test"), args.ids, args.count, args.seed)
+    table = router.full_table(root, Path(args.runs))
+    samples = pick(data.find_samples(root, category, "test", table), args.ids, args.count, args.seed)
     images = data.load_images(samples, size)
     masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
              torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]

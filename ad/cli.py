@@ -1,4 +1,4 @@
-"""What the three scripts share: arguments, one-line errors, device and precision, members."""
+"""What the three scripts share: arguments, one-line errors, device and precision."""
 
 import argparse
 import contextlib
@@ -7,15 +7,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from ad import InputError, checkpoint
+from ad import InputError
 from ad.damage import FAMILIES
-from ad.data import read_image
 from ad.errors import ERRORS
 from ad.model import INPUTS, MODELS
-from ad.scoring import CALIBRATIONS, Calibration, Scoring, calibrate, load_calibration
+from ad.scoring import CALIBRATIONS, Scoring
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -174,31 +172,3 @@ def autocast(device, precision):
     """Context in which convolutions run in `precision`; nothing at all for fp32."""
     return contextlib.nullcontext() if precision == "fp32" else torch.autocast(
         device.type, dtype=PRECISIONS[precision])
-
-
-def load_member(path, args, device):
-    """A checkpoint with its model, calibrated for the scoring that `args` ask for.
-
-    The stored calibration serves where the scoring is the trained one; otherwise the validation
-    images that config.json names are scored again.
-    """
-    if not path.is_file():
-        raise InputError(f"no checkpoint {path}")
-    saved = checkpoint.load(path)
-    model = checkpoint.restore_model(saved, path, device)
-    config, calibration = saved["config"], saved["calibration"]
-    trained = calibration["scoring"] if calibration else {
-        name: config["args"][name] for name in Scoring.__dataclass_fields__}
-    scoring = scoring_from(args, trained)
-    wanted = vars(scoring) | {"fields": sorted(Calibration.__dataclass_fields__)}
-    if calibration is None or wanted != calibration["scoring"] | {
-            "fields": sorted(calibration.keys() - {"scoring", "scores"})}:
-        print(f"{path}: calibrating on its {len(config['validation'])} validation images, since "
-              f"it has {'none of this scoring' if calibration else 'no calibration'}")
-        images = [read_image(Path(config["root"]) / name, config["image_size"])
-                  for name in config["validation"]]
-        with autocast(device, args.precision):
-            calibration = calibrate(model, images, scoring, device, args.window_batch)
-        print(f"{path}: calibration {load_calibration(calibration).describe()}")
-    return {"name": path.parent.name, "model": model, "config": config, "calibration": calibration,
-            "normal": np.asarray(calibration["scores"]), "val_auroc": saved["val_auroc"]}

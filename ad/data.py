@@ -16,13 +16,15 @@ from ad.demo import write_demo
 
 MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-LAYOUT_HELP = "ROOT/<category>/{train/good, test/<good|defect>, ground_truth/<defect>/*_mask.png}"
+LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
+               "ground_truth/<defect>/*_mask.png}; or flat: ROOT/{train, test}/*.png")
+POOL = "pool"  # the category that holds the images of all categories
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image. split: "train" | "test"; label: 0 normal, 1 anomalous; mask: None if there is
-    none; id: path below the split without suffix, e.g. "bent_lead/003"."""
+    """One image. split: "train" | "test"; label: 0 normal, 1 anomalous, -1 unknown; mask: None if
+    there is none; id: path below the split without suffix, e.g. "bent_lead/003"."""
     path: Path
     category: str
     split: str
@@ -32,7 +34,7 @@ class Sample:
 
     @property
     def id(self):
-        return f"{self.defect}/{self.path.stem}"
+        return f"{self.defect}/{self.path.stem}" if self.defect else self.path.stem
 
 
 def resolve_data(name):
@@ -61,37 +63,56 @@ def subfolders(folder):
     return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def find_categories(root):
-    """Names of the categories below `root`, sorted. Raises InputError for any other layout."""
+def is_flat(root):
+    """Is it a folder of images without categories: ROOT/train/*.png, ROOT/test/*.png?"""
+    return bool(list_images(root / "train"))
+
+
+def find_categories(root, table=None):
+    """Names of the categories below `root`, sorted. Raises InputError for any other layout.
+
+    table: of a flat folder, {file below root: category}, see ad.router.
+    """
     names = [p.name for p in subfolders(root) if (p / "train" / "good").is_dir()]
+    if table is not None:
+        return sorted({c for file, c in table.items() if file.startswith("train/")})
     if not names:
         if (root / "train" / "good").is_dir():
             raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
                              f"--category {root.absolute().name}")
         found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
-        raise InputError(f"{root} holds no known layout (found: {found}); it should be MVTec AD: "
+        raise InputError(f"{root} holds no known layout (found: {found}); it should be "
                          f"{LAYOUT_HELP}")
     return names
 
 
-def find_samples(root, category, split):
-    """Samples of one category and split, sorted by path. Raises InputError when there are none.
+def flat_files(root, split, table=None):
+    """All samples of a flat folder; their category is that of `table`, or "" without one."""
+    return [Sample(path, table[f"{split}/{path.name}"] if table else "", split, "",
+                   0 if split == "train" else -1, None) for path in list_images(root / split)]
 
-    split "train": the images of train/good. split "test": every test/<defect>, with its mask.
+
+def find_samples(root, category, split, table=None):
+    """Samples of one category (POOL: of all) and split, sorted by path. Raises InputError when
+    there are none. split "train": the images of train/good. split "test": every test/<defect>,
+    with its mask. table: see find_categories.
     """
-    names = find_categories(root)
-    if category not in names:
+    names = find_categories(root, table)
+    if category not in (*names, POOL):
         raise InputError(f"unknown category {category!r} in {root}; there are: {', '.join(names)}")
-    base = root / category
-    samples = []
-    for folder in [base / "train" / "good"] if split == "train" else subfolders(base / "test"):
-        defect = folder.name
-        for path in list_images(folder):
-            mask = base / "ground_truth" / defect / f"{path.stem}_mask.png"
-            samples.append(Sample(path, category, split, defect, int(defect != "good"),
-                                  mask if mask.is_file() else None))
+    wanted = names if category == POOL else [category]
+    samples = [s for s in flat_files(root, split, table) if s.category in wanted] if table else []
+    for name in () if table else wanted:
+        base = root / name
+        for folder in [base / "train" / "good"] if split == "train" else subfolders(base / "test"):
+            defect = folder.name
+            for path in list_images(folder):
+                mask = base / "ground_truth" / defect / f"{path.stem}_mask.png"
+                samples.append(Sample(path, name, split, defect, int(defect != "good"),
+                                      mask if mask.is_file() else None))
     if not samples:
-        raise InputError(f"no images in {base / split}")
+        raise InputError(f"no images in {root / ('' if table else category) / split}"
+                         + (f" for the category {category}" if table else ""))
     return samples
 
 

@@ -37,7 +37,7 @@ def rates(labels, predictions):
     positive, negative = labels == 1, labels == 0
     return {"tpr": float(predictions[positive].mean()) if positive.any() else None,
             "tnr": float(1 - predictions[negative].mean()) if negative.any() else None,
-            "accuracy": float((labels == predictions).mean())}
+            "accuracy": float((labels == predictions).mean()) if len(labels) else None}
 
 
 def _check_maps(masks, maps):

@@ -1,15 +1,11 @@
 """Pseudo-anomaly validation: damage that was never seen, on normal images never trained on."""
 
-from statistics import NormalDist
-
 import torch
 
 from ad.cutpaste import SIZES, pseudo_anomalies, seeded_generator
 from ad.data import resize_long_side, to_float
 from ad.metrics import auroc
 from ad.scoring import calibrate, score_images
-
-MINOR = 0.1  # share of the best member's weight below which another has no vote
 
 
 def validation_set(images, size, seed):
@@ -23,21 +19,6 @@ def validation_set(images, size, seed):
             sizes.append(name)
     to_bytes = [[(image * 255).round().byte() for image in part] for part in (normals, positives)]
     return *to_bytes, sizes
-
-
-def vote_weights(aurocs):
-    """Weights of members, adding up to 1, from their pseudo-anomaly AUROC (equal if one is None).
-
-    In proportion to d' squared, d' = sqrt(2) * the normal quantile of the AUROC: how many standard
-    deviations apart it holds normal and damaged images. One with less than MINOR of the best one's
-    weight gets none: all that it would add is noise.
-    """
-    if None in aurocs:
-        return [1 / len(aurocs)] * len(aurocs)
-    # One of 1.0 says no more than that it was too easy to tell how good the member is.
-    weights = [NormalDist().inv_cdf(min(max(a, 0.501), 0.999)) ** 2 for a in aurocs]
-    weights = [w if w >= MINOR * max(weights) else 0.0 for w in weights]
-    return [w / sum(weights) for w in weights]
 
 
 def validate(model, validation, scoring, device, window_batch):

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from ad import checkpoint
-from ad.validation import vote_weights
+from ad.ensemble import vote_weights
 from conftest import PROJECT, TINY_TRAINING, run, write_tiny
 
 

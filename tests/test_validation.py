@@ -6,7 +6,8 @@ from scipy.stats import norm
 
 from ad.cutpaste import SIZES
 from ad.scoring import Scoring
-from ad.validation import validate, validation_set, vote_weights
+from ad.ensemble import vote_weights
+from ad.validation import validate, validation_set
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
 

@@ -1,0 +1,112 @@
+"""Runs of a category that vote: loading them, their weights, and their common scores."""
+
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.profiler import record_function
+
+from ad import InputError, checkpoint, data
+from ad.cli import autocast, scoring_from
+from ad.scoring import (Calibration, Scoring, calibrate, load_calibration, parse_threshold,
+                        score_images, standardise)
+
+MINOR = 0.1  # share of the best member's weight below which another has no vote
+
+
+def vote_weights(aurocs):
+    """Weights of members, adding up to 1, from their pseudo-anomaly AUROC (equal if one is None).
+
+    In proportion to d' squared, d' = sqrt(2) * the normal quantile of the AUROC: how many standard
+    deviations apart it holds normal and damaged images. One with less than MINOR of the best one's
+    weight gets none: all that it would add is noise.
+    """
+    if None in aurocs:
+        return [1 / len(aurocs)] * len(aurocs)
+    # One of 1.0 says no more than that it was too easy to tell how good the member is.
+    weights = [NormalDist().inv_cdf(min(max(a, 0.501), 0.999)) ** 2 for a in aurocs]
+    weights = [w if w >= MINOR * max(weights) else 0.0 for w in weights]
+    return [w / sum(weights) for w in weights]
+
+
+def load_member(path, args, device):
+    """A checkpoint with its model, calibrated for the scoring that `args` ask for.
+
+    The stored calibration serves where the scoring is the trained one; otherwise the validation
+    images that config.json names are scored again.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}")
+    saved = checkpoint.load(path)
+    model = checkpoint.restore_model(saved, path, device)
+    config, calibration = saved["config"], saved["calibration"]
+    trained = calibration["scoring"] if calibration else {
+        name: config["args"][name] for name in Scoring.__dataclass_fields__}
+    scoring = scoring_from(args, trained)
+    wanted = vars(scoring) | {"fields": sorted(Calibration.__dataclass_fields__)}
+    if calibration is None or wanted != calibration["scoring"] | {
+            "fields": sorted(calibration.keys() - {"scoring", "scores"})}:
+        print(f"{path}: calibrating on its {len(config['validation'])} validation images, since "
+              f"it has {'none of this scoring' if calibration else 'no calibration'}")
+        images = [data.read_image(Path(config["root"]) / name, config["image_size"])
+                  for name in config["validation"]]
+        with autocast(device, args.precision):
+            calibration = calibrate(model, images, scoring, device, args.window_batch)
+        print(f"{path}: calibration {load_calibration(calibration).describe()}")
+    return {"name": path.parent.name, "model": model, "config": config, "calibration": calibration,
+            "normal": np.asarray(calibration["scores"]), "val_auroc": saved["val_auroc"]}
+
+
+def load_members(category, args, device):
+    """The category's runs that vote, with their weights; prints them where there are several."""
+    folders = checkpoint.find_runs(args.runs, category, args.members)
+    members = [load_member(folder / args.ckpt, args, device) for folder in folders]
+    for member, weight in zip(members, vote_weights([m["val_auroc"] for m in members])):
+        member["weight"] = weight
+        if len(members) > 1:
+            print(f"{category}/{member['name']}: weight {weight:.3f} in the vote, for its "
+                  f"pseudo-anomaly AUROC of {member['val_auroc'] or float('nan'):.3f}")
+    return [member for member in members if member["weight"]]
+
+
+def score_chunk(members, samples, args, device):
+    """Scores (2, N), maps [(1, H, W), ...] and images of a few samples, the members' weighted means.
+
+    The first row of scores is standardised on each member's own validation normals, so that
+    categories compare; the second is raw. Maps take the first member's size.
+    """
+    scores, maps, pictures = [], [], {}
+    names = [str(sample.path) for sample in samples]
+    for member in members:
+        size = member["config"]["image_size"]
+        if size not in pictures:
+            with record_function("decode"):
+                pictures[size] = data.load_images(samples, size)
+        with autocast(device, args.precision):
+            parts = list(score_images(member["model"], pictures[size], member["calibration"],
+                                      device, args.window_batch, names))
+        raw = torch.cat([s for s, _ in parts]).cpu().double().numpy()
+        scores.append((standardise(raw, member["normal"]), raw))
+        own = [m.cpu() for _, batch in parts for m in batch]
+        maps.append(own if not maps else [
+            F.interpolate(m[None], first.shape[-2:], mode="bilinear")[0]
+            for m, first in zip(own, maps[0])])
+    weights = [member["weight"] for member in members]
+    mean = [sum(w * m for w, m in zip(weights, group)) for group in zip(*maps)]
+    shown = pictures[members[0]["config"]["image_size"]]
+    return np.average(scores, axis=0, weights=weights), mean, shown
+
+
+def decide_threshold(members, rule):
+    """Threshold from the members' normal scores alone, weighted; prints the false-alarm rate."""
+    normal = [standardise(member["normal"], member["normal"]) for member in members]
+    thresholds = [parse_threshold(rule)(z) for z in normal]
+    threshold = float(np.average(thresholds, weights=[member["weight"] for member in members]))
+    count = min(len(z) for z in normal)
+    above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
+    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
+          f"alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is the finest that "
+          f"{count} normal images can tell)")
+    return threshold

@@ -1,0 +1,210 @@
+"""Flat folders: grouping, routing, categories.csv, and the whole way to a submission."""
+
+import csv
+import json
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ad import InputError, data
+from ad.demo import render, write_demo
+from ad.router import (Space, contact_sheet, describe, full_table, group, read_table, route,
+                       training_table)
+from conftest import PROJECT, run
+
+REAL = PROJECT.parent / "shared/data/mvtec_ad"  # two real categories, where they are laid beside
+
+
+def flatten(roots, target, seed=0):
+    """Images of MVTec layouts, shuffled and numbered, as links in a flat folder: {file: category}.
+    """
+    truth = {}
+    for split in ("train", "test"):
+        (target / split).mkdir(parents=True)
+        files = [(base.name, path) for root in roots for base in data.subfolders(root)
+                 for path in sorted((base / split).rglob("*.png"))]
+        random.Random(seed).shuffle(files)
+        for number, (category, path) in enumerate(files):
+            (target / split / f"{number}.png").symlink_to(path)
+            truth[f"{split}/{number}.png"] = category
+    return truth
+
+
+def test_real_and_procedural_categories_are_grouped_and_test_images_routed(tmp_path, capsys):
+    roots = [write_demo(tmp_path / "demo").absolute(), *([REAL] if REAL.is_dir() else [])]
+    truth = flatten(roots, tmp_path / "flat")
+    table = training_table(tmp_path / "flat", tmp_path / "runs")
+    assert len(set(table.values())) == len(set(truth.values()))  # the silhouette found the number
+    groups = {}
+    for file, name in table.items():
+        groups.setdefault(name, []).append(truth[file])
+    right = sum(max(map(found.count, found)) for found in groups.values())
+    assert right >= 0.99 * len(table)
+    meaning = {name: max(found, key=found.count) for name, found in groups.items()}
+    routed = full_table(tmp_path / "flat", tmp_path / "runs")
+    tests = [file for file in truth if file.startswith("test/")]
+    assert sum(meaning[routed[file]] == truth[file] for file in tests) >= 0.99 * len(tests)
+    assert "(the full MVTec AD: 3,629)" in capsys.readouterr().out
+    for name in groups:
+        assert Image.open(tmp_path / f"runs/groups/{name}.png").size == (960, 576)
+
+
+def clouds(sizes=(30, 20, 10), seed=0):
+    """Points around corners of a cube, far from each other: (points, label of each)."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(range(len(sizes)), sizes)
+    return np.eye(3)[labels] * 10 + rng.normal(0, 0.5, (len(labels), 3)), labels
+
+
+def test_group_finds_clouds_and_their_number():
+    points, truth = clouds()
+    labels, evidence = group(points)
+    assert max(evidence, key=evidence.get) == 3
+    assert len({*zip(labels, truth)}) == 3  # one to one
+    assert len(set(group(points, 5)[0])) == 5 and set(group(points, 1)[0]) == {0}
+    with pytest.raises(InputError, match="--groups must be 1 to the number of images .60., got 61"):
+        group(points, 61)
+
+
+def test_route_by_hand():
+    points, labels = np.array([[0.0], [1.0], [10.0]]), ["a", "a", "b"]
+    found, confidence = route(np.array([[2.0], [7.0]]), points, labels)
+    assert found == ["a", "b"] and confidence == pytest.approx([1 - 1 / 8, 1 - 3 / 6])
+    found, confidence = route(points, points, labels, themselves=True)
+    assert found == ["a", "a", "a"] and confidence == pytest.approx([0.9, 1 - 1 / 9, 1])
+
+
+def test_themselves_over_several_chunks():
+    points, labels = clouds((60, 60, 60))
+    found, confidence = route(points, points, labels, themselves=True)
+    assert found == labels.tolist() and 0.5 < min(confidence) <= max(confidence) < 1
+
+
+def test_parts_of_a_description_weigh_the_same():
+    rng = np.random.default_rng(0)
+    described = rng.normal(0, 1, (50, 246)) * np.repeat([100, 1, 0.01], (27, 27, 192))
+    space = Space(described)
+    spreads = [part.var(0).sum() for part in np.split(described / space.scale, (27, 54), 1)]
+    assert spreads == pytest.approx([1, 1, 1])
+    assert space.train.shape == (50, 32)
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory):
+    """Demo carpets and tablets, 12 normal ones of each and 3 + 3 to test: (flat folder, MVTec
+    layout of the same)."""
+    root = tmp_path_factory.mktemp("flat")
+    for category, defect in (("carpet", "stain"), ("tablet", "crack")):
+        for group_, count in (("train", 12), ("good", 3), (defect, 3)):
+            folder = root / "mvtec" / category / (
+                "train/good" if group_ == "train" else f"test/{group_}")
+            folder.mkdir(parents=True)
+            for index in range(count):
+                image = Image.fromarray(render(category, group_, index)[0]).resize((96, 96))
+                image.save(folder / f"{index}.png")
+    truth = flatten([root / "mvtec"], root / "flat")
+    (root / "truth.json").write_text(json.dumps(truth))
+    return root
+
+
+def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
+    options = ("--data", flat / "flat")
+    result = run("train.py", *options, "--all", "--model", "patchcore", "--layers", 8, "--groups", 2,
+                 "--names-from", flat / "mvtec", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    truth = json.loads((flat / "truth.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "runs/categories.csv").read_text().splitlines()))
+    assert {r["file"]: r["category"] for r in rows} == {
+        f: c for f, c in truth.items() if f.startswith("train/")}
+    # Renamed by hand, and one image moved: obeyed, byte for byte kept.
+    for row in rows:
+        row["category"] = {"carpet": "rug", "tablet": "pill"}[row["category"]]
+    edited = "file,category,confidence\n" + "".join(",".join(r.values()) + "\n" for r in rows)
+    (tmp_path / "runs/categories.csv").write_text(edited)
+    result = run("train.py", *options, "--all", "--model", "patchcore", "--layers", 8, cwd=tmp_path)
+    assert result.returncode == 0 and "categories.csv, as it is" in result.stdout, result.stderr
+    assert (tmp_path / "runs/categories.csv").read_text() == edited
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,prediction\n" + "".join(f"{i},0\n" for i in range(12)))
+    result = run("infer.py", *options, "--all", "--spot-check", 11, 2, "--check-submission", sample,
+                 cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "results/submission.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["id", *map(str, range(12))]
+    scores = {r["id"]: r for r in csv.DictReader(
+        (tmp_path / "results/scores.csv").read_text().splitlines())}
+    assert all(scores[line.split(",")[0]]["score"] == line.split(",")[1] for line in lines[1:])
+    assert {scores[str(i)]["category"] for i in range(12)
+            if truth[f"test/{i}.png"] == "carpet"} == {"rug"}
+    assert scores["0"]["label"] == "-1"
+    above = sum(float(r["score"]) > float(scores["11"]["score"]) for r in scores.values())
+    assert f"11  {scores['11']['category']}  {scores['11']['score']}  " \
+           f"{scores['11']['prediction']}  {above + 1}\n" in result.stdout
+    assert Image.open(tmp_path / "results/spot_check.png").width > 100
+    sample.write_text(sample.read_text().replace("5,0", "50,0"))
+    result = run("infer.py", *options, "--all", "--binary", "--check-submission", sample,
+                 cwd=tmp_path)
+    assert result.returncode == 2 and "line 7: our id is 5, that of" in result.stderr
+    lines = (tmp_path / "results/submission.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in lines[1:]} <= {"0", "1"}
+    result = run("visualize.py", *options, "--ckpt", "runs/rug/patchcore-seed0/best.pt",
+                 "--ids", next(i for i in scores if scores[i]["category"] == "rug"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_pool_is_one_model_of_all_and_pooled_metrics_are_shown(flat, tmp_path):
+    for category in ("carpet", "tablet", "pool"):
+        result = run("train.py", "--data", flat / "mvtec", "--category", category, "--model",
+                     "patchcore", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    config = json.loads((tmp_path / "runs/pool/patchcore-seed0/config.json").read_text())
+    assert len(config["train"]) + len(config["validation"]) == 24
+    result = run("infer.py", "--data", flat / "mvtec", "--all", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "results/metrics.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "results/scores.csv").read_text().splitlines()))
+    positive, negative = ([float(r["score"]) for r in rows if r["label"] == label]
+                          for label in "10")
+    expected = np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])
+    assert found["pooled"]["auroc"] == pytest.approx(expected, abs=1e-3)
+    assert 0 <= found["pooled, raw"]["auroc"] <= 1
+    result = run("infer.py", "--data", flat / "mvtec", "--category", "pool", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader((tmp_path / "results/scores.csv").read_text().splitlines()))
+    assert len(rows) == 12 and {r["category"] for r in rows} == {"carpet", "tablet"}
+
+
+@pytest.mark.parametrize("text, message", [
+    ("file,kind\ntrain/0.png,a\n", "needs the columns file, category, confidence"),
+    ("file,category\ntrain/0.png,a\n", "no line for 1 files, train/1.png first"),
+    ("file,category\ntrain/0.png,a\ntrain/1.png,../b\n", "'../b' of train/1.png cannot be"),
+    ("file,category\ntrain/0.png,a\ntrain/1.png,pool\n", "'pool' of train/1.png cannot be")])
+def test_a_table_that_cannot_be_used_is_named(tmp_path, text, message):
+    (tmp_path / "categories.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_table(tmp_path / "categories.csv", ["train/0.png", "train/1.png"])
+
+
+def test_without_training_there_is_no_table(flat, tmp_path):
+    with pytest.raises(InputError, match="no .*categories.csv; train.py makes it"):
+        full_table(flat / "flat", tmp_path)
+    assert full_table(flat / "mvtec", tmp_path) is None
+
+
+def test_the_least_certain_images_stand_in_the_last_row_of_a_sheet(tmp_path):
+    samples = []
+    for value in range(25):
+        Image.new("RGB", (32, 32), (value * 10,) * 3).save(tmp_path / f"{value}.png")
+        samples.append(data.Sample(tmp_path / f"{value}.png", "", "train", "", 0, None))
+    contact_sheet(tmp_path / "sheet.png", samples, np.arange(25)[::-1], columns=5, rows=3, side=32)
+    sheet = np.array(Image.open(tmp_path / "sheet.png"))[16::32, 16::32, 0]
+    assert sheet[2].tolist() == [240, 230, 220, 210, 200]
+    assert sheet[0, 0] == 0 and sheet[1, 4] == 190
+
+
+def test_descriptions_do_not_depend_on_the_batch(flat):
+    samples = data.flat_files(flat / "flat", "train")
+    np.testing.assert_allclose(describe(samples[:3]), describe(samples)[:3], atol=1e-5)
+    assert describe(samples[:3]).shape == (3, 246)
