@@ -18,7 +18,7 @@ from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast,
                     run_script, select_device, select_precision)
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
-from ad.scoring import parse_threshold, score_images
+from ad.scoring import parse_threshold, resized, score_images
 from ad.ssim import gaussian_blur
 
 # Name, the healthy side of the threshold, what the number means, what the other side means.
@@ -113,6 +113,12 @@ def print_check(numbers):
                          or "healthy: it changes what is strange and keeps what is normal"))
 
 
+def side_seen(member):
+    """Long side to which the model gets whole images when it scores, 0 = as they are."""
+    scoring = member["calibration"]["scoring"]
+    return scoring["window_input"] if 0 in scoring["windows"] else 0
+
+
 @torch.no_grad()
 def show(member, images, masks, device, args):
     """Scores of uint8 images, and pictures of them: {title of a column: one picture an image}."""
@@ -124,8 +130,9 @@ def show(member, images, masks, device, args):
     floats = [data.to_float(image, device) for image in images]
     columns = {"input": [plots.to_picture(image) for image in floats]}
     if hasattr(model, "loss"):  # it reconstructs
+        predict = resized(model, side_seen(member))
         with autocast(device, args.precision):
-            outputs = [model(image[None])[0].float() for image in floats]
+            outputs = [predict(image[None])[0].float() for image in floats]
         errors = [(output - image).abs().mean(0, keepdim=True)
                   for output, image in zip(outputs, floats)]
         top = max(error.quantile(0.999).item() for error in errors)
@@ -170,9 +177,10 @@ def main():
     if not hasattr(member["model"], "loss"):
         return print("no collapse check: this model does not reconstruct")
     # One size for all, so that outputs of different inputs can be compared.
-    shape = normals[0].shape[1:]
+    normals = [data.resize_long_side(image, side_seen(member) or max(image.shape))
+               for image in normals]
     batch = torch.cat([torch.nn.functional.interpolate(
-        data.to_float(image, device)[None], shape, mode="bilinear") for image in normals])
+        image.to(device), normals[0].shape[2:], mode="bilinear") for image in normals])
     with autocast(device, args.precision):
         numbers = collapse_check(member["model"], batch, seeded_generator(device, args.seed))
     print_check(numbers)

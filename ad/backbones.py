@@ -135,8 +135,10 @@ def load_unet(strides, weights):
     model = checkpoint.restore_model(checkpoint.load(weights), weights)
     if not hasattr(model, "down"):
         raise InputError(f"--weights {weights} is not a U-Net's checkpoint")
+    if model.input != "rgb":
+        raise InputError(f"--weights {weights} is of a U-Net with --input {model.input}, not rgb")
     parts = [part for block in model.down for part in (block, nn.MaxPool2d(2))]
-    return Chain(parts, strides, (0., 0., 0.), (1., 1., 1.))
+    return Chain([nn.PixelUnshuffle(model.patch), *parts], strides, (0., 0., 0.), (1., 1., 1.))
 
 
 def load_torchvision(name, strides, weights):

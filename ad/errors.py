@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ad.ssim import ssim_map
 
 ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "msgms": ("msgms",),
-          "mask": ("mask",), "fused": ("ssim", "mask"),
+          "mask": ("mask",), "places": ("places",), "fused": ("ssim", "mask", "places"),
           "all": ("mse", "ssim", "msgms", "mask")}
 WHITE = (0.950456, 1.0, 1.088754)  # D65, the white of sRGB
 

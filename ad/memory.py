@@ -39,7 +39,8 @@ class PatchMemory(nn.Module):
     Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022,
     with neighbours only at about the same place where images are aligned; with distance
     "gaussian" Mahalanobis distances (Defard et al., "PaDiM", ICPR 2021); "both" gives both maps.
-    backbone, layers, weights: see load_backbone; fingerprint: of the weights there when fit() was
+    backbone, layers, weights: see load_backbone, or backbone is the function that gives the maps;
+    fingerprint: of the weights there when fit() was
     called, or None. position: "auto", "free" (anywhere) or a radius in cells. coreset: share of the
     patches of each place, or of POOL from anywhere, that is kept, in (0, 1]. reweight: PatchCore's
     equation 7. Raises ValueError for other values.
@@ -55,7 +56,8 @@ class PatchMemory(nn.Module):
         if position not in ("auto", "free") and not str(position).isdecimal():
             raise ValueError(f"--position must be auto, free or a radius in cells, got {position}")
         layers = layers or ((8,) if backbone == "gradients" else (8, 16))
-        trunk, self.fingerprint = load_backbone(backbone, tuple(layers), weights)
+        trunk, self.fingerprint = (backbone, "") if callable(backbone) else \
+            load_backbone(backbone, tuple(layers), weights)
         if fingerprint not in (None, self.fingerprint):
             raise ValueError(f"the memory was made with other weights of {backbone} "
                              f"({fingerprint}) than are here ({self.fingerprint})")
@@ -73,17 +75,18 @@ class PatchMemory(nn.Module):
     def set_extra_state(self, state):
         self.grid, self.radius, self.evidence = (state[k] for k in ("grid", "radius", "evidence"))
 
-    def load_state_dict(self, state_dict, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
         for name in self.BUFFERS:
-            if name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[name]))
-        return super().load_state_dict(state_dict, *args, **kwargs)
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
     def features(self, images, grid=None):
         """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, each averaged over its
         neighbourhood; (h, w) is `grid` or, where that is None, that of the finest layer."""
-        maps = self.trunk[0].to(images.device)(images)
+        trunk = self.trunk[0]
+        maps = (trunk.to(images.device) if isinstance(trunk, nn.Module) else trunk)(images)
         grid = grid or tuple(maps[0].shape[-2:])
         pooled = (F.avg_pool2d(m, width, 1, width // 2, count_include_pad=False)
                   for m in maps for width in self.contexts)

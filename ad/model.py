@@ -52,10 +52,11 @@ class UNetAutoencoder(nn.Module):
     the input of training is damaged (families: see ad.damage), the target is the clean image;
     "reconstruct": both are the same. mask_head: a fourth output channel, the logit of "damaged
     here". input: one of INPUTS, see `seen`. patch: the first level works on blocks of patch x patch
-    pixels, as so many more channels, and the head takes them apart again: faster, and it sees farther. Any
-    image size works: the input is replicate-padded to a multiple of patch * 2 ** depth and the
-    output cropped back.
+    pixels, as so many more channels, and the head takes them apart again: faster, and it sees
+    farther. Any image size works: the input is replicate-padded to a multiple of patch * 2 ** depth
+    and the output cropped back. places: a memory of its own features at normal images, see `remember`.
     """
+    STRIDE = 8  # pixels; of the features that are remembered
 
     def __init__(self, width=32, depth=4, objective="repair", mask_head=True, damage=DEFAULT,
                  input="rgb", patch=1):
@@ -73,6 +74,37 @@ class UNetAutoencoder(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(o, i, 1) for i, o in zip(widths, widths[1:]))
         self.up = nn.ModuleList(conv_block(2 * w, w) for w in widths[:-1])
         self.head = nn.Conv2d(width, patch ** 2 * (3 + self.mask_head), 1)
+        self.register_module("places", None)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        if any(key.startswith(prefix + "places.") for key in state_dict):
+            self.places = PatchMemory(self.features)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @torch.no_grad()
+    def remember(self, batches):
+        """Fit the memory to normal images, batches (N, 3, H, W) in [0, 1]: what the trained
+        encoder sees there, at every place where they are aligned. See ad.memory."""
+        self.eval()
+        self.places = PatchMemory(self.features)
+        self.places.fit(batches)
+
+    def features(self, images):
+        """(N, 3, H, W) -> [the encoder's map (N, C, H / s, W / s)], s STRIDE or what is nearest."""
+        x, stride = self.blocks(images), self.patch
+        for block in self.down:
+            x = block(x)
+            if stride >= self.STRIDE or block is self.down[-1]:
+                height, width = (-(-side // stride) for side in images.shape[-2:])
+                return [x[..., :height, :width].float()]
+            x, stride = F.max_pool2d(x, 2), 2 * stride
+
+    def blocks(self, images):
+        """What the first level gets: the input, padded, in blocks of patch x patch pixels."""
+        height, width = images.shape[-2:]
+        x = F.pad(seen(images, self.input), (0, -width % self.step, 0, -height % self.step),
+                  mode="replicate")
+        return F.pixel_unshuffle(x, self.patch)
 
     def forward(self, images):
         """(N, 3, H, W) in [0, 1] -> reconstruction (N, 3, H, W), float32, in (0, 1)."""
@@ -86,9 +118,7 @@ class UNetAutoencoder(nn.Module):
         true one's. Unbounded outputs get stuck there.
         """
         height, width = images.shape[-2:]
-        x = F.pad(seen(images, self.input), (0, -width % self.step, 0, -height % self.step),
-                  mode="replicate")
-        x, skips = F.pixel_unshuffle(x, self.patch), []
+        x, skips = self.blocks(images), []
         for block in self.down[:-1]:
             skips.append(block(x))
             x = F.max_pool2d(skips[-1], 2)
@@ -120,12 +150,14 @@ class UNetAutoencoder(nn.Module):
         return parts
 
     def anomaly_maps(self, images, names=("mse", "ssim")):
-        """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps, and "mask", in
-        [0, 1], with a mask head."""
+        """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps; "mask", in
+        [0, 1], with a mask head; for "places" the memory's maps, once it is there."""
         output = self.outputs(images)
-        maps = error_maps(images, output[:, :3], [name for name in names if name != "mask"])
+        maps = error_maps(images, output[:, :3], [n for n in names if n not in ("mask", "places")])
         if self.mask_head and "mask" in names:
             maps["mask"] = output[:, 3:].sigmoid()
+        if self.places is not None and "places" in names:
+            maps |= self.places.anomaly_maps(images)
         if not maps:
             raise InputError("--error mask needs a model trained with --objective repair and its "
                              "mask head")

@@ -37,6 +37,9 @@ class Scoring:
         """Raise InputError for values that cannot be used, with this model if any; returns self."""
         if hasattr(model, "fit") and self.windows != (0,):
             raise InputError("--windows: a memory looks at whole images, which is --windows 0")
+        if "places" in ERRORS.get(self.error, ()) and self.windows != (0,):
+            raise InputError(f"--error {self.error}: places are those of whole images, which is "
+                             "--windows 0")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
         for name in ("sigma", "colour_weight"):

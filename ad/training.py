@@ -27,6 +27,14 @@ def validation_size(args):
     return args.crop or args.long_side[1]
 
 
+def validation_scoring(args):
+    """Scoring of the U-Net's validation. Windows belong to the final score; validation looks at
+    whole images, as large as in training."""
+    scoring = scoring_from(args)
+    return replace(scoring, windows=(0,), window_input=0,
+                   sigma=scoring.sigma * validation_size(args) / args.image_size)
+
+
 def train_epoch(model, images, optimizer, scaler, epoch, args):
     """One pass over the images: {"loss", ..., "images_per_s"}, means over images."""
     device = next(model.parameters()).device
@@ -77,10 +85,7 @@ def run_epochs(model, images, validation, state, folder, args):
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-    # Windows belong to the final score; validation looks at whole images, as large as in training.
-    scoring = scoring_from(args)
-    scoring = replace(scoring, windows=(0,), window_input=0,
-                      sigma=scoring.sigma * validation_size(args) / args.image_size)
+    scoring = validation_scoring(args)
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         if state["stale"] >= args.patience:
             print(f"stopped early: {args.patience} validations without a better one", flush=True)
@@ -116,6 +121,14 @@ def run_epochs(model, images, validation, state, folder, args):
                   "  pseudo-anomaly AUROC {auroc:.3f} (small {auroc_small:.3f} medium "
                   "{auroc_medium:.3f} large {auroc_large:.3f})".format(**record)
                   if "auroc" in record else "") + ("  best" if better else ""), flush=True)
+
+
+def remember(model, images, scoring, device, precision, seed):
+    """Give a trained U-Net its memory of normal images (uint8), as large as they are scored."""
+    seed_everything(seed)
+    size = scoring.window_input or max(max(image.shape) for image in images)
+    with autocast(device, precision):
+        model.remember(data.resize_long_side(image, size).to(device) for image in images)
 
 
 def fit(model, images, validation, state, folder, args):

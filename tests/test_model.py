@@ -15,7 +15,8 @@ from ad.ssim import ssim_map
 
 def unet(**changes):
     torch.manual_seed(0)
-    return build_model("unet", **({"width": 4, "depth": 3, "objective": "reconstruct"} | changes)).eval()
+    options = {"width": 4, "depth": 3, "objective": "reconstruct"} | changes
+    return build_model("unet", **options).eval()
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3])
@@ -182,3 +183,36 @@ def test_mask_losses_against_their_definitions():
     dice = 1 - (2 * (p[1] + p[2]) + 1) / (sum(p) + 2 + 1)
     for found, expected in zip(mask_losses(logits, masks), (focal, dice)):
         assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("patch, level", [(1, 3), (2, 2), (4, 1)])
+def test_features_are_those_of_the_encoder_at_eight_pixels(patch, level):
+    model, images = unet(patch=patch), torch.rand(2, 3, 37, 50)
+    caught = []
+    model.down[level].register_forward_hook(lambda module, inputs, output: caught.append(output))
+    model.outputs(images)
+    features, = model.features(images)
+    assert features.shape == (2, 4 * 2 ** level, 5, 7)  # partial cells at the edges, no padding
+    torch.testing.assert_close(features, caught[0][..., :5, :7])
+
+
+def test_a_memory_of_normal_images_is_part_of_the_model():
+    model = unet(objective="repair", patch=2)
+    normals = torch.rand(8, 3, 32, 48)
+    before = model.anomaly_maps(normals, ("mask", "places"))
+    assert list(before) == ["mask"]
+    model.remember(normals[i:i + 2] for i in range(0, 8, 2))
+    maps = model.anomaly_maps(normals, ("mask", "places"))
+    assert list(maps) == ["mask", "neighbours", "gaussian"]
+    torch.testing.assert_close(maps["mask"], before["mask"])
+    # A patch that none of them has is farther away than they are, where it is.
+    strange = normals[:1].clone()
+    strange[..., :16, :16] = 0
+    found = model.anomaly_maps(strange, ("places",))
+    for name, m in found.items():
+        assert m.shape == (1, 1, 32, 48)
+        assert m[..., 4:12, 4:12].mean() > 1.5 * maps[name][0, 0, 4:12, 4:12].mean()
+    copy = unet(objective="repair", patch=2)
+    copy.load_state_dict(model.state_dict())
+    again = copy.anomaly_maps(strange, ("places",))
+    assert all(torch.equal(again[name], m) for name, m in found.items())

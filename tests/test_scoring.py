@@ -37,6 +37,13 @@ def test_topk_mean_by_hand_and_against_sorting():
             topk_mean(maps, bad)
 
 
+def test_places_are_those_of_whole_images():
+    assert Scoring(error="fused", windows=(0,)).check()
+    for error in ("fused", "places"):
+        with pytest.raises(InputError, match=f"--error {error}: .* --windows 0"):
+            Scoring(error=error, windows=(128, 0)).check()
+
+
 def test_combine_is_mean_over_errors_and_max_over_windows():
     maps = {"mse@8": 1.0, "ssim@8": 3.0, "mse@16": 5.0, "ssim@16": -2.0}
     combined = combine({k: torch.full((1, 1, 2, 3), v) for k, v in maps.items()})

@@ -247,17 +247,32 @@ def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
     train(tmp_path, tiny, *options, "--name", "halves", "--resume")
     whole, halves = (checkpoint.load(tmp_path / f"runs/stripes/{name}/last.pt")
                      for name in ("unet-seed0", "halves"))
-    assert all(torch.equal(v, halves["model"][k]) for k, v in whole["model"].items())
+    assert all(torch.equal(v, halves["model"][k]) if torch.is_tensor(v) else v == halves["model"][k]
+               for k, v in whole["model"].items())
     assert whole["config"]["args"]["error"] == "fused"
     assert whole["model_args"]["damage"] == ["dropout", "stain"]
-    assert {n.split("@")[0] for n in whole["calibration"]["mean"]} == {"ssim", "mask"}
+    assert {n.split("@")[0] for n in whole["calibration"]["mean"]} == {
+        "ssim", "mask", "neighbours", "gaussian"}
+    # The memory is of the weights beside it; an epoch's weights get theirs when they are scored.
+    early = checkpoint.load(tmp_path / "runs/stripes/halves/epoch_2.pt")["model"]
+    assert not any(key.startswith("places.") for key in early)
     log = [json.loads(line) for line in
            (tmp_path / "runs/stripes/unet-seed0/log.jsonl").read_text().splitlines()]
     assert all(0 < r["dice"] < 1 and r["focal"] > 0 for r in log)
     for script, arguments in (("infer.py", ["--category", "stripes", "--members", "halves"]),
-                              ("visualize.py", ["--ckpt", "halves/best.pt"])):
+                              ("visualize.py", ["--ckpt", "halves/best.pt"]),
+                              ("infer.py", ["--category", "stripes", "--members", "halves",
+                                            "--ckpt", "epoch_12.pt"])):
         result = run(script, "--data", tiny, *arguments, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
+    assert "remembering its 10 training images" in result.stdout
+    rows = (tmp_path / "results/scores.csv").read_text()
+    result = run("infer.py", "--data", tiny, "--category", "stripes", "--members", "halves",
+                 "--ckpt", "last.pt", cwd=tmp_path)
+    assert "remembering" not in result.stdout
+    scores = [[float(r["score"]) for r in csv.DictReader(text.splitlines())]
+              for text in (rows, (tmp_path / "results/scores.csv").read_text())]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)  # the same memory, made twice
 
 
 def test_profile_names_every_stage_and_writes_nothing(trained, tiny):
