@@ -55,8 +55,8 @@ def parse_args():
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
     group.add_argument("--maps", action="store_true", help="write heat-map PNGs, too")
-    group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1 instead of"
-                       " scores")
+    group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1, not "
+                       "scores")
     group.add_argument("--check-submission", type=Path, metavar="FILE", help="compare ids, order, "
                        "header and count of submission.csv with this sample")
     group.add_argument("--spot-check", nargs="+", default=[], metavar="ID", help="print scores and "
@@ -115,7 +115,7 @@ def score_category(samples, category, root, args, device):
     labels = np.array([sample.label for sample in samples])
     threshold = decide_threshold(members, args.threshold)
     predictions = (scores > threshold).astype(int)
-    result = image_results(labels, scores, predictions)
+    result = metrics.known_metrics(labels, scores, predictions)
     has_masks = any(mask.any() for mask in masks)
     result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
                "pro": metrics.pro(masks, maps) if has_masks else None,
@@ -125,23 +125,6 @@ def score_category(samples, category, root, args, device):
     rows = [(s.id, s.category, s.defect, s.label, f"{score:.6f}", prediction, s.path.as_posix())
             for s, score, prediction in zip(samples, scores, predictions)]
     return rows, raw, shown, result
-
-
-def image_results(labels, scores, predictions):
-    """Metrics of the images whose label is known: image_metrics and rates."""
-    known = labels >= 0
-    return metrics.image_metrics(labels[known], scores[known]) | metrics.rates(
-        labels[known], predictions[known])
-
-
-def pooled(rows, raw):
-    """One ranking over all categories: {"pooled", "pooled, raw": metrics}, the second without the
-    standardisation of the scores on each category's validation normals."""
-    labels, scores, predictions = (np.array([float(row[i]) for row in rows]) for i in (3, 4, 5))
-    empty = dict.fromkeys(metrics.COLUMNS)
-    return {"pooled": empty | image_results(labels, scores, predictions),
-            "pooled, raw": empty | {"auroc": metrics.auroc(labels[labels >= 0],
-                                                           np.array(raw)[labels >= 0])}}
 
 
 def score_files(args, device):
@@ -198,9 +181,9 @@ def spot_check(rows, shown, args):
     print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
     for rank, row in chosen:
         print(f"{row[0]}  {row[1]}  {row[4]}  {row[5]}  {rank}")
+    titles = [f"{row[0]}, {row[1]}\n{float(row[4]):.2f}, rank {rank}" for rank, row in chosen]
     plots.save_grid(args.results / "spot_check.png", [shown[row[0]] for _, row in chosen],
-                    ("image", "anomaly map"), [f"{row[0]}, {row[1]}\n{float(row[4]):.2f}, rank {rank}"
-                                               for rank, row in chosen])
+                    ("image", "anomaly map"), titles)
 
 
 def write_results(rows, results, extra, flat, args, device):
@@ -254,7 +237,8 @@ def main():
         results[category] = more[3]
     require(not args.all or table is None or len(rows) == len(data.flat_files(root, "test")),
             "every test image of a flat folder needs a score, but its category is not trained")
-    extra = metrics.averages(results) | pooled(rows, raw)
+    extra = metrics.averages(results) | metrics.pooled(
+        *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
     print_table(results | extra)
     if args.spot_check:
         spot_check(rows, shown, args)

@@ -154,7 +154,8 @@ def main():
     root = data.resolve_data(args.data or config["root"])
     size, category = config["image_size"], config["category"]
     table = router.full_table(root, Path(args.runs))
-    samples = pick(data.find_samples(root, category, "test", table), args.ids, args.count, args.seed)
+    samples = data.find_samples(root, category, "test", table)
+    samples = pick(samples, args.ids, args.count, args.seed)
     images = data.load_images(samples, size)
     masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
              torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]

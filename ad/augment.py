@@ -1,11 +1,12 @@
-"""Other normal images from normal ones: what keeps them normal, the images themselves decide."""
+"""Training images: crops, and other normal images from normal ones (what keeps them normal, the
+images themselves decide)."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 
-from ad.data import resize_long_side
+from ad.data import resize_long_side, to_float
 
 FLIPS = {"left-right": lambda x: x.flip(-1), "up-down": lambda x: x.flip(-2),
          "diagonal": lambda x: x.mT}
@@ -32,7 +33,8 @@ def symmetries(images, side=16):
 
 def augment(images, generator, flips=()):
     """(N, 3, H, W) in [0, 1] -> same: the given FLIPS with probability 1/2 each, turned by up to
-    TURN, moved by SHIFT, zoomed by ZOOM, brightness and (a quarter of it) each colour times 1 +- LIGHT."""
+    TURN, moved by SHIFT, zoomed by ZOOM, brightness and (a quarter of it) each colour times
+    1 +- LIGHT."""
     def draw(*shape):
         return images.new_empty(len(images), *shape).uniform_(-1, 1, generator=generator)
     for name in flips:
@@ -45,3 +47,30 @@ def augment(images, generator, flips=()):
     images = F.grid_sample(images, grid, "bicubic", "reflection", align_corners=False)
     # Factors only, so that black stays black: SSIM looks closely there.
     return (images * (1 + LIGHT * draw(1, 1, 1)) * (1 + LIGHT / 4 * draw(3, 1, 1))).clamp(0, 1)
+
+
+def random_crops(images, long_side, crop, generator):
+    """Random crops of uint8 images as if first resized to `long_side`: (N, 3, h, w) in [0, 1].
+
+    images: list of uint8 (3, H, W) of any sizes. h and w are `crop` pixels, less where a resized
+    image is smaller (then the largest multiple of 16 that fits all). Only the region that is
+    needed is resized. Runs on, and draws from, the generator's device.
+    """
+    scales = [long_side / max(image.shape[-2:]) for image in images]
+    smallest = [min(round(image.shape[axis] * s) for image, s in zip(images, scales))
+                for axis in (-2, -1)]
+    shape = [crop if side >= crop else max(16, side // 16 * 16) for side in smallest]
+    places = torch.rand(len(images), 2, generator=generator, device=generator.device).tolist()
+    regions = []
+    for image, scale, place in zip(images, scales, places):
+        cut = [slice(None)]
+        for side, target, fraction in zip(image.shape[-2:], shape, place):
+            length = min(side, max(1, round(target / scale)))
+            start = round(fraction * (side - length))
+            cut.append(slice(start, start + length))
+        regions.append(image[tuple(cut)])
+    # Regions of one size travel and resize as one batch; mixed sizes go one by one.
+    groups = [torch.stack(regions)] if len({r.shape for r in regions}) == 1 else \
+        [r[None] for r in regions]
+    return torch.cat([F.interpolate(to_float(g, generator.device), shape, mode="bilinear",
+                                    antialias=True) for g in groups]).clamp(0, 1)

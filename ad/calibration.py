@@ -21,8 +21,9 @@ class Calibration:
     kind "global": one value each, z = (map - mean) / (std + eps). "position": a GRID x GRID table
     each, of log(map + offset) after Gaussian smoothing by `smoothing` pixels, and |z|: an error
     that is too low for its place is strange as well, and in logarithms as far away as one that is
-    too high; but the map called mask is treated as by "global", see learned_place. "image": the map's own mean and std, which erases how strange an image is; kept for
-    comparison. mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}; blur: of the tables,
+    too high; but the map called mask has one value each, and z has a sign: see learned_place.
+    "image": the map's own mean and std, which erases how strange an image is; kept for comparison.
+    mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}; blur: of the tables,
     in cells, or None; evidence: {candidate: held-out log-likelihood per pixel}, what auto went by.
     """
     kind: str
@@ -43,11 +44,11 @@ class Calibration:
             std, mean = torch.std_mean(m, (1, 2, 3), correction=0, keepdim=True)
             return (m - mean) / (std + self.eps)
         mean, std = (table[name].to(m) for table in (self.mean, self.std))
-        if self.kind == "global" or learned_place(name):
+        if self.kind == "global":
             return (m - mean) / (std + self.eps)
         mean, std = (F.interpolate(t, m.shape[-2:], mode="bilinear") for t in (mean, std))
-        m = log_map(m, self.offset[name], self.smoothing)
-        return ((m - mean) / (std + self.eps)).abs()
+        z = (log_map(m, self.offset[name], self.smoothing) - mean) / (std + self.eps)
+        return z if learned_place(name) else z.abs()
 
     def describe(self):
         """One line: the kind, and what spoke for it."""
@@ -140,12 +141,13 @@ def fit_calibration(batches, kind, smoothing):
     if kind not in ("auto", "position") or not errors:
         kind = kind if kind == "image" else "global"
         return refit(Calibration(kind, None, smoothing, offset), linear), linear
-    logs = concatenate([moments({n: log_map(maps[n], offset[n], smoothing) for n in errors})
+    logs = concatenate([moments({n: log_map(m, offset[n], smoothing) for n, m in maps.items()})
                         for maps in batches])
+    logs_of_errors = {name: logs[name] for name in errors}
     tried = {f"position, blur {blur:g}": blur for blur in BLURS}
     if kind == "auto":
         tried["global"] = None
-    evidence = {name: held_out_likelihood(logs, blur) for name, blur in tried.items()}
+    evidence = {name: held_out_likelihood(logs_of_errors, blur) for name, blur in tried.items()}
     blur = tried[max(evidence, key=evidence.get)]
-    kind, cells = ("global", linear) if blur is None else ("position", linear | logs)
+    kind, cells = ("global", linear) if blur is None else ("position", logs)
     return refit(Calibration(kind, blur, smoothing, offset, evidence=evidence), cells), cells

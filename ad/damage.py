@@ -46,7 +46,8 @@ def clouds(images, generator, cells=(2, 24), channels=1):
 def centres(images, generator):
     """Places (N, 2, 1, 1), y and x in [0, 1], drawn in proportion to the gradient there + PLAIN:
     damage to a plain background teaches little."""
-    cells = F.adaptive_avg_pool2d(gradient_magnitude(images.mean(1, keepdim=True)), CELLS).flatten(1)
+    gradient = gradient_magnitude(images.mean(1, keepdim=True))
+    cells = F.adaptive_avg_pool2d(gradient, CELLS).flatten(1)
     weight = cells / cells.mean(1, keepdim=True).clamp_min(1e-6) + PLAIN
     cell = torch.multinomial(weight, 1, generator=generator)
     corner = torch.cat([cell // CELLS, cell % CELLS], 1)[..., None, None]
@@ -97,21 +98,18 @@ def dropout(images, generator):
     y, x = (torch.linspace(0, 1, side, device=images.device) for side in images.shape[2:])
     inside = (((y[:, None] - centre[:, :1]).abs() < size[:, :1] / 2)
               & ((x - centre[:, 1:]).abs() < size[:, 1:] / 2))
-    flat = uniform(images, generator, size=3)
-    mean = images.mean((2, 3), keepdim=True)
-    colour = torch.where(uniform(images, generator) < 0.5, flat, mean)
+    colour = torch.where(uniform(images, generator) < 0.5, uniform(images, generator, size=3),
+                         images.mean((2, 3), keepdim=True))
     return lay(images, colour, inside.to(images.dtype))
 
 
 def perlin(images, generator):
     """DRAEM's: foreign texture (noise, a colour, another image) where Perlin noise is high, at an
     opacity of 0.2 to 1 (Zavrtanik et al., ICCV 2021)."""
-    noise = clouds(images, generator, (4, 64), 3)
-    flat = uniform(images, generator, size=3).expand_as(images)
-    kind = torch.randint(3, (len(images), 1, 1, 1), generator=generator, device=images.device)
-    texture = torch.where(kind == 0, noise, torch.where(kind == 1, flat, others(images, generator)))
-    field = clouds(images, generator)
-    high = field > uniform(images, generator, 0.6, 0.85)
+    flat, kind = uniform(images, generator, size=3), uniform(images, generator, 0, 3)
+    texture = torch.where(kind < 1, flat, torch.where(
+        kind < 2, clouds(images, generator, (4, 64), 3), others(images, generator)))
+    high = clouds(images, generator) > uniform(images, generator, 0.6, 0.85)
     return lay(images, texture, high * uniform(images, generator, 0.2, 1.0))
 
 
@@ -160,9 +158,8 @@ def misplaced(images, generator):
     angle = (size[:, 0] * uniform(images, generator, -math.pi, math.pi)[:, 0])[..., 0]
     shift = size[:, 1:, 0, 0] * uniform(images, generator, -0.5, 0.5, 2)[..., 0, 0]
     y, x = (torch.arange(side, device=images.device) + 0.5 for side in images.shape[2:])
-    weight = cover.sum((1, 2, 3))[:, None]
-    centre = torch.cat([(cover * x).sum((1, 2, 3))[:, None] / weight,
-                        (cover * y[:, None]).sum((1, 2, 3))[:, None] / weight], 1)
+    centre = torch.stack([(cover * at).sum((1, 2, 3)) for at in (x, y[:, None])], 1)
+    centre = centre / cover.sum((1, 2, 3))[:, None]
     source = centre + shift * shift.new_tensor(images.shape[:1:-1])
     u, v = _local(images, centre, angle)
     return lay(images, _sample(images, source[:, :1, None] + u, source[:, 1:, None] + v), cover)
@@ -184,12 +181,11 @@ def missing(images, generator):
     kind = uniform(images, generator)
     sign = torch.where(kind < 0.35, 1.0, -1.0)  # the closing is the opening of the negative
     opened = sign * dilate(-dilate(-sign * images))
-    away = blob.to(images.dtype).mean((1, 2, 3)).sqrt() * uniform(images, generator, 0.8, 2)[:, 0, 0, 0]
-    angle = uniform(images, generator, -math.pi, math.pi)[:, 0, 0, 0]
-    y, x = (torch.arange(side, device=images.device) + 0.5 for side in images.shape[2:])
-    y = y[:, None] + (away * angle.sin() * len(y))[:, None, None]
-    x = x + (away * angle.cos() * len(x))[:, None, None]
-    clone = _sample(images, *torch.broadcast_tensors(x, y))
+    away = blob.to(images.dtype).mean((1, 2, 3), True).sqrt() * uniform(images, generator, 0.8, 2)
+    angle = uniform(images, generator, -math.pi, math.pi)[:, 0]
+    u, v = _local(images, images.new_zeros(1, 2), images.new_zeros(1, 1))
+    far = away[:, 0] * max(images.shape[2:])
+    clone = _sample(images, u + far * angle.cos(), v + far * angle.sin())
     return lay(images, torch.where(kind < 0.7, opened, clone), feather(blob, images, generator))
 
 

@@ -186,30 +186,3 @@ def split_normals(samples, fraction, seed):
     chosen = set(order[:count].tolist())
     return ([s for i, s in enumerate(samples) if i not in chosen],
             [s for i, s in enumerate(samples) if i in chosen])
-
-
-def random_crops(images, long_side, crop, generator):
-    """Random crops of uint8 images as if first resized to `long_side`: (N, 3, h, w) in [0, 1].
-
-    images: list of uint8 (3, H, W) of any sizes. h and w are `crop` pixels, less where a resized
-    image is smaller (then the largest multiple of 16 that fits all). Only the region that is
-    needed is resized. Runs on, and draws from, the generator's device.
-    """
-    scales = [long_side / max(image.shape[-2:]) for image in images]
-    smallest = [min(round(image.shape[axis] * s) for image, s in zip(images, scales))
-                for axis in (-2, -1)]
-    shape = [crop if side >= crop else max(16, side // 16 * 16) for side in smallest]
-    places = torch.rand(len(images), 2, generator=generator, device=generator.device).tolist()
-    regions = []
-    for image, scale, place in zip(images, scales, places):
-        cut = [slice(None)]
-        for side, target, fraction in zip(image.shape[-2:], shape, place):
-            length = min(side, max(1, round(target / scale)))
-            start = round(fraction * (side - length))
-            cut.append(slice(start, start + length))
-        regions.append(image[tuple(cut)])
-    # Regions of one size travel and resize as one batch; mixed sizes go one by one.
-    groups = [torch.stack(regions)] if len({r.shape for r in regions}) == 1 else \
-        [r[None] for r in regions]
-    return torch.cat([F.interpolate(to_float(g, generator.device), shape, mode="bilinear",
-                                    antialias=True) for g in groups]).clamp(0, 1)

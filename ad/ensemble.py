@@ -79,7 +79,7 @@ def load_members(category, args, device):
 
 
 def score_chunk(members, samples, args, device):
-    """Scores (2, N), maps [(1, H, W), ...] and images of a few samples, the members' weighted means.
+    """Weighted means of the members: scores (2, N) and maps [(1, H, W), ...] of a few samples.
 
     The first row of scores is standardised on each member's own validation normals, so that
     categories compare; the second is raw. Maps take the first member's size.

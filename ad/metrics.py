@@ -124,3 +124,17 @@ def averages(results):
         rows["mean"][column] = float(np.mean(values)) if pairs else None
         rows["weighted mean"][column] = float(np.average(values, weights=counts)) if pairs else None
     return rows
+
+
+def known_metrics(labels, scores, predictions):
+    """image_metrics and rates of the images whose label is known, not -1: arrays (N,)."""
+    known = labels >= 0
+    return image_metrics(labels[known], scores[known]) | rates(labels[known], predictions[known])
+
+
+def pooled(labels, scores, predictions, raw):
+    """{"pooled", "pooled, raw"}: metrics of one ranking over all categories, by standardised and
+    by raw scores; arrays (N,)."""
+    empty, known = dict.fromkeys(COLUMNS), labels >= 0
+    return {"pooled": empty | known_metrics(labels, scores, predictions),
+            "pooled, raw": empty | {"auroc": auroc(labels[known], raw[known])}}

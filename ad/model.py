@@ -54,7 +54,7 @@ class UNetAutoencoder(nn.Module):
     here". input: one of INPUTS, see `seen`. patch: the first level works on blocks of patch x patch
     pixels, as so many more channels, and the head takes them apart again: faster, and it sees
     farther. Any image size works: the input is replicate-padded to a multiple of patch * 2 ** depth
-    and the output cropped back. places: a memory of its own features at normal images, see `remember`.
+    and the output cropped back. places: a memory of its features at normal images, see `remember`.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 

@@ -58,7 +58,8 @@ def group(points, groups=None):
     """Points (N, D) -> (label of each, {number of groups: silhouette}). Ward's clustering; without
     `groups` that number, 2 to MOST, with the highest silhouette (Rousseeuw, 1987)."""
     if groups is not None and not 1 <= groups <= len(points):
-        raise InputError(f"--groups must be 1 to the number of images ({len(points)}), got {groups}")
+        raise InputError(f"--groups must be 1 to the number of images ({len(points)}), got "
+                         f"{groups}")
     tried = [groups] if groups else range(2, min(MOST, len(points) - 1) + 1)
     labels = {k: AgglomerativeClustering(k).fit_predict(points) for k in tried}
     evidence = {k: float(silhouette_score(points, v)) for k, v in labels.items()
@@ -89,14 +90,14 @@ def read_table(path, files):
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         table = {row["file"]: row["category"].strip() for row in rows}
     except FileNotFoundError as error:
-        raise InputError(f"no {path}; train.py makes it: python train.py --data DIR --all") from error
+        raise InputError(f"no {path}; it is made by python train.py --data DIR --all") from error
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise InputError(f"cannot read {path}: it needs the columns {', '.join(COLUMNS)} "
                          f"({error})") from error
     missing = [file for file in files if file not in table]
     if missing:
-        raise InputError(f"{path} has no line for {len(missing)} files, {missing[0]} first; add it, "
-                         "or delete the file to group anew")
+        raise InputError(f"{path} has no line for {len(missing)} files, {missing[0]} first; add "
+                         "it, or delete the file to group anew")
     for file, name in table.items():
         if not name or name.startswith(".") or set(name) & set('/\\') or name == data.POOL:
             raise InputError(f"{path}: {name!r} of {file} cannot be a category's name")
@@ -156,7 +157,7 @@ def make_table(root, runs, groups=None, names_from=None):
 
 
 def check_counts(root, table):
-    """Say in one line what is not as in the full MVTec AD, where a flat folder is compared to it."""
+    """Say in one line how the counts of a flat folder differ from the full MVTec AD's."""
     found = {"categories": len(set(table.values())), **{split: len(data.list_images(root / split))
                                                         for split in ("train", "test")}}
     if found != FULL:

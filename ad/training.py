@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ad import InputError, checkpoint, data
-from ad.augment import augment
+from ad.augment import augment, random_crops
 from ad.cli import autocast, scoring_from
 from ad.cutpaste import seeded_generator
 from ad.seed import seed_everything
@@ -56,7 +56,7 @@ def train_epoch(model, images, optimizer, scaler, epoch, args):
             low, high = args.long_side
             long_side = round(low + draws[0] * (high - low))
             sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32) or [long_side]
-            crops = data.random_crops([images[i] for i in batch], long_side,
+            crops = random_crops([images[i] for i in batch], long_side,
                                       sides[int(draws[1] * len(sides))], generator)
             if args.augment:
                 crops = augment(crops, generator, args.symmetries)

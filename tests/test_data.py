@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from ad import InputError, data
+from ad.augment import random_crops
 
 
 def test_samples_of_the_mvtec_layout(tiny):
@@ -75,7 +76,7 @@ def test_crops_are_what_resizing_and_slicing_gives():
     """At scale 1 a crop is a slice of the image, bit for bit."""
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(256, (3, 60, 100), dtype=torch.uint8) for _ in range(4)]
-    crops = data.random_crops(images, long_side=100, crop=32, generator=generator)
+    crops = random_crops(images, long_side=100, crop=32, generator=generator)
     assert crops.shape == (4, 3, 32, 32) and crops.dtype == torch.float32
     corners = set()
     for image, crop in zip(images, crops):
@@ -90,14 +91,14 @@ def test_crops_of_mixed_sizes_and_small_images():
     generator = torch.Generator().manual_seed(0)
     images = [torch.full((3, 30, 90), 51, dtype=torch.uint8),
               torch.full((3, 200, 200), 51, dtype=torch.uint8)]
-    crops = data.random_crops(images, long_side=120, crop=64, generator=generator)
+    crops = random_crops(images, long_side=120, crop=64, generator=generator)
     assert crops.shape == (2, 3, 32, 64)  # the flat one is 40 high: the largest multiple of 16
     torch.testing.assert_close(crops, torch.full_like(crops, 0.2))
 
 
 def test_crops_depend_on_the_generator_alone():
     images = [torch.randint(256, (3, 70, 50), dtype=torch.uint8) for _ in range(3)]
-    one, two, other = (data.random_crops(images, 96, 48, torch.Generator().manual_seed(s))
+    one, two, other = (random_crops(images, 96, 48, torch.Generator().manual_seed(s))
                        for s in (5, 5, 6))
     assert torch.equal(one, two) and not torch.equal(one, other)
 

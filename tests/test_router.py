@@ -111,8 +111,8 @@ def flat(tmp_path_factory):
 
 def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
     options = ("--data", flat / "flat")
-    result = run("train.py", *options, "--all", "--model", "patchcore", "--layers", 8, "--groups", 2,
-                 "--names-from", flat / "mvtec", cwd=tmp_path)
+    result = run("train.py", *options, "--all", "--model", "patchcore", "--layers", 8,
+                 "--groups", 2, "--names-from", flat / "mvtec", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     truth = json.loads((flat / "truth.json").read_text())
     rows = list(csv.DictReader((tmp_path / "runs/categories.csv").read_text().splitlines()))
@@ -188,7 +188,7 @@ def test_a_table_that_cannot_be_used_is_named(tmp_path, text, message):
 
 
 def test_without_training_there_is_no_table(flat, tmp_path):
-    with pytest.raises(InputError, match="no .*categories.csv; train.py makes it"):
+    with pytest.raises(InputError, match="no .*categories.csv; it is made by"):
         full_table(flat / "flat", tmp_path)
     assert full_table(flat / "mvtec", tmp_path) is None
 
