@@ -160,24 +160,10 @@ def profile(root, table, args, device):
               + "".join(f"{times.get(stage, 0):>10.4f}" for stage in (*STAGES, "total")))
 
 
-def print_table(results):
-    """Print one line per category, the mean, and the mean weighted by image count."""
-    columns = metrics.COLUMNS
-    print(f"{'category':<16}" + "".join(f"{name:>12}" for name in (*columns, "images", "seconds")))
-    for name, result in results.items():
-        cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in columns]
-        if "seconds" in result:
-            cells += [str(result["images"]), f"{result['seconds']:.1f}"]
-        print(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells))
-
-
 def spot_check(rows, shown, args):
     """Print score, prediction and rank of the images of --spot-check; write spot_check.png."""
     ranked = sorted(rows, key=lambda row: -float(row[4]))
     chosen = [(rank, row) for rank, row in enumerate(ranked, start=1) if row[0] in shown]
-    missing = set(args.spot_check) - shown.keys()
-    require(not missing, f"--spot-check: no test image {', '.join(sorted(missing))}; ids look like "
-            f"{rows[0][0]}")
     print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
     for rank, row in chosen:
         print(f"{row[0]}  {row[1]}  {row[4]}  {row[5]}  {rank}")
@@ -207,16 +193,30 @@ def write_results(rows, results, extra, flat, args, device):
         print(f"submission.csv has the header, ids and order of {args.check_submission}")
 
 
-def categories_to_score(found, args):
-    """The category asked for or, with --all, those that have a run; says which have none."""
-    if args.category:
-        return [args.category]
-    trained = [c for c in found if any(Path(args.runs, c).glob("*/best.pt"))]
-    require(trained, f"no trained run in {args.runs} for any category of the data; train them: "
-            "python train.py --all")
-    if len(trained) < len(found):
-        print(f"not trained, not scored: {', '.join(sorted(set(found) - set(trained)))}")
-    return trained
+def samples_to_score(root, table, args):
+    """{category: test samples} of the category asked for or, with --all, of those that have a run;
+    says which have none. Of a flat folder every image must get a score."""
+    found = [args.category]
+    if args.all:
+        everything = data.find_categories(root, table)
+        found = [c for c in everything if any(Path(args.runs, c).glob("*/best.pt"))]
+        require(found, f"no trained run in {args.runs} for any category of {root}; train them: "
+                "python train.py --all")
+        if table is not None:  # not every category has test images
+            everything = sorted({c for file, c in table.items() if file.startswith("test/")})
+            found = [c for c in everything if c in found]
+        untrained = ", ".join(sorted(set(everything) - set(found)))
+        require(table is None or not untrained, f"no trained run in {args.runs} for {untrained}, "
+                "which has test images; a submission needs a score for each: train it")
+        if untrained:
+            print(f"not trained, not scored: {untrained}")
+    for category in found:
+        checkpoint.find_runs(args.runs, category, args.members)
+    samples = {c: data.find_samples(root, c, "test", table) for c in found}
+    ids = {sample.id for part in samples.values() for sample in part}
+    missing = ", ".join(sorted(set(args.spot_check) - ids))
+    require(not missing, f"--spot-check: no test image {missing}; ids look like {min(ids)}")
+    return samples
 
 
 def main():
@@ -230,16 +230,13 @@ def main():
     if args.profile:
         return profile(root, table, args, device)
     rows, raw, shown, results = [], [], {}, {}
-    for category in categories_to_score(data.find_categories(root, table), args):
-        samples = data.find_samples(root, category, "test", table)
+    for category, samples in samples_to_score(root, table, args).items():
         more = score_category(samples, category, root, args, device)
         rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
         results[category] = more[3]
-    require(not args.all or table is None or len(rows) == len(data.flat_files(root, "test")),
-            "every test image of a flat folder needs a score, but its category is not trained")
     extra = metrics.averages(results) | metrics.pooled(
         *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
-    print_table(results | extra)
+    print(metrics.table(results | extra))
     if args.spot_check:
         spot_check(rows, shown, args)
     write_results(rows, results, extra, table is not None, args, device)

@@ -138,3 +138,14 @@ def pooled(labels, scores, predictions, raw):
     empty, known = dict.fromkeys(COLUMNS), labels >= 0
     return {"pooled": empty | known_metrics(labels, scores, predictions),
             "pooled, raw": empty | {"auroc": auroc(labels[known], raw[known])}}
+
+
+def table(results):
+    """{name: metrics} as text: one line per name, - for None."""
+    lines = [f"{'category':<16}" + "".join(f"{n:>12}" for n in (*COLUMNS, "images", "seconds"))]
+    for name, result in results.items():
+        cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in COLUMNS]
+        if "seconds" in result:
+            cells += [str(result["images"]), f"{result['seconds']:.1f}"]
+        lines.append(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)

@@ -149,6 +149,13 @@ def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
     assert result.returncode == 2 and "line 7: our id is 5, that of" in result.stderr
     lines = (tmp_path / "results/submission.csv").read_text().splitlines()
     assert {line.split(",")[1] for line in lines[1:]} <= {"0", "1"}
+    before = (tmp_path / "results/submission.csv").read_text()
+    (tmp_path / "runs/pill").rename(tmp_path / "runs/pills")
+    for more, message in ((["--all"], "no trained run in runs for pill, which has"),
+                          (["--category", "rug", "--spot-check", "x"], "no test image x; ids")):
+        result = run("infer.py", *options, *more, cwd=tmp_path)
+        assert result.returncode == 2 and message in result.stderr, result.stderr
+    assert (tmp_path / "results/submission.csv").read_text() == before
     result = run("visualize.py", *options, "--ckpt", "runs/rug/patchcore-seed0/best.pt",
                  "--ids", next(i for i in scores if scores[i]["category"] == "rug"), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
