@@ -22,10 +22,10 @@ from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring
                     autocast, model_arguments, require, run_script, scoring_from, select_device,
                     select_precision)
 from ad.model import build_model
-from ad.errors import ERRORS
 from ad.scoring import calibrate, load_calibration
 from ad.seed import environment, seed_everything
-from ad.training import fit, remember, run_epochs, validation_scoring, validation_size
+from ad.training import (fit, remember, run_epochs, validation_scoring, validation_size,
+                         wants_places)
 from ad.validation import validate, validation_set
 
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
@@ -140,7 +140,8 @@ def train_category(root, table, args):
     state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
     state["config"] = config
     model = checkpoint.restore_model(state, folder) if last else build_model(**model_args)
-    model.places = None  # of the weights as they were
+    if hasattr(model, "remember"):
+        model.places = None  # it was of the weights as they were
     model.to(device, memory_format=torch.channels_last)
     validation = validation_set(val_images, validation_size(args), args.seed)
     learn = fit if hasattr(model, "fit") else run_epochs
@@ -148,12 +149,12 @@ def train_category(root, table, args):
     for name in ("last.pt", "best.pt") if learn is run_epochs else ("best.pt",):
         saved = checkpoint.load(folder / name)
         model = checkpoint.restore_model(saved, folder / name, device)
-        if "places" in ERRORS[scoring.error]:
+        if wants_places(model, scoring):
             remember(model, images, scoring, device, args.precision, args.seed)
             saved["model"] = {k: v.cpu() if torch.is_tensor(v) else v
                               for k, v in model.state_dict().items()}
         with autocast(device, args.precision):
-            if "places" in ERRORS[scoring.error]:
+            if wants_places(model, scoring):
                 saved["val_auroc"] = validate(model, validation, validation_scoring(args), device,
                                               args.window_batch)["auroc"]
             saved["calibration"] = calibrate(model, val_images, scoring, device, args.window_batch)

@@ -10,10 +10,9 @@ from torch.profiler import record_function
 
 from ad import InputError, checkpoint, data
 from ad.cli import autocast, scoring_from
-from ad.errors import ERRORS
 from ad.scoring import (Calibration, Scoring, calibrate, load_calibration, parse_threshold,
                         score_images, standardise)
-from ad.training import remember
+from ad.training import remember, wants_places
 
 MINOR = 0.1  # share of the best member's weight below which another has no vote
 
@@ -50,7 +49,7 @@ def load_member(path, args, device):
     wanted = vars(scoring) | {"fields": sorted(Calibration.__dataclass_fields__)}
     if calibration is None or wanted != calibration["scoring"] | {
             "fields": sorted(calibration.keys() - {"scoring", "scores"})}:
-        if "places" in ERRORS[scoring.error] and model.places is None:
+        if wants_places(model, scoring) and model.places is None:
             print(f"{path}: remembering its {len(config['train'])} training images")
             remember(model, [data.read_image(Path(config["root"]) / name, config["image_size"])
                              for name in config["train"]], scoring, device, args.precision,

@@ -13,6 +13,7 @@ from ad import InputError, checkpoint, data
 from ad.augment import augment, random_crops
 from ad.cli import autocast, scoring_from
 from ad.cutpaste import seeded_generator
+from ad.errors import ERRORS
 from ad.seed import seed_everything
 from ad.validation import validate
 
@@ -121,6 +122,11 @@ def run_epochs(model, images, validation, state, folder, args):
                   "  pseudo-anomaly AUROC {auroc:.3f} (small {auroc_small:.3f} medium "
                   "{auroc_medium:.3f} large {auroc_large:.3f})".format(**record)
                   if "auroc" in record else "") + ("  best" if better else ""), flush=True)
+
+
+def wants_places(model, scoring):
+    """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
+    return hasattr(model, "remember") and "places" in ERRORS[scoring.error]
 
 
 def remember(model, images, scoring, device, precision, seed):
