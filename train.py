@@ -140,7 +140,7 @@ def train_category(root, table, args):
     state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
     state["config"] = config
     model = checkpoint.restore_model(state, folder) if last else build_model(**model_args)
-    if hasattr(model, "remember"):
+    if hasattr(model, "places"):
         model.places = None  # it was of the weights as they were
     model.to(device, memory_format=torch.channels_last)
     validation = validation_set(val_images, validation_size(args), args.seed)

@@ -126,7 +126,7 @@ def run_epochs(model, images, validation, state, folder, args):
 
 def wants_places(model, scoring):
     """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
-    return hasattr(model, "remember") and "places" in ERRORS[scoring.error]
+    return hasattr(model, "places") and "places" in ERRORS[scoring.error]
 
 
 def remember(model, images, scoring, device, precision, seed):
