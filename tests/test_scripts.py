@@ -179,8 +179,6 @@ def test_seeds_make_runs_that_vote(tiny, tmp_path):
         assert "expected false alarms 33.3% or fewer" in result.stdout  # (0 + 1) / (2 + 1)
         rows = csv.DictReader(open(tmp_path / "results/scores.csv"))
         tables.append(np.array([float(r["score"]) for r in rows]))
-    # Maps of a U-Net are nothing to a memory.
-    np.testing.assert_allclose(scores["fused"], scores["memory"], atol=1e-3)
     weights = vote_weights([checkpoint.load(tmp_path / f"runs/stripes/unet-seed{s}/best.pt")[
         "val_auroc"] for s in (0, 1)])
     np.testing.assert_allclose(tables[2], weights @ np.array(tables[:2]), atol=2e-6)
