@@ -4,7 +4,8 @@
 
 Every epoch_N.pt of the runs is scored as in validation, and every error map of best.pt: on all
 pseudo-anomalies (what chooses the epoch), on those of plain CutPaste alone, of texture damage
-alone, and on the test split, which is read for this report only. Spearman's rank correlation with the test AUROC; a chart.
+alone, and on the test split, which is read for this report only. Spearman's rank correlation with
+the test AUROC; a chart.
 """
 
 import argparse
