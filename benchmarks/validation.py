@@ -76,7 +76,7 @@ def history(folder, device, precision):
         return result | {"test": auroc([s.label for s in samples], scores[1])}
     # Weights of an epoch have no memory yet: fused is without it, as in validation.
     return ([row(path, scoring.error) for path in tqdm(paths, disable=not sys.stderr.isatty())],
-            [row(folder / "best.pt", error) for error in ("mse", "ssim", "mask", "places", "fused")])
+            [row(folder / "best.pt", e) for e in ("mse", "ssim", "mask", "places", "fused")])
 
 
 def main():
