@@ -23,7 +23,7 @@ import torch
 from torch.profiler import record_function
 from tqdm import tqdm
 
-from ad import checkpoint, data, metrics, plots, router
+from ad import categories, checkpoint, data, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
                     select_device, select_precision)
 from ad.ensemble import decide_threshold, load_members, score_chunk
@@ -39,6 +39,8 @@ def parse_args():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="the category to score")
+    group.add_argument("--pool", dest="category", action="store_const", const=data.POOL,
+                       help="score all images with the run of train.py --pool")
     group.add_argument("--all", action="store_true", help="score every category that has a run")
     group.add_argument("--image", nargs="+", type=Path, metavar="FILE",
                        help="score these files with the runs of --category")
@@ -64,7 +66,7 @@ def parse_args():
     group.add_argument("--profile", action="store_true", help="only time the stages on a few images"
                        " of --category, one scale at a time, then all")
     args = parser.parse_args()
-    require(bool(args.category) != args.all, "give --category NAME or --all, one of the two")
+    require(bool(args.category) != args.all, "give --category NAME, --all or --pool, one of them")
     require(not (args.all and (args.image or args.profile)), "--image, --profile: give --category")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     parse_threshold(args.threshold)
@@ -226,7 +228,7 @@ def main():
     if args.image:
         return score_files(args, device)
     root = data.resolve_data(args.data)
-    table = router.full_table(root, Path(args.runs))
+    table = categories.full_table(root, Path(args.runs))
     if args.profile:
         return profile(root, table, args, device)
     rows, raw, shown, results = [], [], {}, {}

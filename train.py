@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data, router
+from ad import InputError, categories, checkpoint, data
 from ad.augment import symmetries
 from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring_arguments,
                     autocast, model_arguments, require, run_script, scoring_from, select_device,
@@ -45,11 +45,12 @@ RECIPES = {
 def parse_args():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
-    group.add_argument("--category", help="name of the category to train on; pool: of all "
-                       "categories together")
+    group.add_argument("--category", help="name of the category to train on")
+    group.add_argument("--pool", dest="category", action="store_const", const=data.POOL,
+                       help="train one model on the images of all categories, the baseline")
     group.add_argument("--all", action="store_true", help="train every category found")
     group.add_argument("--groups", type=int, metavar="N", help="categories to look for in a flat "
-                       "folder (default: as many as the silhouette says)")
+                       "folder (default: the most that are well separated)")
     group.add_argument("--names-from", metavar="DIR", help="name them after those of "
                        "this folder in MVTec AD layout")
     group.add_argument("--image-size", type=int, default=512, metavar="PX",
@@ -95,7 +96,7 @@ def parse_args():
 
 def check_args(args):
     """Raise InputError, naming the value, for arguments that cannot work."""
-    require(bool(args.category) != args.all, "give --category NAME or --all, one of the two")
+    require(bool(args.category) != args.all, "give --category NAME, --all or --pool, one of them")
     require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
     require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
     for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr"):
@@ -173,20 +174,20 @@ def main():
     device = select_device(args.device)
     args.device, args.precision = device.type, select_precision(args.precision, device)
     root = data.resolve_data(args.data)
-    table = router.training_table(root, Path(args.runs), args.groups, args.names_from)
+    table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)
     found = data.find_categories(root, table)
     require(args.all or args.category in (*found, data.POOL),
             f"unknown category {args.category!r} in {root}; there are: {', '.join(found)}")
-    categories = found if args.all else [args.category]
+    chosen = found if args.all else [args.category]
     jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
-            for category in categories for seed in args.seeds]
+            for category in chosen for seed in args.seeds]
     for job in jobs:
         require(args.resume or args.overwrite or not run_folder(job).exists(),
                 f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
                 "NAME makes another")
     for job in jobs:
         train_category(root, table, job)
-    if any((root / category / "test").is_dir() for category in ("", *categories)):
+    if any((root / category / "test").is_dir() for category in ("", *chosen)):
         which = "--all" if args.all else f"--category {args.category}"
         print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")
               + (f" --runs {args.runs}" if args.runs != "runs" else ""))

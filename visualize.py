@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data, plots, router
+from ad import InputError, categories, checkpoint, data, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
                     run_script, select_device, select_precision)
 from ad.cutpaste import cutpaste, seeded_generator
@@ -153,7 +153,7 @@ def main():
     config = member["config"]
     root = data.resolve_data(args.data or config["root"])
     size, category = config["image_size"], config["category"]
-    table = router.full_table(root, Path(args.runs))
+    table = categories.full_table(root, Path(args.runs))
     samples = data.find_samples(root, category, "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
     images = data.load_images(samples, size)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ad.checkpoint import write_atomic
+from ad.data import read_image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
@@ -63,6 +64,19 @@ def save_grid(path, rows, columns, titles, caption=""):
     if caption:
         figure.supxlabel(textwrap.fill(caption, 30 * len(columns)), fontsize=8)
     save_figure(path, figure)
+
+
+def save_sheet(path, files, columns=10, rows=6, side=96):
+    """Write small pictures of image files as one PNG: the first `columns` of them in the last row,
+    the others, evenly drawn where they are too many, above."""
+    first, rest = files[:columns], files[columns:]
+    even = np.linspace(0, len(rest) - 1, min(len(rest), columns * (rows - 1))).astype(int)
+    places = [*enumerate(rest[i] for i in even), *enumerate(first, columns * (rows - 1))]
+    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    for place, file in places:
+        picture = read_image(file, side).permute(1, 2, 0).numpy()
+        sheet.paste(Image.fromarray(picture), (place % columns * side, place // columns * side))
+    save_picture(path, np.asarray(sheet))
 
 
 def save_figure(path, figure):

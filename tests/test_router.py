@@ -3,15 +3,18 @@
 import csv
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.cluster import AgglomerativeClustering
 
 from ad import InputError, data
 from ad.demo import render, write_demo
-from ad.router import (Space, contact_sheet, describe, full_table, group, read_table, route,
-                       training_table)
+from ad.categories import describe_split, full_table, read_table, training_table
+from ad.plots import save_sheet
+from ad.router import Space, confidence, describe, distances, group, route
 from conftest import PROJECT, run
 
 REAL = PROJECT.parent / "shared/data/mvtec_ad"  # two real categories, where they are laid beside
@@ -60,26 +63,32 @@ def clouds(sizes=(30, 20, 10), seed=0):
 
 def test_group_finds_clouds_and_their_number():
     points, truth = clouds()
-    labels, evidence = group(points)
-    assert max(evidence, key=evidence.get) == 3
+    labels, margins = group(points)
+    assert max(k for k, margin in margins.items() if margin >= 0.3) == 3
     assert len({*zip(labels, truth)}) == 3  # one to one
     assert len(set(group(points, 5)[0])) == 5 and set(group(points, 1)[0]) == {0}
+    assert set(group(np.random.default_rng(0).normal(size=(40, 2)))[0]) == {0}  # nothing separate
+    assert set(group(points[:1])[0]) == {0}
     with pytest.raises(InputError, match="--groups must be 1 to the number of images .60., got 61"):
         group(points, 61)
 
 
-def test_route_by_hand():
+def test_groups_are_those_of_scikit_learns_own_cut():
+    points = np.random.default_rng(0).normal(size=(60, 3))
+    for number in (2, 7, 30):
+        labels, expected = group(points, number)[0], AgglomerativeClustering(number).fit(points)
+        assert len({*zip(labels, expected.labels_)}) == number
+
+
+def test_route_and_confidence_by_hand():
     points, labels = np.array([[0.0], [1.0], [10.0]]), ["a", "a", "b"]
-    found, confidence = route(np.array([[2.0], [7.0]]), points, labels)
-    assert found == ["a", "b"] and confidence == pytest.approx([1 - 1 / 8, 1 - 3 / 6])
-    found, confidence = route(points, points, labels, themselves=True)
-    assert found == ["a", "a", "a"] and confidence == pytest.approx([0.9, 1 - 1 / 9, 1])
-
-
-def test_themselves_over_several_chunks():
-    points, labels = clouds((60, 60, 60))
-    found, confidence = route(points, points, labels, themselves=True)
-    assert found == labels.tolist() and 0.5 < min(confidence) <= max(confidence) < 1
+    found, certain = route(distances(points, np.array([[2.0], [7.0]])), labels)
+    assert found == ["a", "b"] and certain == pytest.approx([1 - 1 / 8, 1 - 3 / 6])
+    found, certain = route(distances(points), labels)
+    assert found == ["a", "a", "a"] and certain == pytest.approx([0.9, 1 - 1 / 9, 1])
+    # The point at 10 has no other of its own label, and one of another label at 9.
+    assert confidence(distances(points), labels, labels) == pytest.approx(
+        [0.9, 1 - 1 / 9, -np.inf])
 
 
 def test_parts_of_a_description_weigh_the_same():
@@ -162,9 +171,9 @@ def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
 
 
 def test_pool_is_one_model_of_all_and_pooled_metrics_are_shown(flat, tmp_path):
-    for category in ("carpet", "tablet", "pool"):
-        result = run("train.py", "--data", flat / "mvtec", "--category", category, "--model",
-                     "patchcore", cwd=tmp_path)
+    for which in (["--all"], ["--pool"]):
+        result = run("train.py", "--data", flat / "mvtec", *which, "--model", "patchcore",
+                     cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     config = json.loads((tmp_path / "runs/pool/patchcore-seed0/config.json").read_text())
     assert len(config["train"]) + len(config["validation"]) == 24
@@ -177,7 +186,7 @@ def test_pool_is_one_model_of_all_and_pooled_metrics_are_shown(flat, tmp_path):
     expected = np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])
     assert found["pooled"]["auroc"] == pytest.approx(expected, abs=1e-3)
     assert 0 <= found["pooled, raw"]["auroc"] <= 1
-    result = run("infer.py", "--data", flat / "mvtec", "--category", "pool", cwd=tmp_path)
+    result = run("infer.py", "--data", flat / "mvtec", "--pool", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader((tmp_path / "results/scores.csv").read_text().splitlines()))
     assert len(rows) == 12 and {r["category"] for r in rows} == {"carpet", "tablet"}
@@ -200,15 +209,35 @@ def test_without_training_there_is_no_table(flat, tmp_path):
     assert full_table(flat / "mvtec", tmp_path) is None
 
 
-def test_the_least_certain_images_stand_in_the_last_row_of_a_sheet(tmp_path):
-    samples = []
-    for value in range(25):
-        Image.new("RGB", (32, 32), (value * 10,) * 3).save(tmp_path / f"{value}.png")
-        samples.append(data.Sample(tmp_path / f"{value}.png", "", "train", "", 0, None))
-    contact_sheet(tmp_path / "sheet.png", samples, np.arange(25)[::-1], columns=5, rows=3, side=32)
+def test_the_first_files_stand_in_the_last_row_of_a_sheet(tmp_path):
+    files = [tmp_path / f"{value}.png" for value in range(25)]
+    for value, file in enumerate(files):
+        Image.new("RGB", (32, 32), (value * 10,) * 3).save(file)
+    save_sheet(tmp_path / "sheet.png", files, columns=5, rows=3, side=32)
     sheet = np.array(Image.open(tmp_path / "sheet.png"))[16::32, 16::32, 0]
-    assert sheet[2].tolist() == [240, 230, 220, 210, 200]
-    assert sheet[0, 0] == 0 and sheet[1, 4] == 190
+    assert sheet[2].tolist() == [0, 10, 20, 30, 40]
+    assert sheet[0, 0] == 50 and sheet[1, 4] == 240  # the other 20, evenly, in two rows of five
+    save_sheet(tmp_path / "few.png", files[:7], columns=5, rows=3, side=32)
+    sheet = np.array(Image.open(tmp_path / "few.png"))[16::32, 16::32, 0]
+    assert sheet.tolist() == [[50, 60, 255, 255, 255], [255] * 5, [0, 10, 20, 30, 40]]
+
+
+def test_descriptors_are_kept_until_a_file_changes(flat, tmp_path, monkeypatch):
+    root = tmp_path / "flat"
+    shutil.copytree(flat / "flat", root)
+    samples, first = describe_split(root, "train", tmp_path)
+    np.testing.assert_allclose(first, describe(samples), atol=1e-5)
+    asked = []
+    monkeypatch.setattr("ad.categories.describe", lambda some: asked.append(some) or describe(some))
+    np.testing.assert_array_equal(describe_split(root, "train", tmp_path)[1], first)
+    assert not asked
+    shutil.copy(samples[1].path, samples[0].path)  # another picture under the same name
+    changed = describe_split(root, "train", tmp_path)[1]
+    assert asked == [samples[:1]]
+    np.testing.assert_allclose(changed, [first[1], *first[1:]], atol=1e-5)
+    (tmp_path / "descriptors_train.npz").write_bytes(b"no archive")
+    with pytest.raises(InputError, match="cannot read .*descriptors_train.npz .*delete it"):
+        describe_split(root, "train", tmp_path)
 
 
 def test_descriptions_do_not_depend_on_the_batch(flat):
