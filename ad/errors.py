@@ -7,7 +7,7 @@ from ad.ssim import ssim_map
 
 ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "msgms": ("msgms",),
           "mask": ("mask",), "places": ("places",), "fused": ("ssim", "mask", "places"),
-          "all": ("mse", "ssim", "msgms", "mask")}
+          "elbo": ("elbo",), "all": ("mse", "ssim", "msgms", "mask")}
 WHITE = (0.950456, 1.0, 1.088754)  # D65, the white of sRGB
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr")  # of a table of results
+# Of a table of results.
+COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr", "accuracy")
 
 
 def auroc(labels, scores):
@@ -126,6 +127,17 @@ def averages(results):
     return rows
 
 
+def merged_averages(results):
+    """averages of the categories' own runs and of the merged one ("<category>, merged"), and, as
+    the accuracy of "all anomalous", what calling everything anomalous would reach."""
+    own = {name: r for name, r in results.items() if not name.endswith(", merged")}
+    merged = {name: r for name, r in results.items() if name not in own}
+    nothing = {name: dict.fromkeys(COLUMNS) | {
+        "accuracy": r["anomalous"] / r["images"], "images": r["images"]} for name, r in own.items()}
+    return {name + suffix: row for suffix, part in ((", separate", own), (", merged", merged), (
+        ", all anomalous", nothing)) for name, row in averages(part).items()}
+
+
 def known_metrics(labels, scores, predictions):
     """image_metrics and rates of the images whose label is known, not -1: arrays (N,)."""
     known = labels >= 0
@@ -142,10 +154,12 @@ def pooled(labels, scores, predictions, raw):
 
 def table(results):
     """{name: metrics} as text: one line per name, - for None."""
-    lines = [f"{'category':<16}" + "".join(f"{n:>12}" for n in (*COLUMNS, "images", "seconds"))]
+    wide = max(map(len, ("category", *results))) + 1
+    lines = [f"{'category':<{wide}}"
+             + "".join(f"{n:>12}" for n in (*COLUMNS, "images", "seconds"))]
     for name, result in results.items():
         cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in COLUMNS]
         if "seconds" in result:
             cells += [str(result["images"]), f"{result['seconds']:.1f}"]
-        lines.append(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells))
+        lines.append(f"{name:<{wide}}" + "".join(f"{cell:>12}" for cell in cells))
     return "\n".join(lines)

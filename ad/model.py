@@ -9,6 +9,7 @@ from ad.damage import DEFAULT, damage
 from ad.errors import error_maps
 from ad.memory import PatchMemory
 from ad.ssim import smooth, ssim_loss
+from ad.vae import VAE, big_conv_vae, linear_vae, small_conv_vae
 
 INPUTS = ("rgb", "highpass", "gradient")
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
@@ -164,7 +165,8 @@ class UNetAutoencoder(nn.Module):
         return maps
 
 
-MODELS = {"unet": UNetAutoencoder, "patchcore": PatchMemory}
+MODELS = {"unet": UNetAutoencoder, "patchcore": PatchMemory, "vae": VAE, "linear_vae": linear_vae,
+          "small_conv_vae": small_conv_vae, "big_conv_vae": big_conv_vae}
 
 
 def build_model(name, **model_args):

@@ -13,6 +13,9 @@ from ad.data import read_image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
 
 def to_picture(image):
     """Float (3, H, W) or (1, H, W) tensor in [0, 1] (clamped) -> uint8 (H, W, 3) array."""
@@ -47,9 +50,11 @@ def save_grid(path, rows, columns, titles, caption=""):
     rows: list of lists of uint8 (H, W, 3) or None (left empty), one inner list a row; columns:
     a heading for each column; titles: a label for each row; caption: printed below.
     """
-    size = 1.9
+    size, shapes = 1.9, [p.shape for row in rows for p in row if p is not None]
+    aspect = max(0.3, np.median([height / width for height, width, _ in shapes]))
     figure, axes = plt.subplots(len(rows), len(columns), squeeze=False, layout="constrained",
-                                figsize=(size * len(columns) + 0.9, size * len(rows) + 0.5))
+                                figsize=(size * len(columns) + 0.9,
+                                         size * aspect * len(rows) + 0.5))
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             axis = axes[r, c]
@@ -85,3 +90,28 @@ def save_figure(path, figure):
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     write_atomic(path, buffer.getvalue())
+
+
+def save_histograms(path, groups):
+    """Histograms of image scores with their threshold, one panel per name.
+
+    groups: {name: (labels (N,) in {0, 1, -1 unknown}, scores (N,), threshold)}.
+    """
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3 * rows + 0.4),
+                                squeeze=False, layout="constrained")
+    for axis in axes.flat[len(groups):]:
+        axis.axis("off")
+    for axis, (name, (labels, scores, threshold)) in zip(axes.flat, groups.items()):
+        bins = np.linspace(min(scores.min(), threshold), max(scores.max(), threshold) + 1e-9, 31)
+        for label, title, colour in ((0, "normal", COLOURS[0]), (1, "anomalous", COLOURS[1]),
+                                     (-1, "unknown", COLOURS[2])):
+            if (labels == label).any():
+                axis.hist(scores[labels == label], bins, alpha=0.6, color=colour, label=title)
+        axis.axvline(threshold, color="black", linestyle="--", label="threshold")
+        axis.set(title=name, xlabel="score, in standard deviations of normal images",
+                 ylabel="images")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    save_figure(path, figure)

@@ -18,9 +18,10 @@ from ad.seed import seed_everything
 from ad.validation import validate
 
 
-def learning_rate(args, progress):
-    """At `progress` in [0, 1) of --epochs: constant, or down to nothing along half a cosine."""
-    return args.lr * (0.5 + 0.5 * math.cos(math.pi * progress) if args.schedule == "cosine" else 1)
+def learning_rate(args, epochs):
+    """After so many epochs: constant, or a cosine that is 0 at --t-max (and back at 2 --t-max)."""
+    cosine = math.cos(math.pi * epochs / (args.t_max or args.epochs))
+    return args.lr * (0.5 + 0.5 * cosine if args.schedule == "cosine" else 1)
 
 
 def validation_size(args):
@@ -34,6 +35,19 @@ def validation_scoring(args):
     scoring = scoring_from(args)
     return replace(scoring, windows=(0,), window_input=0,
                    sigma=scoring.sigma * validation_size(args) / args.image_size)
+
+
+def draw_crops(model, images, generator, args):
+    """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops, or whole images for a model of
+    one fixed `size`."""
+    if hasattr(model, "size"):
+        return torch.cat([model.resize(data.to_float(image, generator.device)[None])
+                          for image in images])
+    draws = torch.rand(2, generator=generator, device=generator.device).tolist()
+    low, high = args.long_side
+    long_side = round(low + draws[0] * (high - low))
+    sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32) or [long_side]
+    return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 
 def train_epoch(model, images, optimizer, scaler, epoch, args):
@@ -52,13 +66,8 @@ def train_epoch(model, images, optimizer, scaler, epoch, args):
               disable=not sys.stderr.isatty()) as bar:
         for number, batch in enumerate(batches):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args, (epoch - 1 + number / count) / args.epochs)
-            draws = torch.rand(2, generator=generator, device=device).tolist()
-            low, high = args.long_side
-            long_side = round(low + draws[0] * (high - low))
-            sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32) or [long_side]
-            crops = random_crops([images[i] for i in batch], long_side,
-                                      sides[int(draws[1] * len(sides))], generator)
+                group["lr"] = learning_rate(args, epoch - 1 + number / count)
+            crops = draw_crops(model, [images[i] for i in batch], generator, args)
             if args.augment:
                 crops = augment(crops, generator, args.symmetries)
             with autocast(device, args.precision):
@@ -81,12 +90,14 @@ def train_epoch(model, images, optimizer, scaler, epoch, args):
 def run_epochs(model, images, validation, state, folder, args):
     """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like."""
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
+        model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
     scoring = validation_scoring(args)
+    kind = "validation" if state["config"]["anomalous"] else "pseudo-anomaly"
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         if state["stale"] >= args.patience:
             print(f"stopped early: {args.patience} validations without a better one", flush=True)
@@ -119,8 +130,9 @@ def run_epochs(model, images, validation, state, folder, args):
         left = (args.epochs - epoch) * record["seconds"]
         print(f"epoch {epoch}/{args.epochs}  loss {record['loss']:.4f}  "
               f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left" + (
-                  "  pseudo-anomaly AUROC {auroc:.3f} (small {auroc_small:.3f} medium "
-                  "{auroc_medium:.3f} large {auroc_large:.3f})".format(**record)
+                  f"  {kind} AUROC {record['auroc']:.3f} (" + " ".join(
+                      f"{name.removeprefix('auroc_')} {value:.3f}" for name, value in record.items()
+                      if name.startswith("auroc_")) + ")"
                   if "auroc" in record else "") + ("  best" if better else ""), flush=True)
 
 

@@ -110,8 +110,8 @@ def test_efficientnet_lite0_is_the_packages():
     ("no_such_net", (8,), None, "unknown --backbone no_such_net"),
     ("unet", (8,), None, "--weights runs/"),
     ("resnet18", (5,), "good", "no feature map at that stride; it has 2, 4, 8, 16, 32"),
-    ("resnet18", (8,), "damaged", "does not hold the weights of ResNet"),
-    ("mobilenet_v3_small", (8,), "good", "does not hold the weights of MobileNetV3"),
+    ("resnet18", (8,), "damaged", "does not hold the weights of resnet18"),
+    ("mobilenet_v3_small", (8,), "good", "does not hold the weights of mobilenet_v3_small"),
 ])
 def test_errors_say_what_to_do(name, layers, weights, expected, tmp_path):
     if weights == "good":

@@ -7,6 +7,7 @@ from PIL import Image
 
 from ad import InputError, data
 from ad.augment import random_crops
+from conftest import write_tiny
 
 
 def test_samples_of_the_mvtec_layout(tiny):
@@ -127,3 +128,40 @@ def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
     (tmp_path / "empty/train/good").mkdir(parents=True)
     with pytest.raises(InputError, match="no images in .*empty"):
         data.find_samples(tmp_path, "empty", "train")
+
+
+def wells(root, annotation="a.png 1\nb.png 0\n"):
+    for folder, names in (("train", "xyz"), ("proliv", "p"), ("test/imgs", "ab")):
+        (root / folder).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (40, 24)).save(root / folder / f"{name}.png")
+    (root / "test/test_annotation.txt").write_text(annotation)
+    return root
+
+
+def test_the_casting_layout(tmp_path):
+    root = wells(tmp_path / "w")
+    assert data.find_categories(root) == ["wells"] and not data.is_flat(root)
+    found = {split: [(s.path.name, s.label) for s in data.find_samples(root, "wells", split)]
+             for split in ("train", "validation", "test")}
+    assert found == {"train": [("x.png", 0), ("y.png", 0), ("z.png", 0)],
+                     "validation": [("p.png", 1)], "test": [("a.png", 1), ("b.png", 0)]}
+
+
+@pytest.mark.parametrize("annotation, message", [
+    ("a.png 1\n", "no line for 1 images, b.png first"),
+    ("a.png 1\nb.png 2\n", "line 2: it must be a file's name and 0 or 1"),
+    ("a.png 1\nb.png 0\nc.png 0\n", "line 3: there is no image test/imgs/c.png")])
+def test_an_annotation_that_does_not_fit_is_named(tmp_path, annotation, message):
+    with pytest.raises(InputError, match=message):
+        data.find_samples(wells(tmp_path / "w", annotation), "wells", "test")
+
+
+def test_merged_categories_are_those_of_both(tmp_path):
+    write_tiny(tmp_path, "a")
+    write_tiny(tmp_path, "b", train=5)
+    samples = data.find_samples(tmp_path, "a+b", "train")
+    assert [s.category for s in samples] == ["a"] * 12 + ["b"] * 5
+    assert data.find_samples(tmp_path, "a", "validation") == []
+    with pytest.raises(InputError, match="unknown category 'a.c'"):
+        data.find_samples(tmp_path, "a+c", "train")

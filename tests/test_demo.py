@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ad import InputError
+from ad import InputError, data, demo_wells
 from ad.demo import CATEGORIES, VERSION, render, write_demo
 
 DEFECTS = [(category, defect) for category, names in CATEGORIES.items() for defect in names]
@@ -137,3 +137,21 @@ def test_unknown_names_raise():
         render("bottle", "good", 0)
     with pytest.raises(ValueError, match="not in tuple"):
         render("carpet", "glue", 0)
+
+
+def test_wells_are_written_in_the_casting_layout_with_spills_where_they_say(tmp_path):
+    root = demo_wells.write_wells(tmp_path / "wells")
+    counts = {split: len(data.find_samples(root, "wells", split))
+              for split in ("train", "validation", "test")}
+    assert counts == {"train": 400, "validation": 60, "test": 200}
+    samples = data.find_samples(root, "wells", "test")
+    assert sum(s.label for s in samples) == 100
+    sizes = {Image.open(s.path).size for s in samples}
+    assert max(w for w, _ in sizes) <= 72 and max(h for _, h in sizes) <= 40 and len(sizes) > 30
+    for index in range(20):  # a spill is drawn over the same well, and some of it shows
+        solid, spilled = (demo_wells.render("test/imgs", index, s).astype(int) for s in (0, 1))
+        assert solid.shape == spilled.shape
+        changed = (np.abs(solid - spilled).max(2) > 8).mean()
+        assert 0.002 < changed < 0.5
+    before = sorted(root.rglob("*"))
+    assert demo_wells.write_wells(root) == root and sorted(root.rglob("*")) == before

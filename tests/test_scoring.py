@@ -149,3 +149,64 @@ def test_standardise_and_thresholds():
 def test_wrong_scoring_raises(values, message):
     with pytest.raises(InputError, match=message):
         Scoring(**values).check()
+
+
+def brute_force(normal, anomalous, measure):
+    """Best value of a measure over a fine grid of thresholds."""
+    low, high = min(normal + anomalous) - 1, max(normal + anomalous) + 1
+    found = []
+    for cut in np.linspace(low, high, 20_001):
+        tp, fp = sum(s > cut for s in anomalous), sum(s > cut for s in normal)
+        found.append(measure(tp, fp, len(anomalous) - tp, len(normal) - fp))
+    return max(found)
+
+
+def accuracy(tp, fp, fn, tn):
+    return (tp + tn) / (tp + fp + fn + tn)
+
+
+def f1(tp, fp, fn, tn):
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rule, measure", [("best-accuracy", accuracy), ("best-f1", f1)])
+def test_labelled_thresholds_are_the_best_of_all(seed, rule, measure):
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(0, 1, 12).round(1).tolist()
+    anomalous = rng.normal(1, 2, 17).round(1).tolist()
+    cut = parse_threshold(rule)(normal, anomalous)
+    tp, fp = sum(s > cut for s in anomalous), sum(s > cut for s in normal)
+    own = measure(tp, fp, len(anomalous) - tp, len(normal) - fp)
+    assert own == pytest.approx(brute_force(normal, anomalous, measure))
+    assert min(abs(cut - s) for s in normal + anomalous) > 0.04  # never at an observed score
+
+
+def test_labelled_thresholds_by_hand():
+    assert parse_threshold("midpoint")([0.0, 1.0], [4.0, 7.0]) == 3.0
+    assert parse_threshold("best-accuracy")([0.0, 1.0], [4.0, 7.0]) == 2.5  # the widest gap
+    assert parse_threshold("best-f1")([0.0, 5.0], [4.0, 7.0]) == 2.0
+
+
+def ternary_search(value, low, high):
+    """The source report's search for a maximum, which is only right if there is one hill."""
+    while high - low > 1e-6:
+        third = (high - low) / 3
+        if value(low + third) < value(high - third):
+            low += third
+        else:
+            high -= third
+    return (low + high) / 2
+
+
+def test_ternary_search_misses_the_best_accuracy_where_there_are_two_hills():
+    normal = [0.0] * 8 + [2.0] * 2
+    anomalous = [1.0] * 5 + [3.0] * 2 + [9.0]
+
+    def value(cut):
+        tp, fp = sum(s > cut for s in anomalous), sum(s > cut for s in normal)
+        return accuracy(tp, fp, len(anomalous) - tp, len(normal) - fp)
+
+    exact = parse_threshold("best-accuracy")(normal, anomalous)
+    assert 0 < exact < 1 and value(exact) == 16 / 18
+    assert value(ternary_search(value, 0, 9)) == 13 / 18  # the hill between 2 and 3

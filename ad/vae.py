@@ -1,0 +1,207 @@
+"""Variational autoencoders (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014)."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision
+
+from ad import InputError
+from ad.backbones import IMAGENET, load_weights
+from ad.errors import error_maps
+
+ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")
+VIT_SIDE = 224  # pixels; its position embedding is of this size
+
+
+def kl_divergence(mu, logvar):
+    """KL(N(mu, exp(logvar)) || N(0, 1)) in nats: (N, L) twice -> (N,). The paper's appendix B."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
+
+
+def reparameterise(mu, logvar, noise):
+    """mu + sigma * noise, noise ~ N(0, 1): a draw of which mu and sigma have gradients."""
+    return mu + (0.5 * logvar).exp() * noise
+
+
+def conv_layer(kind, in_channels, out_channels):
+    """4 x 4 convolution, or its transpose, of stride 2, batch norm, LeakyReLU."""
+    return nn.Sequential(kind(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels),
+                         nn.LeakyReLU())
+
+
+def linear_stack(sizes):
+    """Fully connected layers with LeakyReLU between and after them."""
+    return nn.Sequential(*(layer for i, o in zip(sizes, sizes[1:])
+                           for layer in (nn.Linear(i, o), nn.LeakyReLU())))
+
+
+class Pretrained(nn.Module):
+    """torchvision's ResNet-18 or ViT-B/16 without its classifier: (N, 3, H, W) in [0, 1] -> (N, C).
+
+    The class token of a ViT only exists after its own forward pass; its children, called one after
+    the other, are no encoder. So the head is replaced, not stripped.
+    """
+
+    def __init__(self, name):
+        super().__init__()
+        self.name, self.net = name, torchvision.models.get_model(name, weights=None)
+        self.head = "heads" if name == "vit_b_16" else "fc"
+        self.channels = 768 if name == "vit_b_16" else self.net.fc.in_features
+        setattr(self.net, self.head, nn.Identity())
+        self.register_buffer("mean", torch.tensor(IMAGENET[0]).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET[1]).view(3, 1, 1))
+
+    def forward(self, images):
+        if self.name == "vit_b_16":
+            images = F.interpolate(images, (VIT_SIDE, VIT_SIDE), mode="bilinear", antialias=True)
+        return self.net((images - self.mean) / self.std)
+
+
+class VAE(nn.Module):
+    """VAE of images resized to image_height x image_width pixels.
+
+    encoder: "cnn" (convolutions of `widths` channels, each halving the image, odd sides included),
+    "resnet18" or "vit_b_16" (random unless `load_pretrained` is called), "linear" (fully connected
+    layers of `widths` units). The decoder mirrors cnn or linear: a linear layer restores the
+    smallest grid, transposed convolutions enlarge it, a sigmoid keeps the range of the images,
+    (0, 1). latent_dim: of the diagonal Gaussian. beta: weight of the KL divergence; 1 is the
+    negative evidence lower bound of a Gaussian of unit variance, divided by the number of values.
+    latent_samples: draws, the same for every image, whose error maps are averaged when scoring; 0
+    takes the mean of the latent distribution.
+    """
+
+    def __init__(self, encoder="cnn", image_height=256, image_width=256, latent_dim=512,
+                 widths=(32, 64, 128, 256, 512), beta=1.0, latent_samples=0):
+        super().__init__()
+        if encoder not in ENCODERS or min(image_height, image_width, latent_dim, *widths) < 1:
+            raise ValueError(f"VAE needs --encoder {', '.join(ENCODERS)} and sizes >= 1")
+        if min(image_height, image_width) < 16 or beta < 0 or latent_samples < 0:
+            raise ValueError("VAE needs --image-height and --image-width >= 16, --beta >= 0 and "
+                             f"--latent-samples >= 0, got {image_height}, {image_width}, {beta} "
+                             f"and {latent_samples}")
+        self.size, self.latent_dim, widths = (image_height, image_width), latent_dim, list(widths)
+        self.beta, self.latent_samples = beta, latent_samples
+        step = 2 ** len(widths)
+        grid = [-(-side // step) for side in self.size]
+        self.padded = [side * step for side in grid]
+        if encoder == "linear":
+            sizes = [3 * image_height * image_width, *widths]
+            self.encoder = nn.Sequential(nn.Flatten(), linear_stack(sizes))
+            self.decoder = nn.Sequential(linear_stack([latent_dim, *widths[::-1]]), nn.Linear(
+                widths[0], sizes[0]), nn.Unflatten(1, (3, *self.size)))
+            features, self.padded = widths[-1], self.size
+        else:
+            features = widths[-1] * grid[0] * grid[1]
+            self.decoder = nn.Sequential(
+                nn.Linear(latent_dim, features), nn.Unflatten(1, (widths[-1], *grid)),
+                *(conv_layer(nn.ConvTranspose2d, i, o) for i, o in zip(widths[:0:-1],
+                                                                       widths[-2::-1])),
+                nn.ConvTranspose2d(widths[0], 3, 4, 2, 1))
+            self.encoder = nn.Sequential(*(conv_layer(nn.Conv2d, i, o) for i, o in zip(
+                [3, *widths], widths)), nn.Flatten()) if encoder == "cnn" else Pretrained(encoder)
+            features = features if encoder == "cnn" else self.encoder.channels
+        for part in (self.decoder, *(() if isinstance(self.encoder, Pretrained) else
+                                     (self.encoder,))):
+            part.apply(initialise)
+        self.mu, self.logvar = nn.Linear(features, latent_dim), nn.Linear(features, latent_dim)
+        self.mu.apply(initialise), self.logvar.apply(initialise)
+        # All variances start at 1: the exponential of a wide random layer is where training of
+        # the fully connected one blew up.
+        nn.init.zeros_(self.logvar.weight)
+
+    @property
+    def can_be_pretrained(self):
+        return isinstance(self.encoder, Pretrained)
+
+    def load_pretrained(self, weights=None):
+        """Give the encoder ImageNet's weights: of a file (torchvision's state dict) or, without
+        one, of torchvision's weights API. InputError when they cannot be had."""
+        if not self.can_be_pretrained:
+            raise InputError("--pretrained and --weights are for --encoder resnet18 and vit_b_16")
+        load_weights(self.encoder.net, self.encoder.name, weights, self.encoder.head)
+
+    def resize(self, images):
+        """(N, 3, H, W) -> (N, 3, image_height, image_width)."""
+        return images if images.shape[-2:] == self.size else F.interpolate(
+            images, self.size, mode="bilinear", antialias=True).clamp(0, 1)
+
+    def encode(self, images):
+        """Resized images -> mean and log-variance of the latent distribution, (N, L) float32."""
+        bottom, right = (p - s for p, s in zip(self.padded, self.size))
+        if not isinstance(self.encoder, Pretrained):
+            images = F.pad(2 * images - 1, (0, right, 0, bottom), mode="replicate")
+        features = self.encoder(images.contiguous())
+        with torch.autocast(images.device.type, enabled=False):
+            # A variance of e^20 or e^-20 is as good as any beyond; exp would overflow.
+            features = features.to(self.mu.weight.dtype)
+            return self.mu(features), self.logvar(features).clamp(-20, 20)
+
+    def decode(self, latents):
+        """(N, L) -> images (N, 3, image_height, image_width) in (0, 1), float32."""
+        x = self.decoder(latents)
+        return x[..., :self.size[0], :self.size[1]].float().sigmoid()
+
+    def forward(self, images):
+        """(N, 3, H, W) in [0, 1] -> reconstruction from the mean latent, at the same size."""
+        output = self.decode(self.encode(self.resize(images))[0])
+        return F.interpolate(output, images.shape[-2:], mode="bilinear")
+
+    def loss(self, images, generator):
+        """{"loss": MSE + beta KL / values of an image, "mse", "kl" (nats)}, means over the batch.
+        generator: of the latent draw."""
+        images = self.resize(images)
+        mu, logvar = self.encode(images)
+        noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+        mse = F.mse_loss(self.decode(reparameterise(mu, logvar, noise)), images)
+        kl = kl_divergence(mu, logvar).mean()
+        return {"loss": mse + self.beta * kl / images[0].numel(), "mse": mse.detach(),
+                "kl": kl.detach()}
+
+    def anomaly_maps(self, images, names=("mse",)):
+        """(N, 3, H, W) -> {name: (N, 1, H, W)} for names of errors.error_maps, and "elbo": squared
+        error + the image's share of the KL divergence, everywhere the same; its mean is the loss.
+        """
+        small = self.resize(images)
+        mu, logvar = self.encode(small)
+        draws = torch.zeros(1, self.latent_dim)
+        if self.latent_samples:
+            draws = torch.randn(self.latent_samples, self.latent_dim,
+                                generator=torch.Generator().manual_seed(0))
+        kl = (self.beta * kl_divergence(mu, logvar) / small[0].numel()).view(-1, 1, 1, 1)
+        wanted = ["mse" if name == "elbo" else name for name in names]
+        total = {}
+        for noise in draws.to(mu.device):
+            output = self.decode(reparameterise(mu, logvar, noise))
+            for name, map_ in error_maps(small, output, dict.fromkeys(wanted)).items():
+                total[name] = total.get(name, 0) + map_ / len(draws)
+        maps = {name: total[w] + kl if name == "elbo" else total[w]
+                for name, w in zip(names, wanted)}
+        return {name: F.interpolate(m, images.shape[-2:], mode="bilinear")
+                for name, m in maps.items()}
+
+
+def initialise(layer):
+    """Kaiming's (He et al., ICCV 2015) for convolutions, Xavier's (Glorot and Bengio, AISTATS 2010)
+    for linear layers, zero biases."""
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.kaiming_normal_(layer.weight, a=0.01, nonlinearity="leaky_relu")
+    elif isinstance(layer, nn.Linear):
+        nn.init.xavier_normal_(layer.weight)
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.zeros_(layer.bias)
+
+
+def linear_vae(image_height=40, image_width=72, latent_dim=256, beta=1.0, latent_samples=0):
+    """Fully connected, about 89 million parameters; see VAE."""
+    return VAE("linear", image_height, image_width, latent_dim, (4096, 2048), beta, latent_samples)
+
+
+def small_conv_vae(image_height=40, image_width=72, latent_dim=128, beta=1.0, latent_samples=0):
+    """Three convolutions, about 2.5 million parameters; see VAE."""
+    return VAE("cnn", image_height, image_width, latent_dim, (32, 64, 128), beta, latent_samples)
+
+
+def big_conv_vae(image_height=40, image_width=72, latent_dim=280, beta=1.0, latent_samples=0):
+    """Four wide convolutions, about 12 million parameters; see VAE."""
+    return VAE("cnn", image_height, image_width, latent_dim, (64, 128, 256, 512), beta,
+               latent_samples)
