@@ -6,8 +6,8 @@
     python infer.py --data FLAT --all --spot-check 1512 832    # a flat folder; a look at two images
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
-metrics.json, histograms.png and, with --maps, maps/<category>/<id>.png. For a flat folder also
-submission.csv: id,prediction.
+metrics.json, histograms.png and, with --maps and --masks, maps/ and masks/<category>/<id>.png. For
+a flat folder also submission.csv: id,prediction.
 """
 
 import csv
@@ -16,7 +16,6 @@ import json
 import sys
 import tempfile
 import time
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +26,11 @@ from ad import categories, checkpoint, data, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
                     select_device, select_precision)
 from ad.ensemble import CHUNK, decide_threshold, load_members, score_samples
+from ad.jobs import find_jobs, samples_to_score
 from ad.scoring import parse_threshold
 from ad.seed import environment
 from ad.submission import check_submission, submission
 
-# name: in the results; folder, members: which runs, below --runs; samples: of the test split.
-Job = namedtuple("Job", "name folder members samples")
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
 
 
@@ -63,6 +61,9 @@ def parse_args():
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
     group.add_argument("--maps", action="store_true", help="write heat-map PNGs, too")
+    group.add_argument("--masks", nargs="?", type=float, const=0.995, metavar="Q", help="write "
+                       "predicted defect masks, too: pixels above this quantile of those of normal "
+                       "validation images (default: 0.995)")
     group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1, not "
                        "scores")
     group.add_argument("--check-submission", type=Path, metavar="FILE", help="compare ids, order, "
@@ -79,6 +80,8 @@ def parse_args():
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
             "--merge-categories votes; give one of them")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
+    require(args.masks is None or 0 < args.masks < 1,
+            f"--masks must be in (0, 1), got {args.masks}")
     parse_threshold(args.threshold)
     return args
 
@@ -97,7 +100,8 @@ def score_job(job, root, args, device):
     threshold = decide_threshold(members, args, device)
     predictions = (scores > threshold).astype(int)
     result = metrics.known_metrics(labels, scores, predictions)
-    has_masks = any(mask.any() for mask in masks)
+    has_masks = any(mask.any() for mask in masks) and all(
+        getattr(member["model"], "localises", True) for member in members)
     result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
                "pro": metrics.pro(masks, maps) if has_masks else None,
                "images": len(samples), "anomalous": int((labels == 1).sum()),
@@ -134,7 +138,7 @@ def profile(root, table, args, device):
         scoring = calibration["scoring"] | {"windows": some}
         member["calibration"] = calibration | {"scoring": scoring}
         with tempfile.TemporaryDirectory() as scratch:
-            args.maps, args.results = True, Path(scratch)
+            args.maps, args.masks, args.results = True, None, Path(scratch)
             score_samples([member], samples[:2], args, device)  # warm up
             with torch.profiler.profile() as profiler, record_function("total"):
                 score_samples([member], samples, args, device)
@@ -170,50 +174,10 @@ def write_results(rows, results, extra, flat, args, device):
     for name, content in files.items():
         checkpoint.write_atomic(args.results / name, content)
     print("wrote " + ", ".join(str(args.results / name) for name in files)
-          + (f", {args.results / 'maps'}/" if args.maps else ""))
+          + "".join(f", {args.results / part}/" for part in ("maps", "masks") if vars(args)[part]))
     if flat and args.check_submission:
         check_submission(files["submission.csv"], args.check_submission)
         print(f"submission.csv has the header, ids and order of {args.check_submission}")
-
-
-def samples_to_score(root, table, args):
-    """{category: test samples} of the categories asked for or, with --all, of those that have a
-    run; says which have none. Of a flat folder every image must get a score."""
-    found = args.merge_categories or [args.category]
-    if args.all:
-        everything = data.find_categories(root, table)
-        found = [c for c in everything if any(Path(args.runs, c).glob("*/best.pt"))]
-        require(found, f"no trained run in {args.runs} for any category of {root}; train them: "
-                "python train.py --all")
-        if table is not None:  # not every category has test images
-            everything = sorted({c for file, c in table.items() if file.startswith("test/")})
-            found = [c for c in everything if c in found]
-        untrained = ", ".join(sorted(set(everything) - set(found)))
-        require(table is None or not untrained, f"no trained run in {args.runs} for {untrained}, "
-                "which has test images; a submission needs a score for each: train it")
-        if untrained:
-            print(f"not trained, not scored: {untrained}")
-    samples = {c: data.find_samples(root, c, "test", table) for c in found}
-    ids = {sample.id for part in samples.values() for sample in part}
-    missing = ", ".join(sorted(set(args.spot_check) - ids))
-    require(not missing, f"--spot-check: no test image {missing}; ids look like {min(ids)}")
-    return samples
-
-
-def find_jobs(samples, args):
-    """{category: samples} -> what to score with which runs: every category with its own, voting;
-    --separately, with each of them; --merge-categories, also with those of all together."""
-    jobs = []
-    for category, part in samples.items():
-        names = [f.name for f in checkpoint.find_runs(args.runs, category, args.members)]
-        jobs += [Job(f"{category}/{name}", category, [name], part) for name in names] \
-            if args.separately else [Job(category, category, names, part)]
-    if args.merge_categories:
-        folder = "+".join(samples)
-        names = [f.name for f in checkpoint.find_runs(args.runs, folder, args.members)]
-        jobs += [Job(f"{category}, merged", folder, names, part)
-                 for category, part in samples.items()]
-    return jobs
 
 
 def main():
@@ -227,7 +191,7 @@ def main():
     if args.profile:
         return profile(root, table, args, device)
     rows, raw, shown, results = [], [], {}, {}
-    for job in find_jobs(samples_to_score(root, table, args), args):
+    for job in find_jobs(root, samples_to_score(root, table, args), args):
         more = score_job(job, root, args, device)
         rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
         results[job.name] = more[3]

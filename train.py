@@ -10,52 +10,26 @@ Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_
 """
 
 import argparse
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, data
+from ad import InputError, categories, checkpoint, classify, data, plots
 from ad.augment import symmetries
 from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring_arguments,
                     autocast, model_arguments, require, run_script, scoring_from, select_device,
                     select_precision)
-from ad.model import build_model
+from ad.classifier import Classifier
+from ad.model import build_model, model_class
+from ad.recipes import RECIPES, recipe_name
+from ad.runs import begin, run_folder
 from ad.scoring import calibrate, load_calibration
-from ad.seed import environment, seed_everything
 from ad.training import (fit, remember, run_epochs, validation_scoring, validation_size,
                          wants_places)
 from ad.validation import validate, validation_set
-
-# Arguments that do not change what is learned up to an epoch: --resume may change them.
-MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
-              "device", "window_batch", "all", "seeds", "groups", "names_from", "merge_categories",
-              "recipe"}
-
-
-# What learning suits an objective or a model; options that are given win. The first is the seed
-# plan, lab-vae and those of the wells are the source reports'.
-REPORTED = {"schedule": "constant", "optimizer": "adam", "t_max": None, "augment": False,
-            "weight_decay": 1e-5, "long_side": (256, 256), "crop": 0, "patience": 500}
-PLAIN = {"windows": (0,), "window_input": 0, "error": "mse", "calibration": "global", "sigma": 0.0,
-         "topk": 1.0}  # the score is the mean error of the whole image
-RECIPES = {
-    "reconstruct": REPORTED | {
-        "epochs": 200, "lr": 1e-4, "batch": 32, "long_side": (256, 512), "crop": 256,
-        "patience": 10},
-    "repair": REPORTED | {
-        "epochs": 200, "lr": 1e-3, "batch": 8, "schedule": "cosine", "augment": True, "patch": 4,
-        "patience": 50, "error": "fused", "windows": (0,)},
-    "lab-vae": REPORTED | PLAIN | {
-        "model": "vae", "epochs": 500, "lr": 5e-4, "batch": 64, "optimizer": "adamw",
-        "schedule": "cosine", "t_max": 100, "weight_decay": 0.01},
-    "linear_vae": REPORTED | PLAIN | {
-        "epochs": 150, "lr": 1e-3, "batch": 512, "long_side": (72, 72), "weight_decay": 0.0},
-    "small_conv_vae": REPORTED | PLAIN | {
-        "epochs": 200, "lr": 3e-4, "batch": 512, "long_side": (72, 72), "weight_decay": 0.0},
-    "big_conv_vae": REPORTED | PLAIN | {
-        "epochs": 100, "lr": 3e-4, "batch": 512, "long_side": (72, 72), "weight_decay": 0.0}}
 
 
 def parse_args():
@@ -99,7 +73,7 @@ def parse_args():
         "no)")
     add("--seed", type=int, default=0, help="of the split, the weights, every draw (default: 0)")
     add("--seeds", type=int, nargs="+", metavar="N", help="train one run per seed, to vote")
-    add("--val-every", type=int, default=4, metavar="EPOCHS", help="validate (default: 4)")
+    add("--val-every", type=int, metavar="EPOCHS", help="validate (default: 4; classifiers 1)")
     add("--patience", type=int, metavar="N", help="stop after this many validations without a "
         "better pseudo-anomaly AUROC (default: 50, as a cosine is best at its end; reconstruct 10)")
     add_scoring_arguments(parser, trained=False)
@@ -111,8 +85,7 @@ def parse_args():
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     args = parser.parse_args()
     args.model = args.model or RECIPES.get(args.recipe, {}).get("model", "unet")
-    own = {"unet": args.objective or "repair", "vae": "lab-vae"}.get(args.model, args.model)
-    recipe = RECIPES[args.recipe or (own if own in RECIPES else "reconstruct")]
+    recipe = RECIPES[recipe_name(args)]
     vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
     model_arguments(args)
     check_args(args)
@@ -137,8 +110,11 @@ def check_args(args):
     require(32 <= low <= high, f"--long-side must be LOW HIGH, both >= 32, got {low} {high}")
     require(args.crop == 0 or min(args.crop, args.image_size) >= 32,
             f"--crop ({args.crop}) must be 0 or >= 32, --image-size ({args.image_size}) >= 32")
+    own = model_arguments(args)
+    if "normal_class" in own:  # its classes are known when the data are
+        own["classes"] = (own["normal_class"], "another")
     try:
-        scoring_from(args).check(build_model(args.model, **model_arguments(args)))
+        scoring_from(args).check(build_model(args.model, **own))
     except ValueError as error:
         raise InputError(str(error)) from error
     vars(args).update(asdict(scoring_from(args)))
@@ -146,41 +122,28 @@ def check_args(args):
 
 def train_category(root, table, args):
     """Train args.category into its run folder, then calibrate best.pt and last.pt."""
-    category, folder = args.category, run_folder(args)
+    category, device, scoring = args.category, torch.device(args.device), scoring_from(args)
     samples = data.find_samples(root, category, "train", table)
-    parts = data.split_normals(samples, args.val_fraction, args.seed)
-    images, val_images = (data.load_images(part, args.image_size) for part in parts)
-    scoring = scoring_from(args)
-    args.symmetries = symmetries(images) if args.augment else []
+    train, val = data.split_normals(samples, args.val_fraction, args.seed)
     anomalous = data.find_samples(root, category, "validation", table)
-    names = [[s.path.relative_to(root).as_posix() for s in part] for part in (*parts, anomalous)]
-    device = torch.device(args.device)
-    config = {"args": vars(args) | {"long_side": list(args.long_side),
-                                    "windows": list(args.windows)},
-              "command": sys.argv, "environment": environment(device),
-              "root": str(root.resolve()), "category": category, "image_size": args.image_size,
-              "sizes": sorted({tuple(image.shape[1:]) for image in images + val_images}),
-              "train": names[0], "validation": names[1], "anomalous": names[2]}
-    # Before the run's folder is made, so that weights that are not there leave none.
-    seed_everything(args.seed)
-    model_args = {"name": args.model} | model_arguments(args)
-    model = build_model(**model_args)
-    if hasattr(model, "load_pretrained") and not args.resume:
-        load_pretrained(model, args)
-    last = checkpoint.open_run(folder, config, args.overwrite, MAY_CHANGE)
-    print(f"{category}: {len(images)} training and {len(val_images)} validation images on {device} "
-          f"in {args.precision} -> {folder}", flush=True)
-    state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
-    state["config"] = config
-    model = checkpoint.restore_model(state, folder) if last else model
+    images, val_images, positives = (data.load_images(part, args.image_size)
+                                     for part in (train, val, anomalous))
+    args.symmetries = symmetries(images) if args.augment else []
+    model, state, folder = begin(
+        root, {"train": train, "validation": val, "anomalous": anomalous},
+        sorted({tuple(image.shape[1:]) for image in images + val_images}),
+        {"name": args.model} | model_arguments(args), args)
     if hasattr(model, "places"):
         model.places = None  # it was of the weights as they were
-    model.to(device, memory_format=torch.channels_last)
-    validation = validation_set(val_images, validation_size(args), args.seed,
-                                data.load_images(anomalous, args.image_size))
-    learn = fit if hasattr(model, "fit") else run_epochs
-    learn(model, images, validation, state, folder, args)
-    for name in ("last.pt", "best.pt") if learn is run_epochs else ("best.pt",):
+    validation = validation_set(val_images, validation_size(args), args.seed, positives)
+    trained = not hasattr(model, "fit")
+    if trained:
+        run_epochs(model, (images, None), lambda: validate(
+            model, validation, validation_scoring(args), device, args.window_batch), state, folder,
+            args)
+    else:
+        fit(model, images, validation, state, folder, args)
+    for name in ("last.pt", "best.pt") if trained else ("best.pt",):
         saved = checkpoint.load(folder / name)
         model = checkpoint.restore_model(saved, folder / name, device)
         if wants_places(model, scoring):
@@ -200,18 +163,43 @@ def train_category(root, table, args):
              "damage, not real defects)") + f"; wrote {folder}/best.pt")
 
 
-def load_pretrained(model, args):
-    """Give the model the weights that --pretrained or --weights ask for, or say that it has none.
-    """
-    if args.pretrained or args.weights:
-        model.load_pretrained(args.weights)
-        print(f"pretrained weights from {args.weights or 'torchvision'}")
-    elif model.can_be_pretrained:
-        print("neither --pretrained nor --weights: the encoder starts random")
+def train_classifier(root, args):
+    """Train a classifier of args.category's classes, calibrate it as a detector of what is not
+    normal, and write its figures on its own test split: test.json and confusion.png."""
+    device, scoring = torch.device(args.device), scoring_from(args)
+    parts = classify.stratified_split(data.class_samples(root, args.category), args.seed)
+    classes = sorted({s.defect for part in parts for s in part})
+    images, val_images, test_images = (data.load_images(p, args.image_size) for p in parts)
+    labels, val_labels, test_labels = (torch.tensor([classes.index(s.defect) for s in part])
+                                       for part in parts)
+    args.symmetries = symmetries(images) if args.augment else []
+    good = [s.defect == args.normal_class for s in parts[1]]
+    model, state, folder = begin(
+        root, {"train": parts[0], "validation": [s for s, g in zip(parts[1], good) if g],
+               "anomalous": [s for s, g in zip(parts[1], good) if not g], "test": parts[2]},
+        sorted({tuple(image.shape[1:]) for image in images}),
+        {"name": args.model, "classes": classes, "class_weights": classify.balanced_weights(
+            labels, len(classes))} | model_arguments(args), args)
 
-
-def run_folder(args):
-    return Path(args.runs) / args.category / (args.name or f"{args.model}-seed{args.seed}")
+    def check(model, images, labels):
+        with autocast(device, args.precision):
+            return classify.classification_metrics(classify.predict(model, images, device), labels,
+                                                   classes, model.normal)
+    run_epochs(model, (images, labels), lambda: check(model, val_images, val_labels), state, folder,
+               args)
+    for name in ("last.pt", "best.pt"):
+        saved = checkpoint.load(folder / name)
+        model = checkpoint.restore_model(saved, folder / name, device)
+        with autocast(device, args.precision):
+            saved["calibration"] = calibrate(
+                model, [i for i, g in zip(val_images, good) if g], scoring, device,
+                args.window_batch)
+        checkpoint.save(folder / name, saved)
+    result = check(model, test_images, test_labels)
+    checkpoint.write_atomic(folder / "test.json", json.dumps(result, indent=1) + "\n")
+    plots.save_confusion(folder / "confusion.png", classes, result["confusion"])
+    print(f"{args.category}: best epoch {saved['epoch']}, on {len(test_images)} test images:\n"
+          f"{classify.describe(result)}\nwrote {folder}/best.pt, test.json, confusion.png")
 
 
 def main():
@@ -231,9 +219,10 @@ def main():
         require(args.resume or args.overwrite or not run_folder(job).exists(),
                 f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
                 "NAME makes another")
+    labelled = model_class(args.model) is Classifier
     for job in jobs:
-        train_category(root, table, job)
-    if any((root / c / "test").is_dir() for c in ("", *found)):
+        train_classifier(root, job) if labelled else train_category(root, table, job)
+    if not labelled and any((root / c / "test").is_dir() for c in ("", *found)):
         which = "--all" if args.all else f"--category {args.category}" if args.category else \
             f"--merge-categories {' '.join(args.merge_categories)}"
         print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")

@@ -14,26 +14,14 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, compare, data, plots
+from ad import InputError, categories, checkpoint, classify, compare, data, plots
+from ad.classifier import grad_cam
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
                     run_script, select_device, select_precision)
+from ad.collapse import collapse_check, print_check
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
 from ad.scoring import parse_threshold, resized, score_images
-from ad.ssim import gaussian_blur
-
-# Name, the healthy side of the threshold, what the number means, what the other side means.
-CHECKS = {
-    "contrast": (">=", 0.5, "output contrast / input contrast",
-                 "grey collapse: the output is flat whatever goes in"),
-    "variety": (">=", 0.5, "distance between outputs / distance between their inputs",
-                "average-image collapse: every input gives much the same output"),
-    "sharpness": (">=", 0.2, "high-frequency energy of output / input",
-                  "blur: fine structure is lost and will look like an error everywhere"),
-    "copying": ("<=", 0.5, "in a CutPaste patch, how near the output is to the pasted pixels "
-                "(1) or to the original ones (0)",
-                "identity shortcut: defects are copied and leave no error"),
-}
 
 
 def parse_args():
@@ -44,6 +32,8 @@ def parse_args():
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="curves, bars and a table of "
                         "these run folders; their test figures are those that infer.py "
                         "--separately left in --results")
+    parser.add_argument("--detector", metavar="FILE", help="with a classifier's --ckpt: a "
+                        "checkpoint whose anomaly maps are shown beside its Grad-CAM")
     parser.add_argument("--ids", nargs="+", metavar="ID", help="test images by file name, with or "
                         "without folder and suffix (default: random ones)")
     parser.add_argument("--count", type=int, default=5, metavar="N",
@@ -77,47 +67,6 @@ def pick(samples, ids, count, seed):
     return (draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few))
 
 
-@torch.no_grad()
-def collapse_check(model, images, generator):
-    """Numbers that tell a working autoencoder from a useless one: {name in CHECKS: float}.
-
-    images: normal ones (N >= 2, 3, H, W) in [0, 1]. The patch is one CutPaste in each of them.
-    """
-    output = model(images).clamp(0, 1)
-
-    def contrast(x):
-        return x.std((1, 2, 3)).mean()
-
-    def variety(x):
-        return torch.pdist(x.flatten(1), 1).mean() / x[0].numel()
-
-    def fine(x):
-        return (x - gaussian_blur(x, 9, 1.5, "reflect")).square().mean()
-
-    pasted, mask = cutpaste(images, generator)
-    repaired = model(pasted).clamp(0, 1)
-    to_original = ((repaired - images).abs() * mask).sum()
-    to_pasted = ((repaired - pasted).abs() * mask).sum()
-    numbers = {"contrast": contrast(output) / contrast(images).clamp_min(1e-6),
-               "variety": variety(output) / variety(images).clamp_min(1e-6),
-               "sharpness": fine(output) / fine(images).clamp_min(1e-9),
-               "copying": to_original / (to_original + to_pasted).clamp_min(1e-9)}
-    return {name: value.item() for name, value in numbers.items()}
-
-
-def failing(numbers):
-    """collapse_check's numbers -> names of the checks that fail; [] = healthy."""
-    return [name for name, (side, limit, _, _) in CHECKS.items()
-            if (numbers[name] < limit if side == ">=" else numbers[name] > limit)]
-
-
-def print_check(numbers):
-    for name, (side, limit, meaning, _) in CHECKS.items():
-        print(f"{name:<10} {numbers[name]:6.3f}  (healthy {side} {limit})  {meaning}")
-    print("verdict: " + ("; ".join(CHECKS[name][3] for name in failing(numbers))
-                         or "healthy: it changes what is strange and keeps what is normal"))
-
-
 def side_seen(member):
     """Long side to which the model gets whole images when it scores, 0 = as they are."""
     scoring = member["calibration"]["scoring"]
@@ -125,16 +74,35 @@ def side_seen(member):
 
 
 @torch.no_grad()
-def show(member, images, masks, device, args):
-    """Scores of uint8 images, and pictures of them: {title of a column: one picture an image}."""
-    model = member["model"]
+def anomaly_maps(member, images, pictures, device, args):
+    """(scores, overlays) of uint8 images, whose `pictures` the maps are laid over."""
     with autocast(device, args.precision):
-        parts = list(score_images(model, images, member["calibration"], device, args.window_batch))
-    scores = torch.cat([s for s, _ in parts]).tolist()
+        parts = list(score_images(member["model"], images, member["calibration"], device,
+                                  args.window_batch))
     high = 2 * parse_threshold("quantile:0.99")(member["normal"])
+    maps = [map_ for _, batch in parts for map_ in batch]
+    return torch.cat([s for s, _ in parts]).tolist(), [
+        plots.overlay(picture, map_, high) for picture, map_ in zip(pictures, maps)]
+
+
+@torch.no_grad()
+def show(member, images, masks, detector, device, args):
+    """Scores of uint8 images, and pictures of them: {title of a column: one picture an image}.
+
+    detector: another member, whose anomaly maps a classifier's Grad-CAM is shown beside, or None.
+    """
+    model = member["model"]
     floats = [data.to_float(image, device) for image in images]
-    columns = {"input": [plots.to_picture(image) for image in floats]}
-    if hasattr(model, "loss"):  # it reconstructs
+    pictures = [plots.to_picture(image) for image in floats]
+    columns = {"input": pictures}
+    scores, overlays = anomaly_maps(member, images, pictures, device, args)
+    if hasattr(model, "classes"):
+        cams = [grad_cam(model, image[None]) for image in floats]
+        columns["Grad-CAM"] = [plots.overlay(p, cam[0], 1.0) for p, (cam, _) in zip(pictures, cams)]
+        overlays = anomaly_maps(detector, images, pictures, device, args)[1] if detector else None
+        scores = [f"{model.classes[winner]}, {score:.2f}"
+                  for (_, winner), score in zip(cams, scores)]
+    elif hasattr(model, "loss"):  # it reconstructs
         predict = resized(model, side_seen(member))
         with autocast(device, args.precision):
             outputs = [predict(image[None])[0].float() for image in floats]
@@ -143,8 +111,8 @@ def show(member, images, masks, device, args):
         top = max(error.quantile(0.999).item() for error in errors)
         columns["reconstruction"] = [plots.to_picture(output) for output in outputs]
         columns["error |x - x'|"] = [plots.heat(error, top) for error in errors]
-    columns["anomaly map"] = [plots.overlay(picture, map_, high) for picture, map_ in
-                              zip(columns["input"], (m for _, batch in parts for m in batch))]
+    if overlays:
+        columns["anomaly map"] = overlays
     columns["mask"] = [None if m is None else plots.to_picture(m.float()) for m in masks]
     return scores, columns
 
@@ -190,7 +158,8 @@ def main():
     root = data.resolve_data(args.data or config["root"])
     size, category = config["image_size"], config["category"]
     table = categories.full_table(root, Path(args.runs))
-    samples = data.find_samples(root, category, "test", table)
+    samples = classify.own_samples(root, config) if "test" in config else \
+        data.find_samples(root, category, "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
     images = data.load_images(samples, size)
     masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
@@ -204,8 +173,11 @@ def main():
         images.append((pasted[0] * 255).round().byte())
         masks.append(mask[0])
         labels.append("CutPaste")
-    scores, columns = show(member, images, masks, device, args)
-    labels = [f"{label}\n{score:.2f}" for label, score in zip(labels, scores)]
+    detector = load_member(checkpoint.find(args.detector, args.runs), args, device) \
+        if args.detector else None
+    scores, columns = show(member, images, masks, detector, device, args)
+    labels = [f"{label}\n{s if isinstance(s, str) else f'{s:.2f}'}"
+              for label, s in zip(labels, scores)]
     out = args.results / f"look_{category}_{path.parent.name}_{path.stem}.png"
     plots.save_grid(out, list(zip(*columns.values())), tuple(columns), labels,
                     "labels: image id and score; the anomaly map is coloured from 0.8 times the "
@@ -216,7 +188,7 @@ def main():
         save_latent(out, member["model"], [data.to_float(i, device) for i in normals],
                     seeded_generator(device, args.seed))
         print(f"wrote {out}")
-    if not hasattr(member["model"], "loss"):
+    if not hasattr(member["model"], "loss") or hasattr(member["model"], "classes"):
         return print("no collapse check: this model does not reconstruct")
     # One size for all, so that outputs of different inputs can be compared.
     normals = [data.resize_long_side(image, side_seen(member) or max(image.shape))

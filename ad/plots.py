@@ -37,6 +37,26 @@ def overlay(picture, map_, high):
     return ((1 - alpha) * grey + alpha * heat(map_, high)).round().astype(np.uint8)
 
 
+def outlined(picture, mask, colour):
+    """Picture (H, W, 3) with the outline, two pixels wide, of a bool mask (H, W) in `colour`."""
+    wide = mask
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)) * 2:
+        wide = wide | np.roll(wide, step, axis)
+    return np.where((wide & ~mask)[..., None], np.uint8(colour), picture)
+
+
+def save_masks(path, picture, predicted, truth):
+    """Write a predicted bool mask (H, W) as path, 0 and 255, and beside it <name>_beside.png: the
+    picture with its outline (orange) and the truth's (blue), the mask, and, if known, the truth."""
+    shown = outlined(picture, predicted, (230, 159, 0))
+    white = [np.where(m[..., None], np.uint8(255), np.zeros_like(picture))
+             for m in (predicted, truth) if m is not None]
+    if truth is not None:
+        shown = outlined(shown, truth, (86, 180, 233))
+    save_picture(path, white[0])
+    save_picture(path.with_name(f"{path.stem}_beside.png"), np.concatenate([shown, *white], 1))
+
+
 def save_picture(path, picture):
     """Write a uint8 (H, W, 3) array as PNG, atomically."""
     buffer = io.BytesIO()
@@ -114,4 +134,19 @@ def save_histograms(path, groups):
                  ylabel="images")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    save_figure(path, figure)
+
+
+def save_confusion(path, classes, counts):
+    """The confusion matrix as PNG: rows are the true classes, columns the predicted ones."""
+    counts = np.asarray(counts)
+    size = 1.6 + 0.7 * len(classes)
+    figure, axis = plt.subplots(figsize=(size + 0.6, size), layout="constrained")
+    axis.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        dark = count > 0.5 * max(counts[row].sum(), 1)
+        axis.text(column, row, count, ha="center", va="center", color="white" if dark else "black")
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="predicted", ylabel="true", title="test images")
     save_figure(path, figure)

@@ -50,8 +50,10 @@ def draw_crops(model, images, generator, args):
     return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 
-def train_epoch(model, images, optimizer, scaler, epoch, args):
-    """One pass over the images: {"loss", ..., "images_per_s"}, means over images."""
+def train_epoch(model, data_set, optimizer, scaler, epoch, args):
+    """One pass over the images: {"loss", ..., "images_per_s"}, means over images. data_set: (uint8
+    images, class numbers (N,) or None)."""
+    images, labels = data_set
     device = next(model.parameters()).device
     # Every epoch draws from its own seed, so a resumed run needs no random state to be exact.
     seed_everything((args.seed * 1_000_003 + epoch) % 2 ** 32)
@@ -71,7 +73,8 @@ def train_epoch(model, images, optimizer, scaler, epoch, args):
             if args.augment:
                 crops = augment(crops, generator, args.symmetries)
             with autocast(device, args.precision):
-                losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator)
+                losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
+                                    *([] if labels is None else [labels[batch].to(device)]))
             if not torch.isfinite(losses["loss"]):
                 raise InputError(f"the loss is not finite in epoch {epoch}; try a lower --lr or "
                                  "--precision fp32, then --resume from the last epoch")
@@ -87,33 +90,37 @@ def train_epoch(model, images, optimizer, scaler, epoch, args):
     return {k: v / len(images) for k, v in totals.items()} | {"images_per_s": len(images) / seconds}
 
 
-def run_epochs(model, images, validation, state, folder, args):
-    """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like."""
+def run_epochs(model, data_set, check, state, folder, args):
+    """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like.
+
+    data_set: see train_epoch. check(): the validation's figures, among them val_loss and accuracy
+    or, without it, auroc, the highest of which makes best.pt.
+    """
     device = next(model.parameters()).device
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
-        model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+        [p for p in model.parameters() if p.requires_grad], lr=args.lr,
+        weight_decay=args.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-    scoring = validation_scoring(args)
-    kind = "validation" if state["config"]["anomalous"] else "pseudo-anomaly"
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         if state["stale"] >= args.patience:
             print(f"stopped early: {args.patience} validations without a better one", flush=True)
             break
         start = time.perf_counter()
-        record = {"epoch": epoch} | train_epoch(model, images, optimizer, scaler, epoch, args)
+        record = {"epoch": epoch} | train_epoch(model, data_set, optimizer, scaler, epoch, args)
         better = False
         if epoch % args.val_every == 0 or epoch == args.epochs:
             with autocast(device, args.precision):
-                result = validate(model, validation, scoring, device, args.window_batch)
+                result = check()
             record |= result
-            # At equal AUROC (an easy 1.0) the lower loss on normal images decides.
-            key = [result["auroc"], -result["val_loss"]]
+            # At equal figures (an easy 1.0) the lower loss decides.
+            key = [result.get("accuracy", result["auroc"]), -result["val_loss"]]
             better = state["best"] is None or key > state["best"]
             state |= {"stale": 0, "best": key} if better else {"stale": state["stale"] + 1}
-        record["seconds"] = time.perf_counter() - start
+        record |= {"seconds": time.perf_counter() - start,
+                   "lr": optimizer.param_groups[0]["lr"]}
         state |= {"epoch": epoch}
         weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},
                    "model_args": state["model_args"], "config": state["config"], "epoch": epoch,
@@ -130,9 +137,9 @@ def run_epochs(model, images, validation, state, folder, args):
         left = (args.epochs - epoch) * record["seconds"]
         print(f"epoch {epoch}/{args.epochs}  loss {record['loss']:.4f}  "
               f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left" + (
-                  f"  {kind} AUROC {record['auroc']:.3f} (" + " ".join(
-                      f"{name.removeprefix('auroc_')} {value:.3f}" for name, value in record.items()
-                      if name.startswith("auroc_")) + ")"
+                  "  validation: " + " ".join(f"{name} {value:.3f}" for name, value in
+                                              record.items() if name.startswith(("auroc", "acc",
+                                                                                 "bal")))
                   if "auroc" in record else "") + ("  best" if better else ""), flush=True)
 
 

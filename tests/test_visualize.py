@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from ad import InputError
+from ad.collapse import collapse_check, failing
 from ad.cutpaste import seeded_generator
 from ad.data import find_samples
 from ad.ssim import gaussian_blur
-from visualize import collapse_check, failing, pick
+from visualize import pick
 
 
 def normals(count=4):
