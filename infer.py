@@ -182,7 +182,7 @@ def write_results(rows, results, extra, flat, args, device):
 
 def main():
     args = parse_args()
-    device = select_device(args.device)
+    device = select_device(args.device, args.deterministic)
     args.precision = select_precision(args.precision, device)
     if args.image:
         return score_files(args, device)
@@ -203,10 +203,10 @@ def main():
         extra = metrics.averages(results) | metrics.pooled(
             *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
     print(metrics.table(results | extra))
+    groups = {name: [row for row in rows if name in (row[1], data.POOL)] for name in results}
     plots.save_histograms(args.results / "histograms.png", {
-        name: (np.array([row[3] for row in rows if row[1] == name]),
-               np.array([float(row[4]) for row in rows if row[1] == name]), result["threshold"])
-        for name, result in results.items() if any(row[1] == name for row in rows)})
+        name: (np.array([row[3] for row in part]), np.array([float(row[4]) for row in part]),
+               results[name]["threshold"]) for name, part in groups.items()})
     if args.spot_check:
         spot_check(rows, shown, args)
     write_results(rows, results, extra, table is not None, args, device)

@@ -47,6 +47,8 @@ def parse_args():
                        "this folder in MVTec AD layout")
     group.add_argument("--image-size", type=int, default=512, metavar="PX",
                        help="larger images are shrunk to this long side (default: 512)")
+    group.add_argument("--skip-bad-images", action="store_true", help="leave out images that "
+                       "cannot be read, and say which; otherwise they are an error")
     group.add_argument("--val-fraction", type=float, default=0.1, metavar="SHARE",
                        help="share of the normal images kept for validation (default: 0.1)")
     add_model_arguments(parser)
@@ -83,6 +85,11 @@ def parse_args():
                        help="write epoch_N.pt; 1 is the debug mode (default: 4)")
     group.add_argument("--resume", action="store_true", help="continue an existing run exactly")
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="take the arguments of this "
+                        "run's config.json; those that are given, too, win")
+    config = parser.parse_known_args()[0].config
+    if config:
+        parser.set_defaults(**read_arguments(config))
     args = parser.parse_args()
     args.model = args.model or RECIPES.get(args.recipe, {}).get("model", "unet")
     recipe = RECIPES[recipe_name(args)]
@@ -90,6 +97,18 @@ def parse_args():
     model_arguments(args)
     check_args(args)
     return args
+
+
+def read_arguments(path):
+    """Arguments of a config.json, but for those that say where a run is and whether to replace it.
+    """
+    try:
+        found = json.loads(path.read_text())["args"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot take arguments from {path}: {error}") from error
+    found["weights"] = Path(found["weights"]) if found.get("weights") else None
+    return {name: value for name, value in found.items()
+            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries")}
 
 
 def check_args(args):
@@ -120,14 +139,21 @@ def check_args(args):
     vars(args).update(asdict(scoring_from(args)))
 
 
+def load(samples, args):
+    """(samples, images): all, or with --skip-bad-images those that can be read."""
+    if args.skip_bad_images:
+        return data.load_readable(samples, args.image_size)
+    return samples, data.load_images(samples, args.image_size)
+
+
 def train_category(root, table, args):
     """Train args.category into its run folder, then calibrate best.pt and last.pt."""
     category, device, scoring = args.category, torch.device(args.device), scoring_from(args)
-    samples = data.find_samples(root, category, "train", table)
+    samples, images = load(data.find_samples(root, category, "train", table), args)
+    anomalous, positives = load(data.find_samples(root, category, "validation", table), args)
     train, val = data.split_normals(samples, args.val_fraction, args.seed)
-    anomalous = data.find_samples(root, category, "validation", table)
-    images, val_images, positives = (data.load_images(part, args.image_size)
-                                     for part in (train, val, anomalous))
+    images = dict(zip(samples, images))
+    images, val_images = ([images[s] for s in part] for part in (train, val))
     args.symmetries = symmetries(images) if args.augment else []
     model, state, folder = begin(
         root, {"train": train, "validation": val, "anomalous": anomalous},
@@ -167,9 +193,11 @@ def train_classifier(root, args):
     """Train a classifier of args.category's classes, calibrate it as a detector of what is not
     normal, and write its figures on its own test split: test.json and confusion.png."""
     device, scoring = torch.device(args.device), scoring_from(args)
-    parts = classify.stratified_split(data.class_samples(root, args.category), args.seed)
-    classes = sorted({s.defect for part in parts for s in part})
-    images, val_images, test_images = (data.load_images(p, args.image_size) for p in parts)
+    samples, images = load(data.class_samples(root, args.category), args)
+    parts = classify.stratified_split(samples, args.seed)
+    classes = sorted({s.defect for s in samples})
+    images = dict(zip(samples, images))
+    images, val_images, test_images = ([images[s] for s in part] for part in parts)
     labels, val_labels, test_labels = (torch.tensor([classes.index(s.defect) for s in part])
                                        for part in parts)
     args.symmetries = symmetries(images) if args.augment else []
@@ -204,7 +232,7 @@ def train_classifier(root, args):
 
 def main():
     args = parse_args()
-    device = select_device(args.device)
+    device = select_device(args.device, args.deterministic)
     args.device, args.precision = device.type, select_precision(args.precision, device)
     root = data.resolve_data(args.data)
     table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)

@@ -150,7 +150,7 @@ def main():
     args = parse_args()
     if args.compare:
         return compare_runs(args)
-    device = select_device(args.device)
+    device = select_device(args.device, args.deterministic)
     args.precision = select_precision(args.precision, device)
     path = checkpoint.find(args.ckpt, args.runs)
     member = load_member(path, args, device)

@@ -32,6 +32,15 @@ def write_atomic(path, data):
         temporary.unlink(missing_ok=True)
 
 
+def append_line(path, line):
+    """Add a line to a text file; InputError when the disk does not take it."""
+    try:
+        with open(path, "a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
 def save(path, checkpoint):
     """Save a checkpoint dict of plain types and tensors (KEYS at least) atomically."""
     missing = KEYS - checkpoint.keys()
@@ -120,7 +129,7 @@ def open_run(folder, config, overwrite, may_change):
             f"--{name.replace('_', '-')} {old.get(name)}" for name in differ))
     if any(last["config"][part] != config[part] for part in ("train", "validation")):
         raise InputError(f"{folder} was trained on other images than {config['root']} holds now")
-    lines = (folder / "log.jsonl").read_text().splitlines()
+    lines = (folder / "log.jsonl").read_text().splitlines()[:last["epoch"]]  # one per epoch
     kept = [line for line in lines if json.loads(line)["epoch"] <= last["epoch"]]
     write_atomic(folder / "log.jsonl", "".join(line + "\n" for line in kept))
     write_atomic(folder / "config.json", text)

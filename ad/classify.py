@@ -55,7 +55,7 @@ def predict(model, images, device, batch=32):
 
 
 def classification_metrics(probabilities, labels, classes, normal):
-    """(N, K), (N,) class numbers -> accuracy, balanced accuracy, cross-entropy (val_loss), the AUROC
+    """(N, K), (N,) class numbers -> accuracy, balanced accuracy, cross-entropy (val_loss), AUROC
     of 1 - P(normal), precision, recall and F1 of every class, and the confusion matrix (rows true).
     """
     labels, found = np.asarray(labels), probabilities.argmax(1)

@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import inspect
+import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -36,13 +38,32 @@ def require(condition, text):
         raise InputError(text)
 
 
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM; args[0] is the signal's number."""
+
+
+def interrupt(number, frame):
+    raise Interrupted(number)
+
+
 def run_script(main):
-    """Run a script's main(); an InputError becomes one line on stderr and exit code 2."""
+    """Run a script's main(); an InputError becomes a line on stderr (several, if several files are
+    bad) and exit code 2, SIGINT and SIGTERM one line and 130 and 143. Files are only ever replaced
+    as a whole, so that what was finished before is on disk."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, say
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        print(f"stopped by {signal.Signals(stop.args[0]).name}; what was finished is kept, and "
+              "train.py --resume goes on from the last whole epoch", file=sys.stderr)
+        sys.exit(128 + stop.args[0])
 
 
 def add_data_arguments(parser):
@@ -56,6 +77,8 @@ def add_data_arguments(parser):
                          help="where to compute (default: auto, CUDA when there is one)")
     machine.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS),
                          help="of the convolutions (default: auto, bf16 or fp16 where fast)")
+    machine.add_argument("--deterministic", action="store_true", help="only algorithms that give "
+                         "the same result every time, slower on a GPU")
     machine.add_argument("--window-batch", type=int, default=16, metavar="N",
                          help="256 x 256 windows per forward pass; less needs less memory, the "
                          "scores stay (default: 16)")
@@ -170,8 +193,13 @@ def scoring_from(args, trained=None):
     return Scoring(**fields | {"windows": tuple(fields["windows"])}).check()
 
 
-def select_device(name):
-    """"auto" | "cpu" | "cuda" -> torch.device; auto takes CUDA when there is one."""
+def select_device(name, deterministic=False):
+    """"auto" | "cpu" | "cuda" -> torch.device; auto takes CUDA when there is one. deterministic:
+    algorithms that are not repeatable raise an error instead of running."""
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable CUDA GPU; use --device cpu")
     if name == "auto":

@@ -231,9 +231,34 @@ def read_mask(path, height, width):
 
 
 def load_images(samples, image_size):
-    """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image."""
+    """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image. Raises
+    InputError with a line for every file that cannot be read."""
+    images, errors = decode(samples, image_size)
+    if errors:
+        raise InputError("\n".join(errors))
+    return images
+
+
+def load_readable(samples, image_size):
+    """As load_images, but leaves out what cannot be read, and says so: (samples, images)."""
+    images, errors = decode(samples, image_size)
+    if errors:
+        print(f"left out {len(errors)} of {len(samples)} images:\n" + "\n".join(errors))
+    kept = [(s, i) for s, i in zip(samples, images) if i is not None]
+    return [s for s, _ in kept], [i for _, i in kept]
+
+
+def decode(samples, image_size):
+    """(images in order, None where one cannot be read; what is wrong with those)."""
+    def one(sample):
+        try:
+            return read_image(sample.path, image_size)
+        except InputError as error:
+            return error
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        return list(pool.map(lambda s: read_image(s.path, image_size), samples))
+        found = list(pool.map(one, samples))
+    return ([None if isinstance(f, InputError) else f for f in found],
+            [str(f) for f in found if isinstance(f, InputError)])
 
 
 def to_float(image, device):

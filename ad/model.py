@@ -178,7 +178,7 @@ def model_class(name):
     if name in classifiers():
         return Classifier
     raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}, and, for images "
-                     "with labels, resnet, efficientnet_lite0 and the classifiers of torchvision.models")
+                     "with labels, resnet, efficientnet_lite0 and torchvision's classifiers")
 
 
 def build_model(name, **model_args):

@@ -13,7 +13,7 @@ from ad.seed import environment, seed_everything
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
               "device", "window_batch", "all", "seeds", "groups", "names_from", "merge_categories",
-              "recipe"}
+              "config", "deterministic", "recipe"}
 
 
 def begin(root, parts, sizes, model_args, args):
@@ -22,8 +22,9 @@ def begin(root, parts, sizes, model_args, args):
     parts: {"train", "validation", ...: samples}, whose file names config.json gets.
     """
     folder, device = run_folder(args), torch.device(args.device)
-    config = {"args": vars(args) | {"long_side": list(args.long_side),
-                                    "windows": list(args.windows)},
+    config = {"args": {name: list(value) if isinstance(value, tuple) else
+                       str(value) if isinstance(value, Path) else value
+                       for name, value in vars(args).items()},
               "command": sys.argv, "environment": environment(device),
               "root": str(root.resolve()), "category": args.category,
               "image_size": args.image_size, "sizes": sizes}

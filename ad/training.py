@@ -129,8 +129,7 @@ def run_epochs(model, data_set, check, state, folder, args):
             checkpoint.save(folder / "best.pt", weights)
         if epoch % args.save_every == 0:
             checkpoint.save(folder / f"epoch_{epoch}.pt", weights)
-        with open(folder / "log.jsonl", "a") as log:
-            log.write(json.dumps(record) + "\n")
+        checkpoint.append_line(folder / "log.jsonl", json.dumps(record))
         checkpoint.save(folder / "last.pt", weights | {
             "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
             "best": state["best"], "stale": state["stale"]})

@@ -1,0 +1,225 @@
+"""Nothing lost: bad files, signals, a full disk, and runs that repeat."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ad import InputError, checkpoint, data
+from conftest import PROJECT, TINY_TRAINING, run, tiny_image, write_tiny
+
+
+def picture(seed=0, size=(60, 48)):
+    return Image.fromarray(tiny_image(np.random.default_rng(seed), size[1], size[0]))
+
+
+def readable(folder):
+    """Odd but sound files: {path: expected (height, width)}."""
+    found = {}
+
+    def save(name, image, size=None, **options):
+        image.save(folder / name, **options)
+        found[folder / name] = size or image.size[::-1]
+    base = picture()
+    for number, mode in enumerate(("L", "P", "RGBA", "LA", "1", "CMYK", "I;16", "I", "F")):
+        suffix = {"CMYK": "jpg", "F": "tiff", "I": "tiff"}.get(mode, "png")
+        image = Image.fromarray(np.asarray(base.convert("L")).astype(np.uint16) * 257) \
+            if mode == "I;16" else base.convert(mode)
+        save(f"mode{number}.{suffix}", image)
+    for name in ("with space.png", "näme.png", "名前.png", "a'b\".png", "UPPER.PNG", "100%.png"):
+        save(name, base)
+    save(os.fsdecode(b"latin-\xe9.png"), base)
+    for suffix in ("bmp", "tif", "webp", "jpeg"):
+        save(f"kind.{suffix}", base)
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        size = base.size if orientation >= 5 else base.size[::-1]
+        save(f"turned{orientation}.jpg", base, size, exif=exif)
+    base.save(folder / "moving.webp", save_all=True, append_images=[picture(1)])
+    found[folder / "moving.webp"] = (48, 60)
+    base.save(folder / "jpeg in truth.jpg")
+    (folder / "jpeg in truth.jpg").rename(folder / "no.png")  # the content decides
+    found[folder / "no.png"] = (48, 60)
+    for side in (16, 17, 33, 300):
+        save(f"square{side}.png", picture(2, (side, side)))
+    return found
+
+
+def broken(folder, count=160):
+    """Files that are no image: cut at every kind of place, empty, noise, tiny, looping, huge."""
+    rng, found = random.Random(0), []
+    for kind in ("png", "jpg", "bmp", "tif", "webp"):
+        picture(3).save(folder / f"whole.{kind}")
+        whole = (folder / f"whole.{kind}").read_bytes()
+        (folder / f"whole.{kind}").unlink()
+        for number in range(count // 5):
+            # A JPEG or BMP that lacks only its last bytes may still be decoded.
+            stop = rng.randrange(0, int(0.8 * len(whole)))
+            found.append(folder / f"cut{number}.{kind}")
+            found[-1].write_bytes(whole[:stop])
+    for number in range(20):
+        found.append(folder / f"noise{number}.png")
+        found[-1].write_bytes(rng.randbytes(number * 37))
+    for name, size in (("dot.png", (1, 1)), ("line.png", (1, 4096)), ("row.png", (4096, 1)),
+                       ("flat.jpg", (15, 40))):
+        found.append(folder / name)
+        Image.new("RGB", size).save(found[-1])
+    found.append(folder / "bomb.png")
+    Image.new("1", (30_000, 30_000)).save(found[-1])
+    found.append(folder / "loop.png")
+    found[-1].symlink_to(found[-1])
+    found.append(folder / "nowhere.png")
+    found[-1].symlink_to(folder / "missing")
+    found.append(folder / "folder.png")
+    found[-1].mkdir()
+    found.append(folder / "text.png")
+    found[-1].write_text("<html>not found</html>")
+    return found
+
+
+def sample(path):
+    return data.Sample(path, "c", "train", "good", 0, None)
+
+
+def test_two_hundred_files_are_each_read_or_named(tmp_path):
+    good, bad = readable(tmp_path), broken(tmp_path)
+    assert len(good) + len(bad) >= 200
+    for path, size in good.items():
+        assert tuple(data.read_image(path, 512).shape) == (3, *size), path
+    samples = [sample(path) for path in [*good, *bad]]
+    with pytest.raises(InputError) as caught:
+        data.load_images(samples, 512)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(bad)
+    for path, line in zip(bad, lines):
+        assert line.startswith(f"cannot read image {path}: ")
+    kept, images = data.load_readable(samples, 512)
+    assert [s.path for s in kept] == list(good) and len(images) == len(good)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_is_named(tmp_path):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(InputError, match="cannot read image .*a.png.*Permission denied"):
+        data.read_image(tmp_path / "a.png", 512)
+
+
+def test_bad_images_are_all_named_or_skipped_in_training_never_in_inference(tmp_path):
+    root = write_tiny(tmp_path / "data")
+    for number in (3, 7):
+        (root / f"stripes/train/good/{number:03}.png").write_bytes(b"broken")
+    where = ("--data", root, "--category", "stripes", "--model", "patchcore", "--layers", 8)
+    result = run("train.py", *where, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("cannot read image") == 2
+    assert "003.png" in result.stderr and "007.png" in result.stderr
+    assert not (tmp_path / "runs/stripes").exists()
+    result = run("train.py", *where, "--skip-bad-images", cwd=tmp_path)
+    assert result.returncode == 0 and "left out 2 of 12 images" in result.stdout, result.stderr
+    config = json.loads((tmp_path / "runs/stripes/patchcore-seed0/config.json").read_text())
+    assert len(config["train"]) + len(config["validation"]) == 10
+    (root / "stripes/test/blot/001.png").write_bytes(b"")
+    result = run("infer.py", *where[:4], cwd=tmp_path)
+    assert result.returncode == 2 and "blot/001.png" in result.stderr
+    assert not (tmp_path / "results/scores.csv").exists()
+
+
+def start(*arguments, cwd, limit=None):
+    """train.py in its own process; limit: largest file in bytes that it may write."""
+    command = [sys.executable, str(PROJECT / "train.py"), *map(str, arguments)]
+    cap = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=cap)
+
+
+def wait_for(path, process, seconds=120):
+    end = time.time() + seconds
+    while not path.exists():
+        assert process.poll() is None and time.time() < end, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """An uninterrupted run of 6 epochs: (its options, its weights, its folder)."""
+    folder = tmp_path_factory.mktemp("whole")
+    options = ("--data", tiny, "--category", "stripes", *TINY_TRAINING)
+    result = run("train.py", *options, "--epochs", 6, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return options, checkpoint.load(folder / "runs/stripes/unet-seed0/last.pt")["model"], folder
+
+
+def same(weights, path):
+    other = checkpoint.load(path)["model"]
+    return all(torch.equal(weights[key], other[key]) for key in weights)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143),
+                                          (signal.SIGKILL, -9)])
+def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, number, code):
+    options, weights, _ = whole
+    last = tmp_path / "runs/stripes/unet-seed0/last.pt"
+    process = start(*options, "--epochs", 6, cwd=tmp_path)
+    wait_for(last, process)
+    time.sleep(random.Random(int(number)).uniform(0, 0.3))
+    process.send_signal(number)
+    _, errors = process.communicate()
+    if process.returncode != 0:  # it may have been done already
+        assert process.returncode == code and "Traceback" not in errors, errors
+        assert number == signal.SIGKILL or f"stopped by {signal.Signals(number).name}" in errors
+    checkpoint.load(last)
+    result = run("train.py", *options, "--epochs", 6, "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert same(weights, last)
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(whole, tmp_path):
+    options, _, folder = whole
+    last = tmp_path / "runs/stripes/unet-seed0/last.pt"
+    result = run("train.py", *options, "--epochs", 2, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    before = last.read_bytes()
+    # Python ignores SIGXFSZ, so that the write fails with an error, as on a full disk.
+    process = start(*options, "--epochs", 4, "--resume", cwd=tmp_path, limit=len(before) // 2)
+    _, errors = process.communicate()
+    assert process.returncode == 2 and errors.count("\n") == 1, errors
+    assert "cannot write runs/stripes/unet-seed0/" in errors and "too large" in errors.lower()
+    assert last.read_bytes() == before
+    assert not list(last.parent.glob(".*tmp"))
+
+
+def test_config_json_alone_repeats_a_run(whole, tmp_path):
+    _, weights, folder = whole
+    result = run("train.py", "--config", folder / "runs/stripes/unet-seed0/config.json",
+                 "--deterministic", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert same(weights, tmp_path / "runs/stripes/unet-seed0/last.pt")
+    (tmp_path / "bad.json").write_text("{}")
+    result = run("train.py", "--config", "bad.json", cwd=tmp_path)
+    assert result.returncode == 2 and "cannot take arguments from bad.json" in result.stderr
+
+
+def test_scores_do_not_depend_on_threads_or_batches(whole, tiny, tmp_path):
+    _, _, folder = whole
+    scores = []
+    for threads, batch in ((1, 1), (2, 7)):
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        result = subprocess.run(
+            [sys.executable, str(PROJECT / "infer.py"), "--data", str(tiny), "--category",
+             "stripes", "--runs", str(folder / "runs"), "--precision", "fp32", "--window-batch",
+             str(batch)],
+            cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        rows = (tmp_path / "results/scores.csv").read_text().splitlines()[1:]
+        scores.append([float(row.split(",")[4]) for row in rows])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
