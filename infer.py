@@ -25,7 +25,7 @@ from torch.profiler import record_function
 from ad import categories, checkpoint, data, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
                     select_device, select_precision)
-from ad.ensemble import CHUNK, decide_threshold, load_members, score_samples
+from ad.ensemble import CHUNK, decide_threshold, load_members, localise, score_samples
 from ad.jobs import find_jobs, samples_to_score
 from ad.scoring import parse_threshold
 from ad.seed import environment
@@ -100,16 +100,14 @@ def score_job(job, root, args, device):
     threshold = decide_threshold(members, args, device)
     predictions = (scores > threshold).astype(int)
     result = metrics.known_metrics(labels, scores, predictions)
-    has_masks = any(mask.any() for mask in masks) and all(
-        getattr(member["model"], "localises", True) for member in members)
+    has_masks = any(mask.any() for mask in masks) and localise(members)
     result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
                "pro": metrics.pro(masks, maps) if has_masks else None,
                "images": len(samples), "anomalous": int((labels == 1).sum()),
                "threshold": threshold, "seconds": seconds,
                "members": {member["name"]: member["weight"] for member in members},
                "scoring": members[0]["calibration"]["scoring"]}
-    rows = [(s.id, job.name if job.name != data.POOL else s.category, s.defect, s.label,
-             f"{score:.6f}", prediction, s.path.as_posix())
+    rows = [(s.id, s.category, s.defect, s.label, f"{score:.6f}", prediction, s.path.as_posix())
             for s, score, prediction in zip(samples, scores, predictions)]
     return rows, raw, shown, result
 

@@ -110,6 +110,11 @@ def score_chunk(members, samples, args, device):
     return np.average(scores, axis=0, weights=weights), mean, shown
 
 
+def localise(members):
+    """Do their maps tell where? Those of a classifier do not."""
+    return all(getattr(member["model"], "localises", True) for member in members)
+
+
 def score_samples(members, samples, args, device):
     """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
     metrics, and {id: [picture, its overlay]} of --spot-check.
@@ -118,7 +123,9 @@ def score_samples(members, samples, args, device):
     """
     scores, maps, masks, shown = [], [], [], {}
     # A score is a mean of map values, so twice the threshold is a scale that fits the map.
-    mask_threshold = pixel_threshold(members, args, device) if args.masks else None
+    mask_threshold = None
+    if args.masks and localise(members):
+        mask_threshold = pixel_threshold(members, args, device)
     high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
     for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
                       disable=not sys.stderr.isatty()):
@@ -141,7 +148,7 @@ def score_samples(members, samples, args, device):
             if truth is not None:
                 maps.append(map_[0].numpy())
                 masks.append(truth)
-            if args.masks:
+            if mask_threshold is not None:
                 plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
                                  picture, (map_[0] > mask_threshold).numpy(), truth)
     return np.concatenate(scores, axis=1), maps, masks, shown

@@ -2,6 +2,7 @@
 
 import json
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 from ad import checkpoint, classify, data
@@ -28,6 +29,8 @@ def samples_to_score(root, table, args):
                 "which has test images; a submission needs a score for each: train it")
         if untrained:
             print(f"not trained, not scored: {untrained}")
+    require(table is None or not (args.separately or args.merge_categories), "a submission needs "
+            "one score for each image: leave out --separately and --merge-categories")
     samples = {c: data.find_samples(root, c, "test", table) for c in found}
     ids = {sample.id for part in samples.values() for sample in part}
     missing = ", ".join(sorted(set(args.spot_check) - ids))
@@ -35,31 +38,39 @@ def samples_to_score(root, table, args):
     return samples
 
 
-def classifier_jobs(root, category, args):
-    """Classifiers of the category as detectors of what is not normal, on their own test split."""
+def separate_jobs(root, category, samples, args):
+    """Every run of a category alone: detectors on its test split, classifiers, as detectors of what
+    is not normal, on their own. Raises InputError when there is none of --members."""
     jobs = []
-    for path in sorted(Path(args.runs, f"{category}-classes").glob("*/best.pt")):
-        name = path.parent.name
-        if args.members is None or name in args.members:
-            config = json.loads((path.parent / "config.json").read_text())
-            jobs.append(Job(f"{category}-classes/{name}", f"{category}-classes", [name],
-                            classify.own_samples(root, config)))
+    for folder in (category, f"{category}-classes"):
+        for path in sorted(Path(args.runs, folder).glob("*/best.pt")):
+            name, own = path.parent.name, samples
+            if args.members is not None and name not in args.members:
+                continue
+            if folder != category:
+                own = classify.own_samples(root, json.loads(
+                    (path.parent / "config.json").read_text()))
+            jobs.append(job(f"{folder}/{name}", folder, [name], own))
+    if not jobs:
+        checkpoint.find_runs(args.runs, category, args.members)  # says which there are
     return jobs
+
+
+def job(name, folder, members, samples):
+    """A Job whose samples have its name as their category, unless they are of all categories."""
+    named = samples if name == data.POOL else [replace(s, category=name) for s in samples]
+    return Job(name, folder, members, named)
 
 
 def find_jobs(root, samples, args):
     """{category: samples} -> what to score with which runs: every category with its own, voting;
-    --separately, with each of them and with its classifiers; --merge-categories, also with those of
-    all together."""
-    jobs = []
-    for category, part in samples.items():
-        names = [f.name for f in checkpoint.find_runs(args.runs, category, args.members)]
-        jobs += [Job(f"{category}/{name}", category, [name], part) for name in names] \
-            if args.separately else [Job(category, category, names, part)]
-        jobs += classifier_jobs(root, category, args) if args.separately else []
+    --separately, with each of them; --merge-categories, also with those of all together."""
+    if args.separately:
+        return [job_ for c, part in samples.items() for job_ in separate_jobs(root, c, part, args)]
+    jobs = [job(c, c, [f.name for f in checkpoint.find_runs(args.runs, c, args.members)], part)
+            for c, part in samples.items()]
     if args.merge_categories:
         folder = "+".join(samples)
         names = [f.name for f in checkpoint.find_runs(args.runs, folder, args.members)]
-        jobs += [Job(f"{category}, merged", folder, names, part)
-                 for category, part in samples.items()]
+        jobs += [job(f"{c}, merged", folder, names, part) for c, part in samples.items()]
     return jobs

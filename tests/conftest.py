@@ -1,8 +1,11 @@
 """A tiny data set in MVTec AD layout, and a way to run the scripts."""
 
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +48,40 @@ def tiny(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
+# Processes are forked from one that has only imported what the scripts import, which takes longer
+# than most of the tests' own work.
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["train", "infer", "visualize"])
+
+
+def in_child(script, arguments, cwd, env, files):
+    """Be a fresh process that runs the script, with stdout and stderr in two files."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    for number, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+    sys.argv = [script, *arguments]
+    runpy.run_path(str(PROJECT / script), run_name="__main__")
+
+
 def run(script, *arguments, cwd, env=None):
-    """Run a script of the project in a fresh process; returns the CompletedProcess."""
-    command = [sys.executable, str(PROJECT / script), *map(str, arguments)]
+    """Run a script of the project in a fresh process; returns a CompletedProcess."""
+    arguments = [str(argument) for argument in arguments]
     # One thread: these networks are tiny, and threads of neighbours only wait for each other.
-    env = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=env)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/out", f"{folder}/err"]
+        process = FRESH.Process(target=in_child, args=(
+            script, arguments, str(cwd), dict(os.environ if env is None else env), files))
+        process.start()
+        process.join(300)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"{script} {' '.join(arguments)} took more than 300 s")
+        out, err = (Path(file).read_text(encoding="utf-8") for file in files)
+    return subprocess.CompletedProcess([script, *arguments], process.exitcode, out, err)
 
 
 TINY_TRAINING = ("--objective", "reconstruct", "--width", 4, "--depth", 2, "--batch", 4,

@@ -166,10 +166,11 @@ def test_three_models_train_on_an_mvtec_category_and_stand_in_one_table(tiny, tm
     assert found["stripes-classes/resnet-seed0"]["auroc"] == pytest.approx(test["auroc"])
     assert found["stripes-classes/resnet-seed0"]["pixel_auroc"] is None
     assert found["stripes/patchcore-seed0"]["images"] == 12
-    mask = np.array(Image.open(tmp_path / "results/masks/stripes/blot/000.png"))
+    mask = np.array(Image.open(tmp_path / "results/masks/stripes/patchcore-seed0/blot/000.png"))
     assert mask.shape == (64, 80, 3) and set(np.unique(mask)) <= {0, 255} and mask.any()
-    beside = Image.open(tmp_path / "results/masks/stripes/blot/000_beside.png")
+    beside = Image.open(tmp_path / "results/masks/stripes/patchcore-seed0/blot/000_beside.png")
     assert beside.size == (240, 64)
+    assert not (tmp_path / "results/masks/stripes-classes").exists()
     runs = sorted((tmp_path / "runs/stripes-classes").iterdir())
     result = run("visualize.py", "--compare", *runs, cwd=tmp_path)
     assert result.returncode == 0 and "best validation accuracy" in result.stdout, result.stderr
