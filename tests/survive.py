@@ -1,0 +1,227 @@
+"""What was tried and survived: kills, random command lines, mutations. Prints README's table.
+
+    python tests/survive.py            # about 20 minutes; tests/test_survive.py does a little of it
+    python tests/survive.py --kills 50 --lines 500
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+PROJECT = Path(__file__).parent.parent
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+from ad import InputError, checkpoint  # noqa: E402  (the project's folder is put on the path above)
+from conftest import FRESH, TINY_TRAINING, in_child, run, write_tiny  # noqa: E402
+
+EPOCHS = 4
+# file, what is there, what it becomes, the tests that must notice.
+MUTATIONS = [
+    ("ssim", "/ 2\n    kernel", "/ 3\n    kernel", "ssim"),
+    ("ssim", "-0.5 * (offsets", "-0.6 * (offsets", "ssim"),
+    ("ssim", "2 * product + c1", "1 * product + c1", "ssim"),
+    ("ssim", "mean_squares - squares + c2", "mean_squares + squares + c2", "ssim"),
+    ("ssim", "mean_xy - product", "mean_xy + product", "ssim"),
+    ("ssim", "int(3 * sigma + 0.5)", "int(2 * sigma + 0.5)", "scoring"),
+    ("sliding_window", "span = length - window", "span = length + window", "sliding_window"),
+    ("sliding_window", "(2 * i * span + count - 1)", "(2 * i * span - count - 1)",
+     "sliding_window"),
+    ("sliding_window", "total[start:start + window] += weight",
+     "total[start:start + window] -= weight", "sliding_window"),
+    ("sliding_window", "window / 8", "window / 7", "sliding_window"),
+    ("sliding_window", "missing[0] // 2, missing[1] // 2", "missing[0] // 3, missing[1] // 2",
+     "sliding_window"),
+    ("scoring", "flat.topk(max(1, round(fraction", "flat.topk(max(2, round(fraction", "scoring"),
+    ("scoring", ".mean(0) + sum(colour_weight", ".mean(0) - sum(colour_weight", "scoring"),
+    ("scoring", "torch.stack(means).amax(0)", "torch.stack(means).amin(0)", "scoring"),
+    ("scoring", "(scores - normal.mean())", "(scores + normal.mean())", "scoring"),
+    ("scoring", "(values[:-1] + values[1:]) / 2", "(values[:-1] + values[1:]) / 3", "scoring"),
+    ("cutpaste", "angle.cos()[:, None], angle.sin()", "angle.sin()[:, None], angle.sin()",
+     "cutpaste"),
+    ("cutpaste", "cos * y - sin * x", "cos * y + sin * x", "cutpaste"),
+    ("cutpaste", "half[:, :1] * along", "half[:, 1:] * along", "cutpaste"),
+    ("cutpaste", "2 * x / images.shape[3] - 1", "2 * x / images.shape[2] - 1", "cutpaste")]
+
+
+def slow_writes(*arguments):
+    """in_child with an fsync of 50 ms, so that kills often hit a checkpoint being written."""
+    import os
+    fsync = os.fsync
+    os.fsync = lambda file: (time.sleep(0.05), fsync(file))
+    in_child(*arguments)
+
+
+def start(script, arguments, cwd, files):
+    import os
+    process = FRESH.Process(target=slow_writes, args=(
+        script, [str(a) for a in arguments], str(cwd), {**os.environ, "OMP_NUM_THREADS": "1"},
+        files))
+    process.start()
+    return process
+
+
+def kill_after(process, seconds):
+    """SIGKILL after so many seconds; was it still running?"""
+    process.join(seconds)
+    running = process.exitcode is None
+    if running:
+        process.kill()
+    process.join()
+    return running and process.exitcode == -signal.SIGKILL
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def training_kills(count, folder):
+    """Kill one run at random moments and resume it, over and over, until `count` kills; whenever it
+    ends its weights must be those of the run that was left alone: (kills, finished runs)."""
+    data = write_tiny(folder / "data")
+    options = ["--data", data, "--category", "stripes", *TINY_TRAINING, "--epochs", EPOCHS]
+    begin = time.time()
+    result = run("train.py", *options, "--name", "whole", cwd=folder)
+    seconds = time.time() - begin
+    assert result.returncode == 0, result.stderr
+    whole = checkpoint.load(folder / "runs/stripes/whole/last.pt")["model"]
+    rng, kills, finished, number = random.Random(0), 0, 0, 0
+    while kills < count:
+        name, number = f"killed{number}", number + 1
+        run_folder = folder / "runs/stripes" / name
+        for _ in range(8):
+            killed = kill_after(start("train.py", [*options, "--name", name, "--resume"], folder,
+                                      [folder / "out", folder / "err"]),
+                                rng.uniform(0.2, 1.5 * seconds))
+            kills += killed
+            for path in run_folder.glob("*.pt"):
+                checkpoint.load(path)  # whatever is there is whole
+            if not killed:
+                break
+        result = run("train.py", *options, "--name", name, "--resume", cwd=folder)
+        assert result.returncode == 0, result.stderr
+        assert same(whole, checkpoint.load(run_folder / "last.pt")["model"]), name
+        finished += 1
+        shutil.rmtree(run_folder)
+    return kills, finished
+
+
+def inference_kills(count, folder):
+    """Kill infer.py at random moments: results/scores.csv is the old one or the new one."""
+    options = ["--data", folder / "data", "--category", "stripes", "--runs", folder / "runs"]
+    texts = []
+    for topk in (0.1, 0.2):
+        begin = time.time()
+        result = run("infer.py", *options, "--topk", topk, cwd=folder)
+        seconds = time.time() - begin
+        assert result.returncode == 0, result.stderr
+        texts.append((folder / "results/scores.csv").read_text())
+    assert texts[0] != texts[1]
+    rng, kills = random.Random(1), 0
+    while kills < count:
+        kills += kill_after(start("infer.py", [*options, "--topk", rng.choice((0.1, 0.2))], folder,
+                                  [folder / "out", folder / "err"]), rng.uniform(0.2, seconds))
+        assert (folder / "results/scores.csv").read_text() in texts
+    return kills
+
+
+def values(rng, folder):
+    """Values that options may get, sensible and not."""
+    return rng.choice(["0", "1", "2", "-1", "0.5", "1e9", "nan", "inf", "", "x", "ssim", "mask", "auto",
+                       "unet", "patchcore", "vae", "resnet", "global", "position", "bf16", "fp32",
+                       "stripes", "none", "32", "64", str(folder / "data"), str(folder), "best.pt",
+                       "quantile:0.5", "quantile:2", "midpoint", "cosine", "gradients", "../..",
+                       "ünïcode", "a b", "stripes/x", "demo-wells/x", "--", "8 16"])
+
+
+def options_of(script):
+    """Its long options, as --help names them."""
+    import re
+    text = run(script, "--help", cwd=PROJECT).stdout
+    return sorted(set(re.findall(r"--[a-z][a-z-]+", text)) - {"--help"})
+
+
+def random_lines(count, folder):
+    """Random command lines of the three scripts; (lines, how many of them worked). None may give
+    a traceback; a refusal is one line and exit code 2."""
+    rng, worked = random.Random(2), 0
+    scripts = {script: options_of(script) for script in ("train.py", "infer.py", "visualize.py")}
+    for number in range(count):
+        script = rng.choice(list(scripts))
+        line = {"train.py": ["--category", "stripes", "--epochs", "1", "--width", "2", "--depth", "1",
+                             "--name", f"fuzz{number}", "--val-every", "1"],
+                "infer.py": ["--category", "stripes"],
+                "visualize.py": ["--ckpt", "whole/best.pt"]}[script] if rng.random() < 0.8 else []
+        line = line + ["--data", str(folder / "data")] if rng.random() < 0.9 else line
+        for _ in range(rng.randint(0, 3)):
+            option = rng.choice(scripts[script])
+            if option in ("--epochs", "--side", "--image-height", "--image-width", "--groups"):
+                continue  # large ones work, for hours
+            line += [option] + [values(rng, folder) for _ in range(rng.randint(0, 2))]
+        result = run(script, *line, cwd=folder)
+        shown = f"{script} {line}: {result.returncode}\n{result.stderr}"
+        assert "Traceback" not in result.stderr, shown
+        assert result.returncode in (0, 2), shown
+        if result.returncode == 2:
+            last = result.stderr.strip().splitlines()[-1]
+            assert last.startswith("error: ") or "cannot read image" in last, shown
+        worked += result.returncode == 0
+    return count, worked
+
+
+def mutants():
+    """Change one thing at a time in a copy of the project; do the tests notice?"""
+    killed = 0
+    for number, (module, old, new, tests) in enumerate(MUTATIONS):
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / "project"
+            shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".git", "runs", "data"))
+            path = copy / "ad" / f"{module}.py"
+            text = path.read_text()
+            assert text.count(old) >= 1, (module, old)
+            path.write_text(text.replace(old, new, 1))
+            found = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-n", "0",
+                                    f"tests/test_{tests}.py"], cwd=copy, capture_output=True)
+            print(f"mutation {number}: {'noticed' if found.returncode else 'NOT NOTICED'}: {module}: "
+                  f"{old!r} -> {new!r}", flush=True)
+            killed += found.returncode != 0
+    return killed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="of training, and half as many of "
+                        "inference (default: 50)")
+    parser.add_argument("--lines", type=int, default=500, help="random ones (default: 500)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        kills, finished = training_kills(args.kills, folder)
+        print(f"training: {kills} kills, {finished} runs to the end", flush=True)
+        inferences = inference_kills(args.kills // 2, folder)
+        print(f"inference: {inferences} kills", flush=True)
+        lines, worked = random_lines(args.lines, folder)
+    killed = mutants()
+    print(f"""
+| tried | how often | what held |
+|---|---|---|
+| SIGKILL during training, at random moments, writes slowed | {kills} | every checkpoint loads; \
+{finished} runs, resumed again and again, end with the weights of an undisturbed one |
+| SIGKILL during inference | {inferences} | scores.csv is the old or the new one |
+| random command lines | {lines} | no traceback; {worked} worked, {lines - worked} were refused in \
+one line |
+| mutations of SSIM, windows, scoring, CutPaste | {len(MUTATIONS)} | {killed} noticed by the tests |""")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"a checkpoint was damaged: {error}")

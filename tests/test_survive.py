@@ -1,0 +1,28 @@
+"""A little of tests/survive.py, which does more on demand."""
+
+import pytest
+from survive import MUTATIONS, PROJECT, inference_kills, random_lines, training_kills
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("survive")
+
+
+def test_a_run_killed_again_and_again_ends_as_if_left_alone(folder):
+    kills, finished = training_kills(4, folder)
+    assert kills >= 4 and finished >= 1
+
+
+def test_killed_inference_leaves_the_old_scores_or_the_new_ones(folder):
+    assert inference_kills(3, folder) == 3
+
+
+def test_random_command_lines_never_give_a_traceback(folder):
+    count, worked = random_lines(40, folder)
+    assert 0 < worked < count
+
+
+def test_mutations_are_still_of_the_code():
+    for module, old, new, _ in MUTATIONS:
+        assert old != new and old in (PROJECT / "ad" / f"{module}.py").read_text(), (module, old)
