@@ -5,8 +5,11 @@
     python train.py --data demo --category carpet             # no data needed
     python train.py --category carpet --epochs 300 --resume   # go on where it stopped
     python train.py --category carpet --model patchcore       # remember, in one pass, not train
+    python train.py --category capsule --model resnet         # with labels: a classifier
+    python train.py --config runs/carpet/unet-seed0/config.json --name again    # repeat a run
 
-Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_N.pt.
+Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_N.pt; a classifier's
+runs/<category>-classes/<name>/, with test.json and confusion.png.
 """
 
 import argparse
@@ -25,7 +28,7 @@ from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring
 from ad.classifier import Classifier
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
-from ad.runs import begin, run_folder
+from ad.runs import begin, read_arguments, run_folder
 from ad.scoring import calibrate, load_calibration
 from ad.training import (fit, remember, run_epochs, validation_scoring, validation_size,
                          wants_places)
@@ -99,18 +102,6 @@ def parse_args():
     return args
 
 
-def read_arguments(path):
-    """Arguments of a config.json, but for those that say where a run is and whether to replace it.
-    """
-    try:
-        found = json.loads(path.read_text())["args"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot take arguments from {path}: {error}") from error
-    found["weights"] = Path(found["weights"]) if found.get("weights") else None
-    return {name: value for name, value in found.items()
-            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries")}
-
-
 def check_args(args):
     """Raise InputError, naming the value, for arguments that cannot work."""
     require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
@@ -139,18 +130,12 @@ def check_args(args):
     vars(args).update(asdict(scoring_from(args)))
 
 
-def load(samples, args):
-    """(samples, images): all, or with --skip-bad-images those that can be read."""
-    if args.skip_bad_images:
-        return data.load_readable(samples, args.image_size)
-    return samples, data.load_images(samples, args.image_size)
-
-
 def train_category(root, table, args):
     """Train args.category into its run folder, then calibrate best.pt and last.pt."""
     category, device, scoring = args.category, torch.device(args.device), scoring_from(args)
-    samples, images = load(data.find_samples(root, category, "train", table), args)
-    anomalous, positives = load(data.find_samples(root, category, "validation", table), args)
+    (samples, images), (anomalous, positives) = (
+        data.load_readable(data.find_samples(root, category, split, table), args.image_size,
+                           args.skip_bad_images) for split in ("train", "validation"))
     train, val = data.split_normals(samples, args.val_fraction, args.seed)
     images = dict(zip(samples, images))
     images, val_images = ([images[s] for s in part] for part in (train, val))
@@ -193,7 +178,8 @@ def train_classifier(root, args):
     """Train a classifier of args.category's classes, calibrate it as a detector of what is not
     normal, and write its figures on its own test split: test.json and confusion.png."""
     device, scoring = torch.device(args.device), scoring_from(args)
-    samples, images = load(data.class_samples(root, args.category), args)
+    samples, images = data.load_readable(data.class_samples(root, args.category), args.image_size,
+                                         args.skip_bad_images)
     parts = classify.stratified_split(samples, args.seed)
     classes = sorted({s.defect for s in samples})
     images = dict(zip(samples, images))

@@ -233,15 +233,15 @@ def read_mask(path, height, width):
 def load_images(samples, image_size):
     """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image. Raises
     InputError with a line for every file that cannot be read."""
+    return load_readable(samples, image_size, skip=False)[1]
+
+
+def load_readable(samples, image_size, skip=True):
+    """As load_images, but with `skip` leaves out what cannot be read, and says so: (samples,
+    images)."""
     images, errors = decode(samples, image_size)
-    if errors:
+    if errors and not skip:
         raise InputError("\n".join(errors))
-    return images
-
-
-def load_readable(samples, image_size):
-    """As load_images, but leaves out what cannot be read, and says so: (samples, images)."""
-    images, errors = decode(samples, image_size)
     if errors:
         print(f"left out {len(errors)} of {len(samples)} images:\n" + "\n".join(errors))
     kept = [(s, i) for s, i in zip(samples, images) if i is not None]

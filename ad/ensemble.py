@@ -122,10 +122,10 @@ def score_samples(members, samples, args, device):
     Heat maps go to disk on the way. Maps are kept for normal images and those with a mask.
     """
     scores, maps, masks, shown = [], [], [], {}
-    # A score is a mean of map values, so twice the threshold is a scale that fits the map.
     mask_threshold = None
     if args.masks and localise(members):
         mask_threshold = pixel_threshold(members, args, device)
+    # A score is a mean of map values, so twice the threshold is a scale that fits the map.
     high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
     for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
                       disable=not sys.stderr.isatty()):

@@ -1,5 +1,6 @@
 """Beginning a run, or taking one up again: its folder, its config.json, its model."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -62,3 +63,15 @@ def run_folder(args):
     labelled = "-classes" if model_class(args.model) is Classifier else ""
     name = args.name or f"{args.model}-seed{args.seed}"
     return Path(args.runs) / f"{args.category}{labelled}" / name
+
+
+def read_arguments(path):
+    """Arguments of a config.json, but for those that say where a run is and whether to replace it.
+    """
+    try:
+        found = json.loads(path.read_text())["args"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot take arguments from {path}: {error}") from error
+    found["weights"] = Path(found["weights"]) if found.get("weights") else None
+    return {name: value for name, value in found.items()
+            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries")}
