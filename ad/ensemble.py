@@ -170,9 +170,11 @@ def pixel_threshold(members, args, device):
     return total
 
 
-def anomalous_scores(member, args, device):
-    """Scores of the anomalous validation images of the member's run: the labelled ones its
-    config.json names or, without any, pseudo-anomalies of its normal validation images."""
+def labelled_scores(member, args, device):
+    """Scores of the member's normal and anomalous validation images, what a threshold is learned
+    from: the labelled ones its config.json names or, without any, pseudo-anomalies of the normal
+    ones. There are nine of these to a normal image, which then counts as often: otherwise calling
+    everything anomalous would be right nine times in ten."""
     config = member["config"]
     root, size = Path(config["root"]), config["image_size"]
     normals, labelled = ([data.read_image(root / name, size) for name in config.get(part, [])]
@@ -182,19 +184,20 @@ def anomalous_scores(member, args, device):
           f"{'labelled anomalous' if labelled else 'pseudo-anomalous'} validation images for the "
           "threshold")
     with autocast(device, args.precision):
-        return torch.cat([scores.cpu() for scores, _ in score_images(
+        scores = torch.cat([scores.cpu() for scores, _ in score_images(
             member["model"], positives, member["calibration"], device, args.window_batch)]).numpy()
+    times = 1 if labelled else round(len(scores) / len(normals))
+    return [standardise(part, member["normal"])
+            for part in (np.repeat(member["normal"], times), scores)]
 
 
 def decide_threshold(members, args, device):
     """Threshold of standardised scores, the members' own ones weighted, from their validation
     images; prints the false-alarm rate."""
     normal = [standardise(member["normal"], member["normal"]) for member in members]
-    anomalous = [standardise(anomalous_scores(member, args, device), member["normal"])
-                 if args.threshold in LABELLED else None for member in members]
-    thresholds = [parse_threshold(args.threshold)(*both) for both in zip(normal, anomalous)]
-    for member, own in zip(members, thresholds):
-        member["threshold"] = own
+    known = [labelled_scores(member, args, device) if args.threshold in LABELLED else [own]
+             for member, own in zip(members, normal)]
+    thresholds = [parse_threshold(args.threshold)(*scores) for scores in known]
     threshold = float(np.average(thresholds, weights=[member["weight"] for member in members]))
     count = min(len(z) for z in normal)
     above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
