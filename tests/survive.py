@@ -134,8 +134,8 @@ def inference_kills(count, folder):
 
 def values(rng, folder):
     """Values that options may get, sensible and not."""
-    return rng.choice(["0", "1", "2", "-1", "0.5", "1e9", "nan", "inf", "", "x", "ssim", "mask", "auto",
-                       "unet", "patchcore", "vae", "resnet", "global", "position", "bf16", "fp32",
+    return rng.choice(["0", "1", "2", "-1", "0.5", "1e9", "nan", "inf", "", "x", "ssim", "mask",
+                       "auto", "unet", "patchcore", "vae", "resnet", "global", "position", "bf16", "fp32",
                        "stripes", "none", "32", "64", str(folder / "data"), str(folder), "best.pt",
                        "quantile:0.5", "quantile:2", "midpoint", "cosine", "gradients", "../..",
                        "ünïcode", "a b", "stripes/x", "demo-wells/x", "--", "8 16"])
@@ -155,8 +155,8 @@ def random_lines(count, folder):
     scripts = {script: options_of(script) for script in ("train.py", "infer.py", "visualize.py")}
     for number in range(count):
         script = rng.choice(list(scripts))
-        line = {"train.py": ["--category", "stripes", "--epochs", "1", "--width", "2", "--depth", "1",
-                             "--name", f"fuzz{number}", "--val-every", "1"],
+        line = {"train.py": ["--category", "stripes", "--epochs", "1", "--width", "2", "--depth",
+                             "1", "--name", f"fuzz{number}", "--val-every", "1"],
                 "infer.py": ["--category", "stripes"],
                 "visualize.py": ["--ckpt", "whole/best.pt"]}[script] if rng.random() < 0.8 else []
         line = line + ["--data", str(folder / "data")] if rng.random() < 0.9 else line
@@ -189,8 +189,8 @@ def mutants():
             path.write_text(text.replace(old, new, 1))
             found = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-n", "0",
                                     f"tests/test_{tests}.py"], cwd=copy, capture_output=True)
-            print(f"mutation {number}: {'noticed' if found.returncode else 'NOT NOTICED'}: {module}: "
-                  f"{old!r} -> {new!r}", flush=True)
+            verdict = "noticed" if found.returncode else "NOT NOTICED"
+            print(f"mutation {number}: {verdict}: {module}: {old!r} -> {new!r}", flush=True)
             killed += found.returncode != 0
     return killed
 

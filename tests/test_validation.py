@@ -1,12 +1,16 @@
 """Pseudo-anomaly validation with models whose answer is known."""
 
+from argparse import Namespace
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import norm
 
 from ad.cutpaste import SIZES
-from ad.scoring import Scoring
-from ad.ensemble import vote_weights
+from ad.ensemble import labelled_scores, vote_weights
+from ad.scoring import Scoring, calibrate
 from ad.validation import validate, validation_set
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
@@ -70,3 +74,22 @@ def test_votes_follow_the_evidence():
     assert vote_weights([0.3, 0.5]) == [0.5, 0.5]  # both know nothing
     assert vote_weights([None, 0.9]) == [0.5, 0.5]  # not validated, as epoch_N.pt between times
     assert sum(vote_weights([1.0, 0.99, 0.6])) == pytest.approx(1)
+
+
+def test_a_normal_image_counts_as_often_as_pseudo_anomalies_but_not_as_labelled_ones(tmp_path):
+    names = [f"{i}.png" for i in range(5)]
+    for name, image in zip(names, images(5)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / name)
+    model = Oracle([image.clone() for image in images(3)])
+    config = {"root": str(tmp_path), "category": "c", "image_size": 80, "args": {"seed": 0},
+              "validation": names[:3]}
+    calibration = calibrate(model, images(3), SCORING, "cpu")
+    member = {"name": "run", "model": model, "config": config, "calibration": calibration,
+              "normal": np.array([1.0, 2.0, 3.0])}
+    args = Namespace(precision="fp32", window_batch=16)
+    normal, anomalous = labelled_scores(member, args, torch.device("cpu"))
+    assert len(anomalous) == 27 and len(normal) == 27
+    assert normal.mean() == pytest.approx(0, abs=1e-9) and normal.std() == pytest.approx(1, abs=1e-4)
+    config["anomalous"] = names[3:]
+    normal, anomalous = labelled_scores(member, args, torch.device("cpu"))
+    assert len(anomalous) == 2 and len(normal) == 3
