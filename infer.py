@@ -172,7 +172,7 @@ def write_results(rows, results, extra, flat, args, device):
             {row[0]: int(row[5]) if args.binary else float(row[4]) for row in rows})
     for name, content in files.items():
         checkpoint.write_atomic(args.results / name, content)
-    print("wrote " + ", ".join(str(args.results / name) for name in files)
+    print("wrote " + ", ".join(str(args.results / name) for name in (*files, "histograms.png"))
           + "".join(f", {args.results / part}/" for part in ("maps", "masks") if vars(args)[part]))
     if flat and args.check_submission:
         check_submission(files["submission.csv"], args.check_submission)

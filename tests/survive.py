@@ -135,7 +135,8 @@ def inference_kills(count, folder):
 def values(rng, folder):
     """Values that options may get, sensible and not."""
     return rng.choice(["0", "1", "2", "-1", "0.5", "1e9", "nan", "inf", "", "x", "ssim", "mask",
-                       "auto", "unet", "patchcore", "vae", "resnet", "global", "position", "bf16", "fp32",
+                       "auto", "unet", "patchcore",
+                       "vae", "resnet", "global", "position", "bf16", "fp32",
                        "stripes", "none", "32", "64", str(folder / "data"), str(folder), "best.pt",
                        "quantile:0.5", "quantile:2", "midpoint", "cosine", "gradients", "../..",
                        "ünïcode", "a b", "stripes/x", "demo-wells/x", "--", "8 16"])
@@ -215,9 +216,9 @@ def main():
 | SIGKILL during training, at random moments, writes slowed | {kills} | every checkpoint loads; \
 {finished} runs, resumed again and again, end with the weights of an undisturbed one |
 | SIGKILL during inference | {inferences} | scores.csv is the old or the new one |
-| random command lines | {lines} | no traceback; {worked} worked, {lines - worked} were refused in \
-one line |
-| mutations of SSIM, windows, scoring, CutPaste | {len(MUTATIONS)} | {killed} noticed by the tests |""")
+| random command lines | {lines} | no traceback; {worked} worked, {lines - worked} were refused \
+in one line |
+| mutations of SSIM, windows, scoring, CutPaste | {len(MUTATIONS)} | {killed} noticed |""")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def test_a_normal_image_counts_as_often_as_pseudo_anomalies_but_not_as_labelled_
     args = Namespace(precision="fp32", window_batch=16)
     normal, anomalous = labelled_scores(member, args, torch.device("cpu"))
     assert len(anomalous) == 27 and len(normal) == 27
-    assert normal.mean() == pytest.approx(0, abs=1e-9) and normal.std() == pytest.approx(1, abs=1e-4)
+    assert normal.mean() == pytest.approx(0, abs=1e-9)
+    assert normal.std() == pytest.approx(1, abs=1e-4)
     config["anomalous"] = names[3:]
     normal, anomalous = labelled_scores(member, args, torch.device("cpu"))
     assert len(anomalous) == 2 and len(normal) == 3
