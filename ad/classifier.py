@@ -7,6 +7,7 @@ import torchvision
 
 from ad import InputError
 from ad.backbones import IMAGENET, lite0, load_weights
+from ad.data import resize_to
 
 OWN = ("resnet", "efficientnet_lite0")  # not torchvision's
 
@@ -132,7 +133,7 @@ class Classifier(nn.Module):
 
     def resize(self, images):
         """(N, 3, H, W) -> (N, 3, side, side)."""
-        return F.interpolate(images, self.size, mode="bilinear", antialias=True).clamp(0, 1)
+        return resize_to(images, self.size)
 
     def forward(self, images):
         """(N, 3, H, W) in [0, 1] -> logits (N, K), float32."""

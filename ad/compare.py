@@ -17,13 +17,13 @@ CURVES = {"loss": ("training loss", LOSS, "-"), "val_loss": ("validation loss, n
 
 
 def load_run(folder, results):
-    """A run folder, or its path below --runs -> {"name", "config", "log", "parameters", "test"}.
+    """A run folder -> {"name", "log", "parameters", "test"}.
 
-    test: its entry in results/metrics.json, which infer.py --separately writes; {} without one.
+    test: a classifier's test.json or, for a detector, its entry in results/metrics.json, which
+    infer.py --separately writes; {} without one.
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / "config.json").read_text())
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not a run folder that can be read: {error}") from error
@@ -34,13 +34,12 @@ def load_run(folder, results):
     # A memory has no parameters that are trained.
     parameters = 0 if len(log) == 1 and "loss" not in log[0] else sum(
         p.numel() for p in build_model(**saved["model_args"]).parameters())
-    if (folder / "test.json").is_file():  # of a classifier, by train.py
-        return {"name": name, "config": config, "log": log, "parameters": parameters,
-                "test": json.loads((folder / "test.json").read_text())}
-    path = Path(results) / "metrics.json"
-    known = json.loads(path.read_text())["categories"] if path.is_file() else {}
-    return {"name": name, "config": config, "log": log, "parameters": parameters,
-            "test": known.get(name, {})}
+    test, path = {}, Path(results) / "metrics.json"
+    if (folder / "test.json").is_file():
+        test = json.loads((folder / "test.json").read_text())
+    elif path.is_file():
+        test = json.loads(path.read_text())["categories"].get(name, {})
+    return {"name": name, "log": log, "parameters": parameters, "test": test}
 
 
 def summary(run):

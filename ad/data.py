@@ -266,6 +266,12 @@ def to_float(image, device):
     return image.to(device, non_blocking=True).float() / 255
 
 
+def resize_to(images, size):
+    """Float (N, 3, H, W) in [0, 1] -> (N, 3, *size), untouched where it has that size."""
+    return images if images.shape[-2:] == size else F.interpolate(
+        images, size, mode="bilinear", antialias=True).clamp(0, 1)
+
+
 def resize_long_side(image, size):
     """uint8 or float (3, H, W) -> float (1, 3, h, w) in [0, 1], long side `size` pixels, the other
     one at least MIN_SIDE."""

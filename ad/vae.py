@@ -7,6 +7,7 @@ import torchvision
 
 from ad import InputError
 from ad.backbones import IMAGENET, load_weights
+from ad.data import resize_to
 from ad.errors import error_maps
 
 ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")
@@ -122,8 +123,7 @@ class VAE(nn.Module):
 
     def resize(self, images):
         """(N, 3, H, W) -> (N, 3, image_height, image_width)."""
-        return images if images.shape[-2:] == self.size else F.interpolate(
-            images, self.size, mode="bilinear", antialias=True).clamp(0, 1)
+        return resize_to(images, self.size)
 
     def encode(self, images):
         """Resized images -> mean and log-variance of the latent distribution, (N, L) float32."""
