@@ -28,6 +28,7 @@ from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, 
                     select_device, select_precision)
 from ad.ensemble import CHUNK, decide_threshold, load_members, localise, score_samples
 from ad.jobs import find_jobs, samples_to_score
+from ad.runs import run_files
 from ad.scoring import parse_threshold
 from ad.seed import environment
 from ad.submission import check_submission, submission
@@ -94,6 +95,13 @@ def score_job(job, root, args, device):
     for member in members:
         if member["config"]["root"] != str(root.resolve()):
             print(f"note: {job.folder}/{member['name']} was trained on {member['config']['root']}")
+    config = members[0]["config"]
+    data.report_copies([s.path for s in samples], run_files(config, "train")
+                       + run_files(config, "validation"), "test")
+    bare = sum(s.label == 1 and s.mask is None for s in samples)
+    if bare and any(s.mask for s in samples):
+        print(f"note: {job.name}: {bare} anomalous images have no mask; the figures of pixels "
+              "leave them out")
     start = time.perf_counter()
     (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
     seconds = time.perf_counter() - start

@@ -21,6 +21,7 @@ from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast,
 from ad.collapse import collapse_check, print_check
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
+from ad.runs import run_files
 from ad.scoring import parse_threshold, resized, score_images
 
 
@@ -165,8 +166,7 @@ def main():
     masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
              torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]
     labels = [s.id for s in samples]
-    normals = [data.read_image(Path(config["root"]) / name, size)
-               for name in config["validation"][:8]]
+    normals = [data.read_image(path, size) for path in run_files(config, "validation")[:8]]
     for index, image in enumerate(normals[:2]):
         generator = seeded_generator(torch.device("cpu"), args.seed, index)
         pasted, mask = cutpaste(image[None].float() / 255, generator)

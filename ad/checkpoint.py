@@ -13,6 +13,7 @@ from ad import InputError
 from ad.model import build_model
 
 KEYS = {"model", "model_args", "config", "epoch", "val_auroc", "calibration"}
+CONFIG = {"args", "root", "category", "image_size", "train", "validation"}  # of its config
 
 
 def write_atomic(path, data):
@@ -63,6 +64,16 @@ def load(path, device="cpu"):
     if not isinstance(checkpoint, dict) or KEYS - checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of this project")
     return checkpoint
+
+
+def require_current(checkpoint, path):
+    """Raise InputError where a checkpoint lacks what this version of the scripts reads."""
+    lacks = CONFIG - checkpoint["config"].keys()
+    if checkpoint["calibration"]:
+        lacks |= {"scoring", "scores"} - checkpoint["calibration"].keys()
+    if lacks:
+        raise InputError(f"{path} is of another version of this project: it lacks "
+                         f"{', '.join(sorted(lacks))}; train it again")
 
 
 def restore_model(checkpoint, path, device="cpu"):
@@ -122,6 +133,7 @@ def open_run(folder, config, overwrite, may_change):
         write_atomic(folder / "config.json", text)
         return None
     last = load(folder / "last.pt")
+    require_current(last, folder / "last.pt")
     old, new = last["config"]["args"], config["args"]
     differ = [name for name in new if name not in may_change and old.get(name) != new[name]]
     if differ:

@@ -4,6 +4,7 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -197,16 +198,16 @@ def find_samples(root, category, split, table=None):
 def read_image(path, image_size):
     """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
 
-    Grey is repeated to three channels, transparency dropped, EXIF rotation applied, 16-bit scaled
-    from [0, 65535]. Raises InputError naming the file when it cannot be decoded, or is left with a
-    side below MIN_SIDE.
+    Grey is repeated to three channels, transparency dropped, EXIF rotation applied, deep grey scaled
+    by its range, see to_bytes. Raises InputError naming the file when it cannot be decoded, or is
+    left with a side below MIN_SIDE.
     """
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+            if image.mode.startswith(("I", "F")):
+                image = Image.fromarray(to_bytes(np.asarray(image)))
             image = image.convert("RGB")
             scale = image_size / max(image.size)
             if scale < 1:
@@ -220,10 +221,27 @@ def read_image(path, image_size):
         raise InputError(f"cannot read image {path}: {error}") from error
 
 
+def to_bytes(grey):
+    """Grey pixels of more than 8 bits (H, W) -> uint8, scaled by their range, never clipped: of
+    integers that of 16 bits or, where all fit, of the 12 bits of many cameras; of floats [0, 1].
+    Raises ValueError for values outside, whose range cannot be known."""
+    high = 1 if grey.dtype.kind == "f" else 4095 if grey.max() < 4096 else 65535
+    if not (0 <= grey.min() and grey.max() <= high):  # not for NaN either
+        raise ValueError(f"its values, {grey.min():g} to {grey.max():g}, are not in [0, {high}]; "
+                         "save it with 8 or 16 bits")
+    return (grey / high * 255).round().astype(np.uint8)
+
+
 def read_mask(path, height, width):
-    """Ground-truth mask file -> bool (1, height, width), nearest neighbour; > 127 is defect."""
+    """Ground-truth mask file -> bool (1, height, width), nearest neighbour; > 127 is defect.
+
+    Raises InputError when it cannot be read, or has not the image's shape (it may be a multiple).
+    """
     try:
         with Image.open(path) as image:
+            if abs(image.width * height - image.height * width) > max(image.size):
+                raise ValueError(f"it is {image.height} x {image.width} pixels, but its image "
+                                 f"{height} x {width}, or larger in proportion")
             image = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
             return torch.from_numpy(np.array(image) > 127)[None]
     except (OSError, SyntaxError, ValueError) as error:
@@ -259,6 +277,28 @@ def decode(samples, image_size):
         found = list(pool.map(one, samples))
     return ([None if isinstance(f, InputError) else f for f in found],
             [str(f) for f in found if isinstance(f, InputError)])
+
+
+def copies(files, others):
+    """[(file, its copy among others), ...]: files with the same bytes, by SHA-256."""
+    sizes = {path.stat().st_size for path in others}
+    near = [path for path in files if path.stat().st_size in sizes]
+    sizes = {path.stat().st_size for path in near}
+    known = {digest(path): path for path in others if path.stat().st_size in sizes}
+    return [(path, known[digest(path)]) for path in near if digest(path) in known]
+
+
+def digest(path):
+    return sha256(path.read_bytes()).digest()
+
+
+def report_copies(files, others, what):
+    """Print which of `files` are copies of `others`, if any: leakage; what: e.g. "test"."""
+    found = copies(files, [path for path in others if path.is_file()])
+    if found:
+        print(f"LEAKAGE: {len(found)} of {len(files)} {what} images are copies of training images, "
+              "which makes the figures too good: " + ", ".join(
+                  f"{a} = {b}" for a, b in found[:3]) + (", ..." if len(found) > 3 else ""))
 
 
 def to_float(image, device):

@@ -199,8 +199,11 @@ def write_once(root, marker, build):
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
         built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
         built.mkdir()
-        build(built)
-        (built / "demo.json").write_text(marker)
+        try:
+            build(built)
+            (built / "demo.json").write_text(marker)
+        except OSError as error:
+            raise InputError(f"cannot write {root}: {error.strerror}") from error
         if not root.exists():  # another process may have been faster
             built.rename(root)
     return root

@@ -1,7 +1,6 @@
 """Runs of a category that vote: loading them, their weights, and their common scores."""
 
 import sys
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from ad import InputError, checkpoint, data, plots
 from ad.cli import autocast, scoring_from
+from ad.runs import run_files
 from ad.scoring import (LABELLED, Calibration, Scoring, calibrate, load_calibration,
                         parse_threshold, score_images, standardise)
 from ad.training import remember, wants_places
@@ -36,6 +36,11 @@ def vote_weights(aurocs):
     return [w / sum(weights) for w in weights]
 
 
+def run_images(config, part):
+    """The images that a run's config names, uint8 (3, H, W): see runs.run_files."""
+    return [data.read_image(path, config["image_size"]) for path in run_files(config, part)]
+
+
 def load_member(path, args, device):
     """A checkpoint with its model, calibrated for the scoring that `args` ask for.
 
@@ -45,25 +50,28 @@ def load_member(path, args, device):
     if not path.is_file():
         raise InputError(f"no checkpoint {path}")
     saved = checkpoint.load(path)
+    checkpoint.require_current(saved, path)
     model = checkpoint.restore_model(saved, path, device)
     config, calibration = saved["config"], saved["calibration"]
+    fields = Scoring.__dataclass_fields__
     trained = calibration["scoring"] if calibration else {
-        name: config["args"][name] for name in Scoring.__dataclass_fields__}
+        name: value for name, value in config["args"].items() if name in fields}
+    if trained.keys() != fields.keys():
+        raise InputError(f"{path} is of another version of this project: it scores by "
+                         f"{', '.join(sorted(trained))}; train it again")
     scoring = scoring_from(args, trained)
     wanted = vars(scoring) | {"fields": sorted(Calibration.__dataclass_fields__)}
     if calibration is None or wanted != calibration["scoring"] | {
             "fields": sorted(calibration.keys() - {"scoring", "scores"})}:
         if wants_places(model, scoring) and model.places is None:
             print(f"{path}: remembering its {len(config['train'])} training images")
-            remember(model, [data.read_image(Path(config["root"]) / name, config["image_size"])
-                             for name in config["train"]], scoring, device, args.precision,
+            remember(model, run_images(config, "train"), scoring, device, args.precision,
                      config["args"]["seed"])
         print(f"{path}: calibrating on its {len(config['validation'])} validation images, since "
               f"it has {'none of this scoring' if calibration else 'no calibration'}")
-        images = [data.read_image(Path(config["root"]) / name, config["image_size"])
-                  for name in config["validation"]]
         with autocast(device, args.precision):
-            calibration = calibrate(model, images, scoring, device, args.window_batch)
+            calibration = calibrate(model, run_images(config, "validation"), scoring, device,
+                                    args.window_batch)
         print(f"{path}: calibration {load_calibration(calibration).describe()}")
     return {"name": path.parent.name, "model": model, "config": config, "calibration": calibration,
             "normal": np.asarray(calibration["scores"]), "val_auroc": saved["val_auroc"]}
@@ -158,12 +166,10 @@ def pixel_threshold(members, args, device):
     """The --masks quantile of the maps of the members' own normal validation images, weighted."""
     total = 0
     for member in members:
-        config = member["config"]
-        images = [data.read_image(Path(config["root"]) / name, config["image_size"])
-                  for name in config["validation"]]
         with autocast(device, args.precision):
             maps = [m.flatten().cpu() for _, m in score_images(
-                member["model"], images, member["calibration"], device, args.window_batch)]
+                member["model"], run_images(member["config"], "validation"),
+                member["calibration"], device, args.window_batch)]
         total += member["weight"] * float(np.quantile(torch.cat(maps).numpy(), args.masks))
     print(f"{members[0]['config']['category']}: masks are where the map is above {total:.3f}, the "
           f"{args.masks:g} quantile of the pixels of normal validation images")
@@ -176,10 +182,9 @@ def labelled_scores(member, args, device):
     ones. There are nine of these to a normal image, which then counts as often: otherwise calling
     everything anomalous would be right nine times in ten."""
     config = member["config"]
-    root, size = Path(config["root"]), config["image_size"]
-    normals, labelled = ([data.read_image(root / name, size) for name in config.get(part, [])]
-                         for part in ("validation", "anomalous"))
-    _, positives, kinds = validation_set(normals, size, config["args"]["seed"], labelled)
+    normals, labelled = (run_images(config, part) for part in ("validation", "anomalous"))
+    _, positives, kinds = validation_set(normals, config["image_size"], config["args"]["seed"],
+                                         labelled)
     print(f"{config['category']}/{member['name']}: scoring {len(positives)} "
           f"{'labelled anomalous' if labelled else 'pseudo-anomalous'} validation images for the "
           "threshold")

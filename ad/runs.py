@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint
+from ad import InputError, checkpoint, data
 from ad.classifier import Classifier
 from ad.model import build_model, model_class
 from ad.seed import environment, seed_everything
@@ -40,6 +40,9 @@ def begin(root, parts, sizes, model_args, args):
     if hasattr(model, "load_pretrained") and not args.resume:
         load_pretrained(model, args)
     last = checkpoint.open_run(folder, config, args.overwrite, MAY_CHANGE)
+    for part, samples in parts.items():
+        if part != "train":
+            data.report_copies([s.path for s in samples], run_files(config, "train"), part)
     print(f"{args.category}: {len(parts['train'])} training and {len(parts['validation'])} "
           f"validation images on {device} in {args.precision} -> {folder}", flush=True)
     state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
@@ -63,6 +66,11 @@ def run_folder(args):
     labelled = "-classes" if model_class(args.model) is Classifier else ""
     name = args.name or f"{args.model}-seed{args.seed}"
     return Path(args.runs) / f"{args.category}{labelled}" / name
+
+
+def run_files(config, part):
+    """Paths of the images that a run's config names: "train", "validation", "anomalous", "test"."""
+    return [Path(config["root"]) / name for name in config.get(part, [])]
 
 
 def read_arguments(path):

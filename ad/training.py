@@ -50,6 +50,13 @@ def draw_crops(model, images, generator, args):
     return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 
+def require_finite(tensors, what, epoch):
+    """Raise InputError unless all tensors are finite: a run that diverged is not saved."""
+    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+        raise InputError(f"{what} not finite in epoch {epoch}; train anew with a lower --lr or "
+                         "--precision fp32 (what was saved is from the epochs before)")
+
+
 def train_epoch(model, data_set, optimizer, scaler, epoch, args):
     """One pass over the images: {"loss", ..., "images_per_s"}, means over images. data_set: (uint8
     images, class numbers (N,) or None)."""
@@ -75,9 +82,7 @@ def train_epoch(model, data_set, optimizer, scaler, epoch, args):
             with autocast(device, args.precision):
                 losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
                                     *([] if labels is None else [labels[batch].to(device)]))
-            if not torch.isfinite(losses["loss"]):
-                raise InputError(f"the loss is not finite in epoch {epoch}; try a lower --lr or "
-                                 "--precision fp32, then --resume from the last epoch")
+            require_finite([losses["loss"]], "the loss is", epoch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(losses["loss"]).backward()
             scaler.step(optimizer)
@@ -86,6 +91,7 @@ def train_epoch(model, data_set, optimizer, scaler, epoch, args):
                 totals[name] = totals.get(name, 0) + value.item() * len(batch)
             bar.update(len(batch))
             bar.set_postfix(loss=f"{totals['loss'] / bar.n:.4f}" if bar.n else "")
+    require_finite(model.state_dict().values(), "the weights are", epoch)  # after the last step
     seconds = time.perf_counter() - start
     return {k: v / len(images) for k, v in totals.items()} | {"images_per_s": len(images) / seconds}
 

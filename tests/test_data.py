@@ -38,6 +38,32 @@ def test_every_mode_becomes_rgb(tmp_path, mode, value, expected):
     assert (read == torch.tensor(expected, dtype=torch.uint8).view(3, 1, 1)).all()
 
 
+def test_deep_grey_is_scaled_by_its_range_never_clipped(tmp_path):
+    ramp = np.arange(20 * 20, dtype=np.uint16).reshape(20, 20)
+    for name, values, expected in (
+            ("twelve.png", ramp * 10, ramp / 4095. * 2550),  # a 12-bit camera's, up to 3990
+            ("sixteen.png", ramp * 160, ramp / 65535. * 160 * 255),
+            ("integers.tif", (ramp * 160).astype(np.int32), ramp / 65535. * 160 * 255),
+            ("floats.tif", (ramp / 399).astype(np.float32), ramp / 399 * 255)):
+        Image.fromarray(values).save(tmp_path / name)
+        read = data.read_image(tmp_path / name, 512)
+        assert np.abs(read[0].numpy() - expected).max() <= 0.5, name
+    for name, values in (("deep.tif", ramp.astype(np.int32) * 1000),
+                         ("negative.tif", ramp.astype(np.int32) - 1),
+                         ("float.tif", ramp.astype(np.float32)),
+                         ("nan.tif", np.full((20, 20), np.nan, np.float32))):
+        Image.fromarray(values).save(tmp_path / name)
+        with pytest.raises(InputError, match=f"{name}: its values, .* are not in"):
+            data.read_image(tmp_path / name, 512)
+
+
+def test_masks_of_another_shape_raise(tmp_path):
+    Image.new("L", (60, 40)).save(tmp_path / "m.png")
+    assert data.read_mask(tmp_path / "m.png", 27, 40).shape == (1, 27, 40)  # 26.7, rounded
+    with pytest.raises(InputError, match="m.png: it is 40 x 60 pixels, but its image 60 x 40"):
+        data.read_mask(tmp_path / "m.png", 60, 40)
+
+
 def test_large_images_shrink_and_small_ones_stay(tmp_path):
     Image.new("RGB", (300, 150), (7, 7, 7)).save(tmp_path / "a.png")
     assert data.read_image(tmp_path / "a.png", 100).shape == (3, 50, 100)

@@ -1,10 +1,12 @@
 """Nothing lost: bad files, signals, a full disk, and runs that repeat."""
 
+import copy
 import errno
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
+import infer
 from ad import InputError, checkpoint, data
+from ad.ensemble import load_member
 from conftest import PROJECT, TINY_TRAINING, run, tiny_image, write_tiny
 
 
@@ -33,8 +37,9 @@ def readable(folder):
     base = picture()
     for number, mode in enumerate(("L", "P", "RGBA", "LA", "1", "CMYK", "I;16", "I", "F")):
         suffix = {"CMYK": "jpg", "F": "tiff", "I": "tiff"}.get(mode, "png")
-        image = Image.fromarray(np.asarray(base.convert("L")).astype(np.uint16) * 257) \
-            if mode == "I;16" else base.convert(mode)
+        grey = np.asarray(base.convert("L"))
+        image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else \
+            Image.fromarray(grey / np.float32(255)) if mode == "F" else base.convert(mode)
         save(f"mode{number}.{suffix}", image)
     for name in ("with space.png", "näme.png", "名前.png", "a'b\".png", "UPPER.PNG", "100%.png"):
         save(name, base)
@@ -184,6 +189,97 @@ def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, number, code
     assert same(weights, last)
 
 
+def nested(mapping, prefix=()):
+    """Paths of all keys of nested dicts but those of weights."""
+    for key, value in mapping.items():
+        yield (*prefix, key)
+        if isinstance(value, dict) and key not in ("model", "mean", "std"):
+            yield from nested(value, (*prefix, key))
+
+
+def test_checkpoints_of_other_versions_work_or_are_named(whole, tmp_path, monkeypatch):
+    """Lacking any of the values in it, or with one more, it loads, or is refused in one line."""
+    saved = checkpoint.load(whole[2] / "runs/stripes/unet-seed0/best.pt")
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--category", "stripes"])
+    args, cpu = infer.parse_args(), torch.device("cpu")
+    args.precision = "fp32"
+    refused = 0
+    for *parents, key in nested(saved):
+        for drop in (True, False):
+            changed = copy.deepcopy(saved)
+            part = changed
+            for name in parents:
+                part = part[name]
+            if drop:
+                del part[key]
+            else:
+                part[f"new_{key}"] = 1
+            torch.save(changed, tmp_path / "odd.pt")
+            try:
+                load_member(tmp_path / "odd.pt", args, cpu)
+            except InputError as error:
+                assert "odd.pt" in str(error) and "\n" not in str(error)
+                refused += 1
+    assert refused >= 20
+
+
+@pytest.mark.parametrize("model", ["unet", "patchcore", "small_conv_vae"])
+@pytest.mark.parametrize("value", [0, 128])
+def test_constant_images_give_no_nan(tmp_path, model, value):
+    """Zero variance everywhere: nothing to learn, nothing to divide by."""
+    for name, odd in (("train/good", 0), ("test/good", 0), ("test/spot", 1)):
+        folder = tmp_path / "data/flat" / name
+        folder.mkdir(parents=True)
+        for number in range(6 if name == "train/good" else 2):
+            image = np.full((48, 48, 3), value, np.uint8)
+            image[10:20, 10:20] += odd * np.uint8(100)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    where = ("--data", tmp_path / "data", "--category", "flat")
+    size = ("--width", 4, "--depth", 2, "--long-side", 48, 48) if model == "unet" else ()
+    result = run("train.py", *where, "--model", model, *size,
+                 *(("--epochs", 2, "--batch", 2) if model != "patchcore" else ()), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run("infer.py", *where, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [row.split(",") for row in (tmp_path / "results/scores.csv").read_text().splitlines()]
+    scores = {row[0]: float(row[4]) for row in rows[1:]}
+    assert len(scores) == 4 and np.isfinite(list(scores.values())).all()
+    if model != "small_conv_vae":  # its two epochs have taught it nothing
+        assert min(scores["spot/0"], scores["spot/1"]) > max(scores["good/0"], scores["good/1"])
+
+
+def test_a_run_that_explodes_ends_in_one_line_and_keeps_the_epochs_before(whole, tmp_path):
+    options, _, folder = whole
+    options = list(options)
+    options[options.index("--lr") + 1] = 1e30
+    result = run("train.py", *options, "--epochs", 6, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "not finite in epoch 1; train anew with a lower --lr" in result.stderr
+    assert not list((tmp_path / "runs").glob("**/*.pt"))
+
+
+def test_leaked_and_maskless_images_are_reported(whole, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "data")
+    base = tmp_path / "data/stripes"
+    shutil.copy(base / "train/good/005.png", base / "test/good/copied.png")
+    (base / "ground_truth/blot/002_mask.png").unlink()
+    options = ("--data", tmp_path / "data", "--category", "stripes", "--model", "patchcore",
+               "--layers", 8)
+    assert run("train.py", *options, cwd=tmp_path).returncode == 0
+    result = run("infer.py", *options[:4], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "LEAKAGE: 1 of 13 test images are copies of training images" in result.stdout
+    assert "test/good/copied.png = " in result.stdout and "005.png" in result.stdout
+    assert "1 anomalous images have no mask" in result.stdout
+    shutil.copy(base / "train/good/005.png", base / "train/good/again.png")
+    Image.new("L", (80, 80)).save(base / "ground_truth/blot/001_mask.png")
+    result = run("infer.py", *options[:4], cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "blot/001_mask.png: it is 80 x 80 pixels, but its image 64 x 80" in result.stderr
+    outputs = [run("train.py", *options, "--seed", seed, cwd=tmp_path).stdout for seed in range(1, 9)]
+    assert any("LEAKAGE: 1 of 2 validation images" in text for text in outputs)
+
+
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(whole, tmp_path):
     options, _, folder = whole
     last = tmp_path / "runs/stripes/unet-seed0/last.pt"
@@ -197,6 +293,14 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(whole, tmp_path
     assert "cannot write runs/stripes/unet-seed0/" in errors and "too large" in errors.lower()
     assert last.read_bytes() == before
     assert not list(last.parent.glob(".*tmp"))
+
+
+def test_a_full_disk_leaves_no_half_of_the_demo_set(tmp_path):
+    process = start("--data", "demo", "--category", "carpet", cwd=tmp_path, limit=5000)
+    _, errors = process.communicate()
+    assert process.returncode == 2 and errors.count("\n") == 1, errors
+    assert errors == "error: cannot write data/demo: File too large\n"
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_config_json_alone_repeats_a_run(whole, tmp_path):
