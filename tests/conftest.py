@@ -8,9 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
+# One thread: these networks are tiny, and threads of neighbours only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402  (OpenMP reads it when it is loaded)
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
 
@@ -69,8 +72,6 @@ def in_child(script, arguments, cwd, env, files):
 def run(script, *arguments, cwd, env=None):
     """Run a script of the project in a fresh process; returns a CompletedProcess."""
     arguments = [str(argument) for argument in arguments]
-    # One thread: these networks are tiny, and threads of neighbours only wait for each other.
-    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         files = [f"{folder}/out", f"{folder}/err"]
         process = FRESH.Process(target=in_child, args=(

@@ -1,4 +1,4 @@
-"""The collapse check on models whose fault is known by construction."""
+"""The collapse check on models whose fault is known by construction, and on trained ones."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from ad import InputError
 from ad.collapse import collapse_check, failing
 from ad.cutpaste import seeded_generator
 from ad.data import find_samples
+from ad.model import build_model
 from ad.ssim import gaussian_blur
 from visualize import pick
 
@@ -38,6 +39,38 @@ def test_every_fault_is_told_apart(model, expected):
     found = set(failing(collapse_check(model, normals(), seeded_generator("cpu", 0))))
     # Grey or an average is near the original here and near the patch there: either way is right.
     assert (found - {"copying"} if "variety" in expected else found) == expected
+
+
+def discs(count, seed):
+    """Photographs of one part, a barred disc, in light and grain that vary."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, 64)] * 2, indexing="ij")
+    part = 0.3 + 0.4 * (x ** 2 + y ** 2 < 0.6) * (0.6 + 0.4 * torch.sign(torch.sin(12 * x)))
+    light, slope = torch.rand(2, count, 1, 1, 1, generator=generator)
+    grain = 0.008 * torch.randn(count, 3, 64, 64, generator=generator)
+    return (part * (0.6 + 0.8 * light) + 0.2 * slope * x + grain).clamp(0, 1)
+
+
+@pytest.mark.parametrize("objective, steps, weight_decay, expected", [
+    ("reconstruct", 100, 0, {"copying"}), ("repair", 200, 0, set()),
+    ("reconstruct", 0, 0, {"contrast", "variety", "sharpness"}),
+    ("reconstruct", 30, 1, {"contrast", "variety", "sharpness"})],
+    ids=["reconstruct", "repair", "untrained", "over-regularised"])
+def test_trained_networks_are_told_apart(objective, steps, weight_decay, expected):
+    torch.manual_seed(0)
+    model = build_model("unet", width=8, depth=3, patch=1 + (objective == "repair"),
+                        objective=objective)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=weight_decay)
+    generator, images = torch.Generator().manual_seed(0), discs(32, seed=1)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
+        optimizer.zero_grad()
+        model.loss(images[torch.randint(32, (8,), generator=generator)], generator)[
+            "loss"].backward()
+        optimizer.step()
+    numbers = collapse_check(model.eval(), discs(6, seed=2), seeded_generator("cpu", 0))
+    # Grey is about as near to the pasted pixels as to the original ones.
+    assert set(failing(numbers)) - ({"copying"} if "contrast" in expected else set()) == expected
 
 
 def test_numbers_of_identity_and_repair_by_hand():
