@@ -18,7 +18,7 @@ from ad import InputError, categories, checkpoint, classify, compare, data, plot
 from ad.classifier import grad_cam
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
                     run_script, select_device, select_precision)
-from ad.collapse import collapse_check, print_check
+from ad.collapse import check_member, print_check, reconstructs, side_seen
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
 from ad.scoring import parse_threshold, resized, score_images
@@ -67,12 +67,6 @@ def pick(samples, ids, count, seed):
     return (draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few))
 
 
-def side_seen(member):
-    """Long side to which the model gets whole images when it scores, 0 = as they are."""
-    scoring = member["calibration"]["scoring"]
-    return scoring["window_input"] if 0 in scoring["windows"] else 0
-
-
 @torch.no_grad()
 def anomaly_maps(member, images, pictures, device, args):
     """(scores, overlays) of uint8 images, whose `pictures` the maps are laid over."""
@@ -102,7 +96,7 @@ def show(member, images, masks, detector, device, args):
         overlays = anomaly_maps(detector, images, pictures, device, args)[1] if detector else None
         scores = [f"{model.classes[winner]}, {score:.2f}"
                   for (_, winner), score in zip(cams, scores)]
-    elif hasattr(model, "loss"):  # it reconstructs
+    elif reconstructs(model):
         predict = resized(model, side_seen(member))
         with autocast(device, args.precision):
             outputs = [predict(image[None])[0].float() for image in floats]
@@ -188,16 +182,9 @@ def main():
         save_latent(out, member["model"], [data.to_float(i, device) for i in normals],
                     seeded_generator(device, args.seed))
         print(f"wrote {out}")
-    if not hasattr(member["model"], "loss") or hasattr(member["model"], "classes"):
+    if not reconstructs(member["model"]):
         return print("no collapse check: this model does not reconstruct")
-    # One size for all, so that outputs of different inputs can be compared.
-    normals = [data.resize_long_side(image, side_seen(member) or max(image.shape))
-               for image in normals]
-    batch = torch.cat([torch.nn.functional.interpolate(
-        image.to(device), normals[0].shape[2:], mode="bilinear") for image in normals])
-    with autocast(device, args.precision):
-        numbers = collapse_check(member["model"], batch, seeded_generator(device, args.seed))
-    print_check(numbers)
+    print_check(check_member(member, normals, args, device))
 
 
 if __name__ == "__main__":
