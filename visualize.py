@@ -3,10 +3,13 @@
     python visualize.py --ckpt epoch_12.pt                   # a short name below runs/, or a path
     python visualize.py --ckpt best.pt --ids 1512 832 1700   # chosen test images, by file name
     python visualize.py --compare RUN RUN                    # folders of runs, beside each other
+    python visualize.py --report                             # what infer.py left, as one web page
 
 Writes results/look_<category>_<run>_<checkpoint>.png: input | reconstruction | error map | overlay
 | mask of test images and of CutPaste images, and prints four numbers that tell whether the model
-repairs, copies, blurs, or has collapsed.
+repairs, copies, blurs, or has collapsed. --report writes results/report.html, one file that any
+browser opens without a network: metrics and curves of every category in results/metrics.json, and
+a gallery of the test images in results/scores.csv, the worst mistakes first.
 """
 
 import random
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, classify, compare, data, plots
+from ad import InputError, categories, checkpoint, classify, compare, data, plots, report
 from ad.classifier import grad_cam
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
                     run_script, select_device, select_precision)
@@ -28,7 +31,10 @@ def parse_args():
     parser = Parser(__doc__)
     add_data_arguments(parser)
     parser.add_argument("--ckpt", metavar="FILE",
-                        help="checkpoint: a path, or a name that is unique below --runs")
+                        help="checkpoint: a path, or a name that is unique below --runs; with "
+                        "--report as for infer.py (default there: best.pt)")
+    parser.add_argument("--report", action="store_true", help="report.html about scores.csv and "
+                        "metrics.json in --results, with the runs that they name")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="curves, bars and a table of "
                         "these run folders; their test figures are those that infer.py "
                         "--separately left in --results")
@@ -43,7 +49,8 @@ def parse_args():
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder to write into (default: results)")
     args = parser.parse_args()
-    require(bool(args.ckpt) != bool(args.compare), "give --ckpt FILE or --compare RUN RUN ...")
+    require(bool(args.ckpt or args.report) != bool(args.compare),
+            "give --ckpt FILE, --report or --compare RUN RUN ..., one of them")
     require(args.count >= 0, f"--count must not be negative, got {args.count}")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     return args
@@ -146,6 +153,8 @@ def main():
         return compare_runs(args)
     device = select_device(args.device, args.deterministic)
     args.precision = select_precision(args.precision, device)
+    if args.report:
+        return report.write_report(args, device)
     path = checkpoint.find(args.ckpt, args.runs)
     member = load_member(path, args, device)
     config = member["config"]
