@@ -3,10 +3,13 @@
     python visualize.py --ckpt epoch_12.pt                   # a short name below runs/, or a path
     python visualize.py --ckpt best.pt --ids 1512 832 1700   # chosen test images, by file name
     python visualize.py --compare RUN RUN                    # folders of runs, beside each other
+    python visualize.py --report                             # what infer.py left, as one web page
 
 Writes results/look_<category>_<run>_<checkpoint>.png: input | reconstruction | error map | overlay
 | mask of test images and of CutPaste images, and prints four numbers that tell whether the model
-repairs, copies, blurs, or has collapsed.
+repairs, copies, blurs, or has collapsed. --report writes results/report.html, one file that any
+browser opens without a network: metrics and curves of every category in results/metrics.json, and
+a gallery of the test images in results/scores.csv, the worst mistakes first.
 """
 
 import random
@@ -14,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, classify, compare, data, plots
+from ad import InputError, categories, checkpoint, classify, compare, data, plots, report
 from ad.classifier import grad_cam
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
                     run_script, select_device, select_precision)
-from ad.collapse import collapse_check, print_check
+from ad.collapse import check_member, print_check, reconstructs, side_seen
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
 from ad.runs import run_files
@@ -29,7 +32,10 @@ def parse_args():
     parser = Parser(__doc__)
     add_data_arguments(parser)
     parser.add_argument("--ckpt", metavar="FILE",
-                        help="checkpoint: a path, or a name that is unique below --runs")
+                        help="checkpoint: a path, or a name that is unique below --runs; with "
+                        "--report as for infer.py (default there: best.pt)")
+    parser.add_argument("--report", action="store_true", help="report.html about scores.csv and "
+                        "metrics.json in --results, with the runs that they name")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="curves, bars and a table of "
                         "these run folders; their test figures are those that infer.py "
                         "--separately left in --results")
@@ -44,7 +50,8 @@ def parse_args():
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder to write into (default: results)")
     args = parser.parse_args()
-    require(bool(args.ckpt) != bool(args.compare), "give --ckpt FILE or --compare RUN RUN ...")
+    require(bool(args.ckpt or args.report) != bool(args.compare),
+            "give --ckpt FILE, --report or --compare RUN RUN ..., one of them")
     require(args.count >= 0, f"--count must not be negative, got {args.count}")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     return args
@@ -66,12 +73,6 @@ def pick(samples, ids, count, seed):
     normal = [s for s in samples if not s.label]
     few = min(len(normal), count // 2)
     return (draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few))
-
-
-def side_seen(member):
-    """Long side to which the model gets whole images when it scores, 0 = as they are."""
-    scoring = member["calibration"]["scoring"]
-    return scoring["window_input"] if 0 in scoring["windows"] else 0
 
 
 @torch.no_grad()
@@ -103,7 +104,7 @@ def show(member, images, masks, detector, device, args):
         overlays = anomaly_maps(detector, images, pictures, device, args)[1] if detector else None
         scores = [f"{model.classes[winner]}, {score:.2f}"
                   for (_, winner), score in zip(cams, scores)]
-    elif hasattr(model, "loss"):  # it reconstructs
+    elif reconstructs(model):
         predict = resized(model, side_seen(member))
         with autocast(device, args.precision):
             outputs = [predict(image[None])[0].float() for image in floats]
@@ -153,6 +154,8 @@ def main():
         return compare_runs(args)
     device = select_device(args.device, args.deterministic)
     args.precision = select_precision(args.precision, device)
+    if args.report:
+        return report.write_report(args, device)
     path = checkpoint.find(args.ckpt, args.runs)
     member = load_member(path, args, device)
     config = member["config"]
@@ -188,16 +191,9 @@ def main():
         save_latent(out, member["model"], [data.to_float(i, device) for i in normals],
                     seeded_generator(device, args.seed))
         print(f"wrote {out}")
-    if not hasattr(member["model"], "loss") or hasattr(member["model"], "classes"):
+    if not reconstructs(member["model"]):
         return print("no collapse check: this model does not reconstruct")
-    # One size for all, so that outputs of different inputs can be compared.
-    normals = [data.resize_long_side(image, side_seen(member) or max(image.shape))
-               for image in normals]
-    batch = torch.cat([torch.nn.functional.interpolate(
-        image.to(device), normals[0].shape[2:], mode="bilinear") for image in normals])
-    with autocast(device, args.precision):
-        numbers = collapse_check(member["model"], batch, seeded_generator(device, args.seed))
-    print_check(numbers)
+    print_check(check_member(member, normals, args, device))
 
 
 if __name__ == "__main__":

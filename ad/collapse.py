@@ -1,8 +1,11 @@
 """Does an autoencoder repair, copy, blur, or has it collapsed? Four numbers that tell."""
 
 import torch
+import torch.nn.functional as F
 
-from ad.cutpaste import cutpaste
+from ad.cli import autocast
+from ad.cutpaste import cutpaste, seeded_generator
+from ad.data import resize_long_side
 from ad.ssim import gaussian_blur
 
 # Name, the healthy side of the threshold, what the number means, what the other side means.
@@ -47,14 +50,41 @@ def collapse_check(model, images, generator):
     return {name: value.item() for name, value in numbers.items()}
 
 
+def reconstructs(model):
+    """Does it learn to give images back? A memory and a classifier do not."""
+    return hasattr(model, "loss") and not hasattr(model, "classes")
+
+
+def side_seen(member):
+    """Long side to which the model gets whole images when it scores, 0 = as they are."""
+    scoring = member["calibration"]["scoring"]
+    return scoring["window_input"] if 0 in scoring["windows"] else 0
+
+
+def check_member(member, normals, args, device):
+    """collapse_check of a member of ad.ensemble at the size at which it scores; normals: 2 or more
+    uint8 (3, H, W)."""
+    # One size for all, so that outputs of different inputs can be compared.
+    normals = [resize_long_side(image, side_seen(member) or max(image.shape))
+               for image in normals]
+    batch = torch.cat([F.interpolate(image.to(device), normals[0].shape[2:], mode="bilinear")
+                       for image in normals])
+    with autocast(device, args.precision):
+        return collapse_check(member["model"], batch, seeded_generator(device, args.seed))
+
+
 def failing(numbers):
     """collapse_check's numbers -> names of the checks that fail; [] = healthy."""
     return [name for name, (side, limit, _, _) in CHECKS.items()
             if (numbers[name] < limit if side == ">=" else numbers[name] > limit)]
 
 
+def verdict(numbers):
+    return "; ".join(CHECKS[name][3] for name in failing(numbers)) or \
+        "healthy: it changes what is strange and keeps what is normal"
+
+
 def print_check(numbers):
     for name, (side, limit, meaning, _) in CHECKS.items():
         print(f"{name:<10} {numbers[name]:6.3f}  (healthy {side} {limit})  {meaning}")
-    print("verdict: " + ("; ".join(CHECKS[name][3] for name in failing(numbers))
-                         or "healthy: it changes what is strange and keeps what is normal"))
+    print(f"verdict: {verdict(numbers)}")

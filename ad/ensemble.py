@@ -123,6 +123,12 @@ def localise(members):
     return all(getattr(member["model"], "localises", True) for member in members)
 
 
+def top_of_maps(members):
+    """Where the colours of their mean map end. A score is a mean of map values, so twice the
+    threshold is a scale that fits the map."""
+    return sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
+
+
 def score_samples(members, samples, args, device):
     """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
     metrics, and {id: [picture, its overlay]} of --spot-check.
@@ -133,8 +139,7 @@ def score_samples(members, samples, args, device):
     mask_threshold = None
     if args.masks and localise(members):
         mask_threshold = pixel_threshold(members, args, device)
-    # A score is a mean of map values, so twice the threshold is a scale that fits the map.
-    high = sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
+    high = top_of_maps(members)
     for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
                       disable=not sys.stderr.isatty()):
         chunk = samples[start:start + CHUNK]

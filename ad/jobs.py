@@ -62,6 +62,13 @@ def job(name, folder, members, samples):
     return Job(name, folder, members, named)
 
 
+def folder_of(name, names):
+    """The folder of the Job called `name`; names: those of all the jobs."""
+    if name.endswith(", merged"):
+        return "+".join(n for n in names if not n.endswith(", merged"))
+    return name.split("/")[0]  # a run of --separately follows the slash
+
+
 def find_jobs(root, samples, args):
     """{category: samples} -> what to score with which runs: every category with its own, voting;
     --separately, with each of them; --merge-categories, also with those of all together."""

@@ -1,8 +1,10 @@
 """Image and pixel metrics: AUROC, AP, F1, rates at a threshold, pixel AUROC, PRO."""
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import (average_precision_score, precision_recall_curve, roc_auc_score,
+                             roc_curve)
 
+POINTS = 200  # of a curve that is drawn, at most
 # Of a table of results.
 COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr", "accuracy")
 
@@ -39,6 +41,25 @@ def rates(labels, predictions):
     return {"tpr": float(predictions[positive].mean()) if positive.any() else None,
             "tnr": float(1 - predictions[negative].mean()) if negative.any() else None,
             "accuracy": float((labels == predictions).mean()) if len(labels) else None}
+
+
+def thin(x, y):
+    """Two arrays (N,) -> at most POINTS points [[x, y], ...], the first and the last among them."""
+    chosen = np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int)
+    return np.stack([x, y], 1)[chosen].round(6).tolist()
+
+
+def curves(labels, scores):
+    """labels (N,) in {0, 1, -1 unknown}, scores (N,) -> {"roc": [[fpr, tpr], ...], "pr": [[recall,
+    precision], ...]}; {} where only one class is known.
+    """
+    known = labels >= 0
+    if len(np.unique(labels[known])) < 2:
+        return {}
+    precision, recall, _ = precision_recall_curve(labels[known], scores[known],
+                                                  drop_intermediate=True)
+    return {"roc": thin(*roc_curve(labels[known], scores[known])[:2]),
+            "pr": thin(recall, precision)}
 
 
 def _check_maps(masks, maps):
