@@ -17,6 +17,7 @@ from ad.cli import autocast, require
 from ad.collapse import CHECKS, check_member, failing, reconstructs, side_seen, verdict
 from ad.ensemble import CHUNK, load_members, localise, score_chunk, top_of_maps
 from ad.jobs import folder_of
+from ad.runs import run_files
 from ad.scoring import resized
 
 SIDE, QUALITY, BINS = 128, 80, 40  # pictures' long side in pixels, of WebP; of the histograms
@@ -65,8 +66,8 @@ def describe_run(member, folder, args, device):
     if not reconstructs(member["model"]):
         return found
     try:
-        normals = [data.read_image(Path(config["root"]) / name, config["image_size"])
-                   for name in config["validation"][:8]]
+        normals = [data.read_image(path, config["image_size"])
+                   for path in run_files(config, "validation")[:8]]
     except InputError as error:
         return found | {"verdict": f"not checked: {error}"}
     numbers = check_member(member, normals, args, device)
