@@ -36,7 +36,7 @@ from ad.submission import check_submission, submission
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
 
 
-def parse_args():
+def build_parser():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="the category to score")
@@ -74,7 +74,11 @@ def parse_args():
                        "ranks of these test images, and write their pictures")
     group.add_argument("--profile", action="store_true", help="only time the stages on a few images"
                        " of --category, one scale at a time, then all")
-    args = parser.parse_args()
+    return parser
+
+
+def parse_args():
+    args = build_parser().parse_args()
     require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
             "give --category NAME, --all, --pool or --merge-categories, one of them")
     require(args.category or not (args.image or args.profile), "--image, --profile: give "

@@ -28,7 +28,7 @@ from ad.runs import run_files
 from ad.scoring import parse_threshold, resized, score_images
 
 
-def parse_args():
+def build_parser():
     parser = Parser(__doc__)
     add_data_arguments(parser)
     parser.add_argument("--ckpt", metavar="FILE",
@@ -49,7 +49,11 @@ def parse_args():
     add_scoring_arguments(parser, trained=True)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder to write into (default: results)")
-    args = parser.parse_args()
+    return parser
+
+
+def parse_args():
+    args = build_parser().parse_args()
     require(bool(args.ckpt or args.report) != bool(args.compare),
             "give --ckpt FILE, --report or --compare RUN RUN ..., one of them")
     require(args.count >= 0, f"--count must not be negative, got {args.count}")

@@ -28,7 +28,7 @@ def collapse_check(model, images, generator):
 
     images: normal ones (N >= 2, 3, H, W) in [0, 1]. The patch is one CutPaste in each of them.
     """
-    output = model(images).clamp(0, 1)
+    output = model(images).float().clamp(0, 1)
 
     def contrast(x):
         return x.std((1, 2, 3)).mean()
@@ -40,7 +40,7 @@ def collapse_check(model, images, generator):
         return (x - gaussian_blur(x, 9, 1.5, "reflect")).square().mean()
 
     pasted, mask = cutpaste(images, generator)
-    repaired = model(pasted).clamp(0, 1)
+    repaired = model(pasted).float().clamp(0, 1)
     to_original = ((repaired - images).abs() * mask).sum()
     to_pasted = ((repaired - pasted).abs() * mask).sum()
     numbers = {"contrast": contrast(output) / contrast(images).clamp_min(1e-6),

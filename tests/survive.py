@@ -1,10 +1,11 @@
-"""What was tried and survived: kills, random command lines, mutations. Prints README's table.
+"""What was tried and survived: kills, random command lines, mutations; see README's table.
 
     python tests/survive.py            # about 20 minutes; tests/test_survive.py does a little of it
     python tests/survive.py --kills 50 --lines 500
 """
 
 import argparse
+import json
 import random
 import shutil
 import signal
@@ -210,15 +211,17 @@ def main():
         print(f"inference: {inferences} kills", flush=True)
         lines, worked = random_lines(args.lines, folder)
     killed = mutants()
-    print(f"""
-| tried | how often | what held |
-|---|---|---|
-| SIGKILL during training, at random moments, writes slowed | {kills} | every checkpoint loads; \
-{finished} runs, resumed again and again, end with the weights of an undisturbed one |
-| SIGKILL during inference | {inferences} | scores.csv is the old or the new one |
-| random command lines | {lines} | no traceback; {worked} worked, {lines - worked} were refused \
-in one line |
-| mutations of SSIM, windows, scoring, CutPaste | {len(MUTATIONS)} | {killed} noticed |""")
+    rows = [["SIGKILL during training, at random moments, writes slowed", kills,
+             f"every checkpoint loads; {finished} runs, resumed again and again, end with the "
+             "weights of an undisturbed one"],
+            ["SIGKILL during inference", inferences, "scores.csv is the old or the new one"],
+            ["random command lines", lines, f"no traceback; {worked} worked, {lines - worked} were "
+             "refused in one line"],
+            ["mutations of SSIM, windows, scoring, CutPaste", len(MUTATIONS), f"{killed} noticed"]]
+    out = PROJECT / "benchmarks/results/survive.json"
+    checkpoint.write_atomic(out, json.dumps(
+        {"command": sys.argv, "date": time.strftime("%Y-%m-%d"), "results": rows}, indent=1) + "\n")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""What the tables of tables.py are made with: where records are, and numbers as text."""
+
+import json
+from pathlib import Path
+from statistics import mean
+
+RESULTS = Path(__file__).parent / "results"
+REAL, DEMO = ("transistor", "toothbrush"), ("carpet", "grid", "tablet")
+
+
+def bench(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())["results"]
+
+
+def text(value, digits=3):
+    """A number with so many digits; - for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def runs(records, category, names):
+    """Records of runs that are there."""
+    return [records[f"{category}/{n}"] for n in names if f"{category}/{n}" in records]
+
+
+def over_seeds(values):
+    """Mean, and, of several, each in brackets."""
+    values = list(values)
+    if not values:
+        return "-"
+    each = f" ({', '.join(text(v) for v in values)})" if len(values) > 1 else ""
+    return text(mean(values)) + each
+
+
+def test(found, name):
+    return [r["test"][name] for r in found if r["test"].get(name) is not None]
+
+
+def minutes(found):
+    """Training times in minutes; under one minute in seconds."""
+    short = all(r["training, s"] < 60 for r in found)
+    return ", ".join(f"{r['training, s'] / (1 if short else 60):.0f}" for r in found) + (
+        " s" if short else " min")
+
+
+SEEDS = [f"unet-seed{s}" for s in range(3)]
+
+
+def rates(result):
+    return f"{text(result['tpr'], 2)} / {text(result['tnr'], 2)}"

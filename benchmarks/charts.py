@@ -1,0 +1,109 @@
+"""The figures of README and REPORT, drawn from run folders and records: see make_report.py."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT))
+from ad import compare  # noqa: E402  (the project's folder is put on the path above)
+from ad.plots import COLOURS, plt, save_figure, save_picture  # noqa: E402
+
+FIGURES = PROJECT / "figures"
+WIDE = 1000  # pixels; wider pictures are shrunk, so that a figure stays below 300 KB
+EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on
+CHOSEN_AT = 0.4  # share of anomalous images for which a threshold is chosen and then kept
+
+# figure: (checkpoint, what visualize.py writes, its options)
+PICTURES = {
+    "look_transistor_unet": ("transistor/unet-seed0", "look", "--count 4 --seed 1"),
+    "look_transistor_gradients": ("transistor/patchcore-seed0", "look", "--count 3 --seed 5"),
+    "look_transistor_reconstruct": ("transistor/reconstruct", "look", "--count 4 --seed 1"),
+    "look_transistor_collapsed": ("transistor/collapsed", "look", "--count 2 --seed 1"),
+    "vae_wells_latent": ("wells/vae-small", "latent", "--count 2"),
+    "classes_transistor": ("transistor-classes/lite0-pretrained", "look", "--count 4 --detector "
+                           "RUNS/transistor/patchcore-seed0/best.pt")}
+CURVES = {"failure_curves": ("transistor/reconstruct", "transistor/unet-seed0"),
+          "vae_wells_curves": ("wells/vae-linear", "wells/vae-small", "wells/vae-big"),
+          "classes_curves": ("transistor-classes/resnet", "transistor-classes/lite0-scratch",
+                             "transistor-classes/lite0-pretrained",
+                             "transistor-classes/lite0-frozen")}
+
+
+def weights(labels, share):
+    """Sample weights that make anomalous images so large a share, with the same scores."""
+    return np.where(labels == 1, share / (labels == 1).sum(), (1 - share) / (labels == 0).sum())
+
+
+def f1_curve(labels, scores, share):
+    """(thresholds, F1 at each) of "score >= threshold is anomalous"."""
+    precision, recall, thresholds = precision_recall_curve(
+        labels, scores, sample_weight=weights(labels, share))
+    return thresholds, (2 * precision * recall / np.maximum(precision + recall, 1e-12))[:-1]
+
+
+def at_share(example, share):
+    """What the metrics of one detector would be at another share of anomalous images."""
+    labels, scores = (np.asarray(example[k]) for k in ("labels", "scores"))
+    thresholds, f1 = f1_curve(labels, scores, share)
+    known, own = f1_curve(labels, scores, CHOSEN_AT)
+    kept, weight = known[own.argmax()], weights(labels, share)
+    return {"best F1": f1.max(), "its threshold": thresholds[f1.argmax()],
+            f"F1 at the threshold chosen on {CHOSEN_AT:.0%}": f1[
+                np.searchsorted(thresholds, kept)],
+            "AP": average_precision_score(labels, scores, sample_weight=weight),
+            "AUROC": roc_auc_score(labels, scores, sample_weight=weight)}
+
+
+def draw_f1(example):
+    """F1 against the threshold, and every metric against the share of anomalous images."""
+    labels, scores = (np.asarray(example[k]) for k in ("labels", "scores"))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for share, colour in zip((0.02, 0.1, 0.4, 0.8), COLOURS):
+        left.plot(*f1_curve(labels, scores, share), color=colour, label=f"{share:.0%} anomalous")
+    left.set(xlabel="threshold of the score", ylabel="F1, AP, AUROC", ylim=(0, 1.02),
+             title="F1 against the threshold")
+    shares = np.linspace(0.01, 0.9, 60)
+    found = [at_share(example, share) for share in shares]
+    for (kind, colour) in zip((k for k in found[0] if k != "its threshold"), COLOURS):
+        right.plot(shares, [f[kind] for f in found], color=colour, label=kind)
+    right.set(xlabel="share of anomalous images", title="the same scores, another class ratio")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    save_figure(FIGURES / "f1_and_auc.png", figure)
+
+
+def draw(records, runs, results):
+    """Draw every figure whose runs are there; says which are not. records gets "collapse"."""
+    if "example" in records:
+        draw_f1(records["example"])
+    for name, folders in CURVES.items():
+        if all((runs / f / "best.pt").exists() for f in folders):
+            compare.save_curves(FIGURES / f"{name}.png", [
+                compare.load_run(runs / f, results) for f in folders])
+        else:
+            print(f"not drawn, as a run is missing: {name}.png of {', '.join(folders)}")
+    for name, (run, kind, options) in PICTURES.items():
+        if not (runs / run / "best.pt").exists():
+            print(f"not drawn, as a run is missing: {name}.png of {run}")
+            continue
+        shown = subprocess.run([
+            sys.executable, PROJECT / "visualize.py", "--ckpt", str(runs / run / "best.pt"),
+            "--results", str(results / "look"), *options.replace("RUNS", str(runs)).split()],
+            check=True, stdout=subprocess.PIPE, text=True).stdout
+        numbers = dict(re.findall(r"^(contrast|variety|sharpness|copying) +([\d.]+)", shown, re.M))
+        if numbers and run.startswith("transistor/"):
+            verdict, = re.findall(r"^verdict: (.*)", shown, re.M)
+            records.setdefault("collapse", {})[run] = numbers | {"verdict": verdict}
+        category, run_name = run.removesuffix("-classes").split("/")
+        category = category.removesuffix("-classes")
+        with Image.open(results / "look" / f"{kind}_{category}_{run_name}_best.png") as picture:
+            picture = picture.convert("RGB")
+            picture.thumbnail((WIDE, 10 * WIDE), Image.Resampling.LANCZOS)
+            save_picture(FIGURES / f"{name}.png", np.asarray(picture))

@@ -1,0 +1,96 @@
+"""Tables about variational autoencoders, classifiers, and metrics: see tables.py."""
+
+from charts import at_share
+
+from cells import minutes, rates, text
+
+WELLS = {"linear": ("linear_vae", "1e-3, 150", "0.95 / 0.75"),
+         "small": ("small_conv_vae", "3e-4, 200", "0.82 / 0.84"),
+         "big": ("big_conv_vae", "3e-4, 100", "0.79 / 0.84")}
+
+
+def wells(records):
+    rows = [["", "parameters, millions", "learning rate, epochs", "training", "AUROC",
+             "TPR / TNR, best accuracy", "accuracy", "TPR / TNR, midpoint",
+             "the report's TPR / TNR"]]
+    for name, (title, recipe, reported) in WELLS.items():
+        found = records[f"wells/vae-{name}"]
+        middle = records["wells-midpoint"]["categories"][f"wells/vae-{name}"]
+        rows.append([title, text(found["parameters"] / 1e6, 1), recipe, minutes([found]),
+                     text(found["test"]["auroc"]), rates(found["test"]),
+                     text(found["test"]["accuracy"]), rates(middle), reported])
+    return rows
+
+
+def encoders(records):
+    rows = [["", "epochs, training", "pseudo", "test AUROC", "TPR / TNR", "accuracy"]]
+    for name, title in (("toothbrush/vae-cnn", "toothbrush, cnn"),
+                        ("toothbrush/vae-resnet18", "toothbrush, resnet18, random"),
+                        ("toothbrush/vae-vit", "toothbrush, vit_b_16, random"),
+                        ("transistor/vae-cnn", "transistor, cnn"),
+                        ("transistor/vae-resnet18", "transistor, resnet18, random"),
+                        ("transistor/vae-cnn-lr5e-3", "transistor, cnn, `--lr 5e-3`"),
+                        ("transistor/vae-cnn-lr5e-5", "transistor, cnn, `--lr 5e-5`")):
+        r = records[name]
+        rows.append([title, f"{r['stopped at epoch']}, {minutes([r])}", text(r["pseudo"]),
+                     text(r["test"]["auroc"]), rates(r["test"]), text(r["test"]["accuracy"])])
+    return rows
+
+
+def merged(records):
+    found = records["merged"]
+    parts = found["categories"]
+    rows = [["", "separate: AUROC", "accuracy", "merged: AUROC", "accuracy",
+             "all called defective"]]
+    for c in ("toothbrush", "transistor"):
+        rows.append([c, *(text(parts[k][m]) for k in (c, f"{c}, merged")
+                          for m in ("auroc", "accuracy")),
+                     text(parts[c]["anomalous"] / parts[c]["images"])])
+    for kind in ("mean", "weighted mean"):
+        nothing = found[f"{kind}, all anomalous"]["accuracy"]
+        own, both = (found[f"{kind}, {k}"] for k in ("separate", "merged"))
+        rows.append(["mean" if kind == "mean" else "weighted by images", *(
+            text(r[m]) for r in (own, both) for m in ("auroc", "accuracy")), text(nothing)])
+        rows.append(["gain over that", "", *(cell for r in (own, both) for cell in (
+            f"{r['accuracy'] - nothing:+.3f}", ""))][:5] + [""])
+    return rows
+
+
+CLASSES = {"transistor-classes/resnet": "transistor, resnet, from scratch",
+           "transistor-classes/lite0-scratch": "transistor, efficientnet_lite0, from scratch",
+           "transistor-classes/lite0-pretrained": "transistor, efficientnet_lite0, ImageNet",
+           "transistor-classes/lite0-frozen": "transistor, the same, `--freeze`",
+           "tablet-classes/resnet": "tablet, resnet, from scratch",
+           "tablet-classes/lite0-pretrained": "tablet, efficientnet_lite0, ImageNet",
+           "carpet-classes/resnet": "carpet, resnet, from scratch",
+           "grid-classes/resnet": "grid, resnet, from scratch"}
+
+
+def classes(records):
+    rows = [["", "stopped at epoch", "converged at", "training", "final loss", "parameters",
+             "best validation accuracy", "test accuracy", "balanced",
+             "AUROC, good against defect"]]
+    for name, title in CLASSES.items():
+        r = records[name]
+        rows.append([title, str(r["stopped at epoch"]), str(r["converged at epoch"]),
+                     f"{r['training, s']:.0f} s", text(r["final training loss"]),
+                     f"{r['parameters'] / 1e6:.1f} M", text(r["best validation accuracy"]),
+                     *(text(r["test"][k]) for k in ("accuracy", "balanced_accuracy", "auroc"))])
+    return rows
+
+
+def labels(records):
+    rows = [["transistor as five classes (63 test images)", "test accuracy", "balanced", "AUROC"]]
+    for name, title in list(CLASSES.items())[:4]:
+        rows.append([title.removeprefix("transistor, "), *(
+            text(records[name]["test"][k]) for k in ("accuracy", "balanced_accuracy", "auroc"))])
+    return rows + [["a memory of gradients, which has seen no defect (all 100 test images)", "",
+                    "", text(records["transistor/patchcore-seed0"]["test"]["auroc"])]]
+
+
+def f1_and_auc(records):
+    """What happens to F1 when the share of anomalous images changes, and nothing else."""
+    found = [at_share(records["example"], share) for share in (0.02, 0.1, 0.4, 0.8)]
+    kinds = ("best F1", "its threshold", "F1 at the threshold chosen on 40 %", "AP", "AUROC")
+    return [["share of anomalous images", *(f"{share:.0%}" for share in (0.02, 0.1, 0.4, 0.8))]] + [
+        [kind, *(text(f[kind]) for f in found)] for kind in kinds]

@@ -1,0 +1,174 @@
+"""Fill the tables of README.md, REPORT.md and REPORT.zh-TW.md and draw their figures, from runs.
+
+    python benchmarks/make_report.py --data DIR            # read what is in runs/, fill and draw
+    python benchmarks/make_report.py --data DIR --train    # first train and score what is missing
+    python benchmarks/make_report.py                       # from the records alone, as after cloning
+
+DIR is mvtec_ad with transistor and toothbrush. benchmarks/experiments.txt lists the runs. What is
+read of their folders and of infer.py's results is kept in benchmarks/results/report.json, from
+which, and from the other files there, tables.py makes the tables: every number of a table in the
+three texts stands between <!-- table NAME --> and <!-- end -->, and comes from there.
+"""
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import charts
+import tables
+
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT))
+from ad import checkpoint, compare  # noqa: E402  (the project's folder is put on the path above)
+from ad.checkpoint import write_atomic  # noqa: E402
+
+RECORDS = PROJECT / "benchmarks/results/report.json"
+TEXTS = ("README.md", "REPORT.md", "REPORT.zh-TW.md")
+FIVE = ("carpet", "grid", "tablet", "toothbrush", "transistor")
+# Scored in another way than every run alone: folder of the results, options of infer.py.
+TOGETHER = {"pooled-memory": "--data FIVE --all --members patchcore-seed0",
+            "pooled-unet": "--data FIVE --all --members unet-seed0",
+            "pooled-one": "--data FIVE --pool",
+            "wells-midpoint": "--data demo-wells --category wells --separately "
+                              "--threshold midpoint",
+            "merged": "--data DATA --merge-categories toothbrush transistor --members vae-cnn "
+                      "--threshold best-accuracy"}
+
+
+def experiments():
+    """{run folder below --runs: options of train.py}."""
+    lines = (PROJECT / "benchmarks/experiments.txt").read_text().splitlines()
+    return dict((line.split(maxsplit=1) + [""])[:2] for line in lines
+                if line and not line.startswith("#"))
+
+
+def data_options(category, args):
+    """--data and the category, as train.py and infer.py want them."""
+    name = category.removesuffix("-classes")
+    root = {"wells": "demo-wells", "pool": five(args)}.get(
+        name, args.data if set(name.split("+")) <= {"transistor", "toothbrush"} else "demo")
+    which = ["--pool"] if name == "pool" else ["--merge-categories", *name.split("+")] \
+        if "+" in name else ["--category", name]
+    return ["--data", str(root), *which]
+
+
+def five(args):
+    """A folder of links to the demo's categories and the two real ones."""
+    folder = args.results / "five"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FIVE:
+        source = Path("data/demo") if name in FIVE[:3] else args.data
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to((source / name).resolve())
+    return folder
+
+
+def run(script, *options):
+    print("python", script, *options, flush=True)
+    subprocess.run([sys.executable, PROJECT / script, *options], check=True)
+
+
+def train_missing(args):
+    """Train every listed run that has no best.pt, and score what has no results."""
+    for name, options in experiments().items():
+        category, run_name = name.split("/")
+        if not (args.runs / name / "best.pt").exists() and not options.startswith("("):
+            run("train.py", *data_options(category, args), "--name", run_name, "--runs",
+                str(args.runs), *options.replace("RUNS", str(args.runs)).split())
+    for category in dict.fromkeys(name.split("/")[0] for name in experiments()):
+        folder = args.results / category
+        names = [n.split("/")[1] for n in experiments() if n.startswith(f"{category}/")]
+        vaes = [n for n in names if n.startswith("vae")]
+        for members, more in ((vaes, ["--threshold", "best-accuracy"]),
+                              ([n for n in names if n not in vaes], [])):
+            if members and not category.endswith("-classes") and "+" not in category:
+                out = folder / ("vae" if more else "")
+                if not (out / "metrics.json").exists() and category != "pool":
+                    run("infer.py", *data_options(category, args), "--separately", "--members",
+                        *members, "--runs", str(args.runs), "--results", str(out), *more)
+    for name, options in TOGETHER.items():
+        if not (args.results / name / "metrics.json").exists():
+            options = options.replace("FIVE", str(five(args))).replace("DATA", str(args.data))
+            run("infer.py", *options.split(), "--runs", str(args.runs), "--results",
+                str(args.results / name))
+
+
+def record(folder, results, options):
+    """What the tables need of one run."""
+    category = folder.parent.name
+    found = compare.load_run(folder, results / category / (
+        "vae" if folder.name.startswith("vae") else ""))
+    saved = checkpoint.load(folder / "best.pt")
+    config = json.loads((folder / "config.json").read_text())
+    return {"options": options, **compare.summary(found), "best epoch": saved["epoch"],
+            "pseudo": saved["val_auroc"], "test": found["test"],
+            "megabytes": (folder / "best.pt").stat().st_size / 1e6,
+            "wall, s": (folder / "best.pt").stat().st_mtime
+            - (folder / "config.json").stat().st_mtime,
+            "images": [len(config["train"]), len(config["validation"])],
+            "sides": config["args"].get("side"),
+            "date": time.strftime("%Y-%m-%d", time.localtime((folder / "log.jsonl").stat().st_mtime)),
+            "threads": config["environment"]["threads"], "device": config["environment"]["device"]}
+
+
+def collect(args, records):
+    """records, and what is in the run folders and the results now."""
+    for name, options in experiments().items():
+        if (args.runs / name / "best.pt").exists():
+            records[name] = record(args.runs / name, args.results, options)
+    for name in TOGETHER:
+        if (args.results / name / "metrics.json").exists():
+            metrics = json.loads((args.results / name / "metrics.json").read_text())
+            records[name] = {k: v for k, v in metrics.items() if k not in ("environment",)}
+    scores = args.results / "transistor/scores.csv"
+    if scores.exists():
+        rows = [r for r in csv.DictReader(scores.open()) if r["category"] == charts.EXAMPLE]
+        records["example"] = {"labels": [int(r["label"]) for r in rows],
+                              "scores": [float(r["score"]) for r in rows]}
+    return records
+
+
+def fill(text, records, language):
+    """The text with every table made anew; a name that tables.py does not know is an error."""
+    def made(match):
+        return f"<!-- table {match[1]} -->\n{tables.make(match[1], records, language)}<!-- end -->"
+    return re.sub(r"<!-- table ([\w-]+) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="mvtec_ad with transistor and toothbrush")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=Path("results/report"))
+    parser.add_argument("--train", action="store_true", help="train and score what is missing")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a "
+                        "table differs from its records")
+    args = parser.parse_args()
+    records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+    if args.data:
+        if args.train:
+            train_missing(args)
+        records = collect(args, records)
+        charts.draw(records, args.runs, args.results)
+        write_atomic(RECORDS, json.dumps(records, indent=1, sort_keys=True) + "\n")
+        records = json.loads(RECORDS.read_text())  # in the order in which it is read later
+    differ = []
+    for name in TEXTS:
+        old = (PROJECT / name).read_text(encoding="utf-8")
+        new = fill(old, records, "zh" if "zh" in name else "en")
+        differ += [name] if new != old else []
+        if new != old and not args.check:
+            write_atomic(PROJECT / name, new)
+    print(f"{'differ from' if args.check else 'filled from'} their records: {', '.join(differ)}"
+          if differ else "every table is as its records")
+    sys.exit(1 if args.check and differ else 0)
+
+
+if __name__ == "__main__":
+    main()

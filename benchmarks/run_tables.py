@@ -1,0 +1,159 @@
+"""Tables about the detectors that learn from normal images: see tables.py."""
+
+import json
+from statistics import mean
+
+from cells import DEMO, REAL, RESULTS, SEEDS, minutes, over_seeds, runs, test, text
+
+
+def unet(records):
+    rows = [["data", "image AUROC", "AP", "best F1", "pixel AUROC", "PRO 0.3", "epochs; best",
+             "training"]]
+    for category in (*REAL, *DEMO):
+        found = runs(records, category, SEEDS)
+        rows.append([category if category in REAL else f"demo {category}",
+                     over_seeds(test(found, "auroc")), text(mean(test(found, "ap"))),
+                     text(mean(test(found, "f1"))), over_seeds(test(found, "pixel_auroc")),
+                     text(mean(test(found, "pro"))),
+                     f"{found[0]['stopped at epoch']}; "
+                     + ", ".join(str(r["best epoch"]) for r in found), minutes(found)])
+    return rows
+
+
+MODELS = {"U-Net (repair)": SEEDS, "memory of gradients": ["patchcore-seed0"],
+          "memory of EfficientNet-Lite0": ["lite0"]}
+
+
+def which(records):
+    """One column a model, means over its seeds."""
+    def row(title, cell):
+        return [title, *(cell(names) for names in MODELS.values())]
+
+    def per_image(names):
+        return text(mean(r["test"]["seconds"] / r["test"]["images"]
+                         for r in runs(records, "transistor", names)), 2) + " s"
+    demo = row("demo carpet, grid, tablet", lambda names: ", ".join(
+        text(mean(test(runs(records, c, names), "auroc"))) for c in DEMO))
+    first = {title: runs(records, "transistor", names)[0] for title, names in MODELS.items()}
+    return [["", *MODELS],
+            ["`train.py --category NAME` and", "`--epochs 80`", "`--model patchcore`",
+             "`--model patchcore --backbone efficientnet_lite0`"],
+            ["pretrained weights", "none", "none", "ImageNet, from the package registry"],
+            *(row(f"{c}, image AUROC", lambda names, c=c: text(mean(
+                test(runs(records, c, names), "auroc")))) for c in REAL),
+            demo,
+            ["transistor: time to fit 213 images", *(
+                f"{r['training, s'] / 60:.0f} min of one core" if "unet" in MODELS[title][0] else
+                f"{r['wall, s']:.0f} s" for title, r in first.items())],
+            row("transistor: time per image", per_image),
+            ["transistor: checkpoint", *(f"{r['megabytes']:.0f} MB" for r in first.values())]]
+
+
+PUBLISHED = [["published, at full data and GPU budgets: RIAD", "0.909", "1.000"],
+             ["DRAEM", "0.931", "1.000"], ["NSA", "0.951", "1.000"],
+             ["PatchCore (ImageNet weights)", "1.000", "1.000"]]
+
+
+def published(records):
+    def ours(title, names):
+        return [title, *(text(mean(test(runs(records, c, names), "auroc"))) for c in REAL)]
+    windows = scoring()
+    return [["", *REAL], ours("memory of gradients", ["patchcore-seed0"]),
+            ours("U-Net (repair), mean of the seeds", SEEDS),
+            ["`--objective reconstruct`, scored by position", *(
+                text(window(windows, c, "multi", 256, "auto", "test")) for c in REAL)],
+            ["the same, the seed plan's one mean and standard deviation", *(
+                text(window(windows, c, "multi", 256, "global", "test")) for c in REAL)],
+            *PUBLISHED]
+
+
+def scoring():
+    """{category: rows} of benchmarks/scoring.py, whose JSON files are scoring_<category>.json."""
+    return {c: json.loads((RESULTS / f"scoring_{c}.json").read_text())["rows"]
+            for c in (*REAL, "carpet") if (RESULTS / f"scoring_{c}.json").exists()}
+
+
+def window(results, category, windows, side, calibration, kind):
+    """Image AUROC of one row of benchmarks/scoring.py."""
+    return next(r[kind] for r in results[category] if (
+        r["windows"], r["window_input"], r["calibration"]) == (windows, side, calibration))
+
+
+def windows(records):
+    found = scoring()
+    rows = [["windows, resized to", *(f"{c}, {k}: {s}" for c in found for k in ("global", "auto")
+                                      for s in ("pseudo", "test"))]]
+    for name, side in dict.fromkeys((r["windows"], r["window_input"]) for c in found.values()
+                                    for r in c):
+        rows.append([f"{name}, {side or 'native'}", *(
+            text(window(found, c, name, side, k, s)) for c in found for k in ("global", "auto")
+            for s in ("pseudo", "test"))])
+    return rows
+
+
+def pooled(records):
+    rows = [["", "mean of the categories", "pooled, calibrated", "pooled, raw scores"]]
+    for title, name in (("a memory of gradients for each category", "pooled-memory"),
+                        ("a U-Net (repair) for each category", "pooled-unet"),
+                        ("`--pool`, one memory for all", "pooled-one")):
+        found = records[name]
+        one = name == "pooled-one"
+        rows.append([title, *("" if one else text(found[k]["auroc"]) for k in ("mean", "pooled")),
+                     text(found["pooled, raw"]["auroc"])])
+    return rows
+
+
+ABLATIONS = {"default: cosine, augmentation, rgb": "default", "`--schedule constant`": "constant",
+             "`--no-augment`": "noaugment", "moving average of the weights": "ema",
+             "`--input highpass`": "highpass", "`--input gradient`": "gradient"}
+
+
+def ablations(records):
+    rows = [["", *REAL, "mean"]]
+    for title, name in ABLATIONS.items():
+        values = [records[f"{c}/short-{name}"]["pseudo"] for c in REAL]
+        rows.append([title, *map(text, values), text(mean(values))])
+    return rows
+
+
+def inputs(records):
+    rows = [["", *(f"{c}: {k}" for c in REAL for k in ("pseudo", "test", "pixels")),
+             "mean, pseudo"]]
+    for title, name in (("`--input rgb`", "unet"), ("`--input gradient`", "gradient")):
+        found = [runs(records, c, [f"{name}-seed{s}" for s in range(3)]) for c in REAL]
+        cells = [over_seeds(v) for part in found for v in (
+            [r["pseudo"] for r in part], test(part, "auroc"), test(part, "pixel_auroc"))]
+        rows.append([title, *cells, text(mean(mean(r["pseudo"] for r in p) for p in found))])
+    return rows
+
+
+def maps(records):
+    found = list(json.loads((RESULTS / "validation.json").read_text()).values())
+    rows = [["`--error`", *(f"{c}: {k}" for c in REAL for k in ("pseudo", "test"))]]
+    for parts in zip(*(f["fusion"] for f in found)):
+        rows.append([f"`{parts[0]['error']}`", *(
+            text(p[k]) for p in parts for k in ("all pseudo-anomalies", "test"))])
+    return rows
+
+
+def correlation(records):
+    found = list(json.loads((RESULTS / "validation.json").read_text()).values())
+    rows = [["rank correlation with the test AUROC", *(
+        f"{c}, {len(f['rows'])} epochs" for c, f in zip(REAL, found))]]
+    return rows + [[kind, *(text(f["spearman"][kind], 2) for f in found)]
+                   for kind in found[0]["spearman"]]
+
+
+def memory(records):
+    rows = [["options of `--model patchcore`",
+             *(f"{c}: {k}" for c in REAL for k in ("pseudo", "test", "pixels"))]]
+    names = ["patchcore-seed0"] + [n.split("/")[1] for n in records
+                                   if n.startswith("transistor/memory-")] + ["lite0"]
+    for name in names:
+        found = [records[f"{c}/{name}"] for c in REAL]
+        options = found[0]["options"].removeprefix("--model patchcore").strip().replace(
+            "RUNS/transistor/", "")
+        rows.append([f"`{options or '(defaults)'}`", *(
+            text(v) for r in found for v in (r["pseudo"], r["test"]["auroc"],
+                                             r["test"]["pixel_auroc"]))])
+    return rows

@@ -1,0 +1,93 @@
+"""The tables of README.md, REPORT.md and REPORT.zh-TW.md, made from records: see make_report.py.
+
+A table is a function of the records, named as in the text (with _ for -), that returns rows of
+cells, the header first. zh.TRANSLATED holds the cells of the Chinese text.
+"""
+
+import sys
+from pathlib import Path
+
+import label_tables
+import run_tables
+from cells import REAL, bench, text
+from zh import TRANSLATED
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import infer  # noqa: E402  (the project's folder is put on the path above)
+import train  # noqa: E402
+import visualize  # noqa: E402
+
+
+def make(name, records, language):
+    """Markdown of one table; KeyError for one that there is not."""
+    rows = TABLES[name](records)
+    if language == "zh":
+        rows = [[TRANSLATED.get(cell, cell) for cell in row] for row in rows]
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "".join("| " + " | ".join(row).replace("|  |", "| |") + " |\n" for row in rows)
+
+
+def against(name):
+    """A table of benchmarks/ssim.py or sliding_window.py: ours in ms, the peers' times over it."""
+    def rows(records):
+        found = bench(name)
+        peers = [p for p in next(iter(found.values())) if p != "ours"]
+        return [["", "ours", *peers]] + [
+            [case, f"{r['ours']['seconds'] * 1e3:.3g} ms",
+             *(f"{r[p]['ratio']:.2f} x" for p in peers)] for case, r in found.items()]
+    return rows
+
+
+def patchcore(records):
+    found, names = bench("memory"), {
+        "ours": "ours, as it is by default",
+        "ours, the paper's": "ours, as in the paper: neighbours anywhere, re-weighted",
+        "anomalib": "anomalib 2.7.0 PatchCore, coreset 0.1; transistor 0.01"}
+    return [["", *(cell for c in REAL[::-1] for cell in (c, "AUROC"))]] + [
+        [title, *(cell for c in REAL[::-1] for cell in (
+            f"{found[c][name]['seconds']:.0f} s ({found[c][name]['ratio']:.1f} x)",
+            text(found[c][name]["auroc"])))] for name, title in names.items()]
+
+
+def collapse(records):
+    """The four numbers of visualize.py for the runs whose pictures are shown."""
+    found = records["collapse"]
+    return [["", *next(iter(found.values()))]] + [
+        [f"`{name}`", *numbers.values()] for name, numbers in found.items()]
+
+
+def survive(records):
+    return [["tried", "how often", "what held"]] + [[what, str(count), held] for what, count, held
+                                                    in bench("survive")]
+
+
+def router(records):
+    group, route = (bench("router")[k]["ours"] for k in ("group", "route"))
+    return [["", "time", "found", "right"],
+            ["grouping", f"{group['seconds']:.0f} s", f"{group['groups']} groups",
+             text(group["purity"])],
+            ["routing", f"{route['seconds']:.0f} s", f"{route['peak_gib']:.2f} GiB at most",
+             text(route["right"])]]
+
+
+def options(records):
+    """Every option of the three scripts, as argparse knows it."""
+    rows = [["script", "option", "what it does"]]
+    for script in (train, infer, visualize):
+        for action in script.build_parser()._actions:
+            if action.option_strings and action.dest != "help":
+                value = "" if action.nargs == 0 else " " + str(
+                    action.metavar or "{" + ",".join(map(str, action.choices or ())) + "}")
+                value = "" if value == " {}" else value
+                rows.append([script.__name__ + ".py", f"`{action.option_strings[0]}{value}`",
+                             action.help.replace("|", "\\|").replace("<", "&lt;")])
+    return rows
+
+
+TABLES = {f.__name__.replace("_", "-"): f for f in (
+    patchcore, collapse, survive, router, options, run_tables.unet, run_tables.which,
+    run_tables.published, run_tables.windows, run_tables.pooled, run_tables.ablations,
+    run_tables.inputs, run_tables.maps, run_tables.correlation, run_tables.memory,
+    label_tables.wells, label_tables.encoders, label_tables.merged, label_tables.classes,
+    label_tables.labels, label_tables.f1_and_auc)} | {
+    "ssim": against("ssim"), "sliding-window": against("sliding_window")}

@@ -1,0 +1,34 @@
+"""What README promises: its model in 20 lines works, its options are those of the scripts."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+from conftest import PROJECT
+
+
+def test_the_model_of_the_readme_trains_scores_and_shows(tiny, tmp_path):
+    code, = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text("utf-8"), re.S)
+    for name in ("train.py", "infer.py", "visualize.py"):
+        shutil.copy(PROJECT / name, tmp_path)
+    shutil.copytree(PROJECT / "ad", tmp_path / "ad")
+    (tmp_path / "ad/mine.py").write_text(code)
+    with open(tmp_path / "ad/model.py", "a") as file:
+        file.write("\n\nfrom ad.mine import Mine\nMODELS['mine'] = Mine\n")
+    options = ("--data", str(tiny), "--category", "stripes")
+    for line in (("train.py", *options, "--model", "mine", "--width", "8", "--epochs", "8",
+                  "--batch", "4", "--lr", "1e-2", "--long-side", "64", "64", "--crop", "0"),
+                 ("infer.py", *options), ("visualize.py", "--ckpt", "best.pt", "--count", "2")):
+        result = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True,
+                                text=True)
+        assert result.returncode == 0, result.stderr
+    assert "blur" in result.stdout  # four pixels a side through a layer of 8: no fine structure
+    assert (tmp_path / "results/look_stripes_mine-seed0_best.png").is_file()
+    assert len((tmp_path / "results/scores.csv").read_text().splitlines()) == 13
+
+
+def test_every_table_is_as_its_records():
+    result = subprocess.run([sys.executable, "benchmarks/make_report.py", "--check"], cwd=PROJECT,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
