@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.profiler import record_function
 
-from ad import categories, checkpoint, data, metrics, plots
+from ad import categories, checkpoint, data, distributed, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
                     select_device, select_precision)
 from ad.ensemble import CHUNK, decide_threshold, load_members, localise, score_samples
@@ -180,20 +180,23 @@ def write_results(rows, results, extra, flat, args, device):
 
 
 def main():
-    args = parse_args()
+    args = distributed.from_rank_0(parse_args)
     device = select_device(args.device, args.deterministic)
     args.precision = select_precision(args.precision, device)
     if args.image:
         return score_files(args, device)
-    root = data.resolve_data(args.data)
-    table = categories.full_table(root, Path(args.runs))
+    root = distributed.from_rank_0(lambda: data.resolve_data(args.data))
+    table = distributed.from_rank_0(lambda: categories.full_table(root, Path(args.runs)))
     if args.profile:
         return profile(root, table, args, device)
     rows, raw, shown, results = [], [], {}, {}
-    for job in find_jobs(root, samples_to_score(root, table, args), args):
+    for job in distributed.from_rank_0(
+            lambda: find_jobs(root, samples_to_score(root, table, args), args)):
         more = score_job(job, root, args, device)
         rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
         results[job.name] = more[3]
+    if distributed.rank():
+        return
     if args.merge_categories:
         extra = metrics.merged_averages(results)
     elif args.separately:
