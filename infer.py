@@ -5,6 +5,7 @@
     python infer.py --category carpet --image a.png  # single files
     python infer.py --data FLAT --all --spot-check 1512 832    # a flat folder; a look at two images
     python infer.py --category capsule --separately --masks    # every run alone, defect masks
+    torchrun --nproc-per-node 4 infer.py --all       # on 4 GPUs
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
 metrics.json, histograms.png and, with --maps and --masks, maps/ and masks/<category>/<id>.png. For

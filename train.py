@@ -7,6 +7,7 @@
     python train.py --category carpet --model patchcore       # remember, in one pass, not train
     python train.py --category capsule --model resnet         # with labels: a classifier
     python train.py --config runs/carpet/unet-seed0/config.json --name again    # repeat a run
+    torchrun --nproc-per-node 4 train.py --category carpet    # on 4 GPUs; --parallel categories
 
 Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_N.pt; a classifier's
 runs/<category>-classes/<name>/, with test.json and confusion.png.
@@ -26,7 +27,7 @@ from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring
                     autocast, model_arguments, require, run_script, scoring_from, select_device,
                     select_precision)
 from ad.classifier import Classifier
-from ad.jobs import jobs_to_train
+from ad.jobs import jobs_to_train, own_jobs
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
 from ad.runs import begin, read_arguments
@@ -157,26 +158,28 @@ def train_category(root, table, args):
             args)
     else:
         fit(model, images, validation, state, folder, args)
-    if distributed.rank():
-        return
-    for name in ("last.pt", "best.pt") if trained else ("best.pt",):
-        saved = checkpoint.load(folder / name)
-        model = checkpoint.restore_model(saved, folder / name, device)
-        if wants_places(model, scoring):
-            remember(model, images, scoring, device, args.precision, args.seed)
-            saved["model"] = {k: v.cpu() if torch.is_tensor(v) else v
-                              for k, v in model.state_dict().items()}
-        with autocast(device, args.precision):
+
+    def finish():
+        for name in ("last.pt", "best.pt") if trained else ("best.pt",):
+            saved = checkpoint.load(folder / name)
+            model = checkpoint.restore_model(saved, folder / name, device)
             if wants_places(model, scoring):
-                saved["val_auroc"] = validate(model, validation, validation_scoring(args), device,
-                                              args.window_batch)["auroc"]
-            saved["calibration"] = calibrate(model, val_images, scoring, device, args.window_batch)
-        checkpoint.save(folder / name, saved)
-    print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
-          f"{category}: best epoch {saved['epoch']}, "
-          + (f"AUROC of {len(anomalous)} anomalous validation images {saved['val_auroc']:.3f}"
-             if anomalous else f"pseudo-anomaly AUROC {saved['val_auroc']:.3f} (cut-and-pasted "
-             "damage, not real defects)") + f"; wrote {folder}/best.pt")
+                remember(model, images, scoring, device, args.precision, args.seed)
+                saved["model"] = {k: v.cpu() if torch.is_tensor(v) else v
+                                  for k, v in model.state_dict().items()}
+            with autocast(device, args.precision):
+                if wants_places(model, scoring):
+                    saved["val_auroc"] = validate(model, validation, validation_scoring(args),
+                                                  device, args.window_batch)["auroc"]
+                saved["calibration"] = calibrate(model, val_images, scoring, device,
+                                                 args.window_batch)
+            checkpoint.save(folder / name, saved)
+        print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
+              f"{category}: best epoch {saved['epoch']}, "
+              + (f"AUROC of {len(anomalous)} anomalous validation images {saved['val_auroc']:.3f}"
+                 if anomalous else f"pseudo-anomaly AUROC {saved['val_auroc']:.3f} (cut-and-pasted "
+                 "damage, not real defects)") + f"; wrote {folder}/best.pt")
+    distributed.from_rank_0(finish)
 
 
 def train_classifier(root, args):
@@ -228,13 +231,8 @@ def main():
     device = select_device(args.device, args.deterministic)
     args.device, args.precision = device.type, select_precision(args.precision, device)
     root, table, jobs, tested = distributed.from_rank_0(lambda: jobs_to_train(args))
-    if args.parallel:
-        jobs = jobs[distributed.rank()::distributed.size()]
-        distributed.leave()
-    require(distributed.size() == 1 or not hasattr(model_class(args.model), "fit"), "a memory is "
-            "fitted in one pass, by one process: without torchrun, or with --parallel categories")
     labelled = model_class(args.model) is Classifier
-    for job in jobs:
+    for job in own_jobs(jobs, args):
         try:
             train_classifier(root, job) if labelled else train_category(root, table, job)
         except InputError as error:

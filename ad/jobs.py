@@ -6,8 +6,9 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
-from ad import categories, checkpoint, classify, data
+from ad import categories, checkpoint, classify, data, distributed
 from ad.cli import require
+from ad.model import model_class
 from ad.runs import run_folder
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
@@ -31,6 +32,17 @@ def jobs_to_train(args):
                 f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
                 "NAME makes another")
     return root, table, jobs, any((root / c / "test").is_dir() for c in ("", *found))
+
+
+def own_jobs(jobs, args):
+    """What this one of several processes trains: all jobs, with the others, or, --parallel, its
+    own ones, in turn, from now on alone."""
+    if args.parallel:
+        jobs = jobs[distributed.rank()::distributed.size()]
+        distributed.leave()
+    require(distributed.size() == 1 or not hasattr(model_class(args.model), "fit"), "a memory is "
+            "fitted in one pass, by one process: without torchrun, or with --parallel categories")
+    return jobs
 
 
 def samples_to_score(root, table, args):
