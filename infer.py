@@ -5,6 +5,7 @@
     python infer.py --category carpet --image a.png  # single files
     python infer.py --data FLAT --all --spot-check 1512 832    # a flat folder; a look at two images
     python infer.py --category capsule --separately --masks    # every run alone, defect masks
+    torchrun --nproc-per-node 4 infer.py --all       # on 4 GPUs
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
 metrics.json, histograms.png and, with --maps and --masks, maps/ and masks/<category>/<id>.png. For
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch.profiler import record_function
 
-from ad import categories, checkpoint, data, metrics, plots
+from ad import categories, checkpoint, data, distributed, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
                     select_device, select_precision)
 from ad.ensemble import CHUNK, decide_threshold, load_members, localise, score_samples
@@ -192,20 +193,23 @@ def write_results(rows, results, extra, flat, args, device):
 
 
 def main():
-    args = parse_args()
+    args = distributed.from_rank_0(parse_args)
     device = select_device(args.device, args.deterministic)
     args.precision = select_precision(args.precision, device)
     if args.image:
         return score_files(args, device)
-    root = data.resolve_data(args.data)
-    table = categories.full_table(root, Path(args.runs))
+    root = distributed.from_rank_0(lambda: data.resolve_data(args.data))
+    table = distributed.from_rank_0(lambda: categories.full_table(root, Path(args.runs)))
     if args.profile:
         return profile(root, table, args, device)
     rows, raw, shown, results = [], [], {}, {}
-    for job in find_jobs(root, samples_to_score(root, table, args), args):
+    for job in distributed.from_rank_0(
+            lambda: find_jobs(root, samples_to_score(root, table, args), args)):
         more = score_job(job, root, args, device)
         rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
         results[job.name] = more[3]
+    if distributed.rank():
+        return
     if args.merge_categories:
         extra = metrics.merged_averages(results)
     elif args.separately:

@@ -7,6 +7,7 @@
     python train.py --category carpet --model patchcore       # remember, in one pass, not train
     python train.py --category capsule --model resnet         # with labels: a classifier
     python train.py --config runs/carpet/unet-seed0/config.json --name again    # repeat a run
+    torchrun --nproc-per-node 4 train.py --category carpet    # on 4 GPUs; --parallel categories
 
 Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_N.pt; a classifier's
 runs/<category>-classes/<name>/, with test.json and confusion.png.
@@ -20,22 +21,23 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, classify, data, plots
+from ad import InputError, checkpoint, classify, data, distributed, plots
 from ad.augment import symmetries
 from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring_arguments,
                     autocast, model_arguments, require, run_script, scoring_from, select_device,
                     select_precision)
 from ad.classifier import Classifier
+from ad.jobs import jobs_to_train, own_jobs
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
-from ad.runs import begin, read_arguments, run_folder
+from ad.runs import begin, read_arguments
 from ad.scoring import calibrate, load_calibration
 from ad.training import (fit, remember, run_epochs, validation_scoring, validation_size,
                          wants_places)
 from ad.validation import validate, validation_set
 
 
-def parse_args():
+def build_parser():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="name of the category to train on")
@@ -44,6 +46,8 @@ def parse_args():
     group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="train one model on "
                        "these categories; the run is in <runs>/NAME+NAME")
     group.add_argument("--all", action="store_true", help="train every category found")
+    group.add_argument("--parallel", choices=("categories",), help="under torchrun: every process "
+                       "trains its own categories and seeds, not all the same one together")
     group.add_argument("--groups", type=int, metavar="N", help="categories to look for in a flat "
                        "folder (default: the most that are well separated)")
     group.add_argument("--names-from", metavar="DIR", help="name them after those of "
@@ -90,6 +94,11 @@ def parse_args():
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     parser.add_argument("--config", type=Path, metavar="FILE", help="take the arguments of this "
                         "run's config.json; those that are given, too, win")
+    return parser
+
+
+def parse_args():
+    parser = build_parser()
     config = parser.parse_known_args()[0].config
     if config:
         parser.set_defaults(**read_arguments(config))
@@ -133,9 +142,9 @@ def check_args(args):
 def train_category(root, table, args):
     """Train args.category into its run folder, then calibrate best.pt and last.pt."""
     category, device, scoring = args.category, torch.device(args.device), scoring_from(args)
-    (samples, images), (anomalous, positives) = (
+    (samples, images), (anomalous, positives) = distributed.from_rank_0(lambda: [
         data.load_readable(data.find_samples(root, category, split, table), args.image_size,
-                           args.skip_bad_images) for split in ("train", "validation"))
+                           args.skip_bad_images) for split in ("train", "validation")])
     train, val = data.split_normals(samples, args.val_fraction, args.seed)
     images = dict(zip(samples, images))
     images, val_images = ([images[s] for s in part] for part in (train, val))
@@ -154,32 +163,36 @@ def train_category(root, table, args):
             args)
     else:
         fit(model, images, validation, state, folder, args)
-    for name in ("last.pt", "best.pt") if trained else ("best.pt",):
-        saved = checkpoint.load(folder / name)
-        model = checkpoint.restore_model(saved, folder / name, device)
-        if wants_places(model, scoring):
-            remember(model, images, scoring, device, args.precision, args.seed)
-            saved["model"] = {k: v.cpu() if torch.is_tensor(v) else v
-                              for k, v in model.state_dict().items()}
-        with autocast(device, args.precision):
+
+    def finish():
+        for name in ("last.pt", "best.pt") if trained else ("best.pt",):
+            saved = checkpoint.load(folder / name)
+            model = checkpoint.restore_model(saved, folder / name, device)
             if wants_places(model, scoring):
-                saved["val_auroc"] = validate(model, validation, validation_scoring(args), device,
-                                              args.window_batch)["auroc"]
-            saved["calibration"] = calibrate(model, val_images, scoring, device, args.window_batch)
-        checkpoint.save(folder / name, saved)
-    print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
-          f"{category}: best epoch {saved['epoch']}, "
-          + (f"AUROC of {len(anomalous)} anomalous validation images {saved['val_auroc']:.3f}"
-             if anomalous else f"pseudo-anomaly AUROC {saved['val_auroc']:.3f} (cut-and-pasted "
-             "damage, not real defects)") + f"; wrote {folder}/best.pt")
+                remember(model, images, scoring, device, args.precision, args.seed)
+                saved["model"] = {k: v.cpu() if torch.is_tensor(v) else v
+                                  for k, v in model.state_dict().items()}
+            with autocast(device, args.precision):
+                if wants_places(model, scoring):
+                    saved["val_auroc"] = validate(model, validation, validation_scoring(args),
+                                                  device, args.window_batch)["auroc"]
+                saved["calibration"] = calibrate(model, val_images, scoring, device,
+                                                 args.window_batch)
+            checkpoint.save(folder / name, saved)
+        print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
+              f"{category}: best epoch {saved['epoch']}, "
+              + (f"AUROC of {len(anomalous)} anomalous validation images {saved['val_auroc']:.3f}"
+                 if anomalous else f"pseudo-anomaly AUROC {saved['val_auroc']:.3f} (cut-and-pasted "
+                 "damage, not real defects)") + f"; wrote {folder}/best.pt")
+    distributed.from_rank_0(finish)
 
 
 def train_classifier(root, args):
     """Train a classifier of args.category's classes, calibrate it as a detector of what is not
     normal, and write its figures on its own test split: test.json and confusion.png."""
     device, scoring = torch.device(args.device), scoring_from(args)
-    samples, images = data.load_readable(data.class_samples(root, args.category), args.image_size,
-                                         args.skip_bad_images)
+    samples, images = distributed.from_rank_0(lambda: data.load_readable(
+        data.class_samples(root, args.category), args.image_size, args.skip_bad_images))
     parts = classify.stratified_split(samples, args.seed)
     classes = sorted({s.defect for s in samples})
     images = dict(zip(samples, images))
@@ -201,6 +214,8 @@ def train_classifier(root, args):
                                                    classes, model.normal)
     run_epochs(model, (images, labels), lambda: check(model, val_images, val_labels), state, folder,
                args)
+    if distributed.rank():
+        return
     for name in ("last.pt", "best.pt"):
         saved = checkpoint.load(folder / name)
         model = checkpoint.restore_model(saved, folder / name, device)
@@ -217,26 +232,17 @@ def train_classifier(root, args):
 
 
 def main():
-    args = parse_args()
+    args = distributed.from_rank_0(parse_args)
     device = select_device(args.device, args.deterministic)
     args.device, args.precision = device.type, select_precision(args.precision, device)
-    root = data.resolve_data(args.data)
-    table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)
-    found = data.find_categories(root, table)
-    for name in args.merge_categories or [args.category or data.POOL]:
-        require(name in (*found, data.POOL),
-                f"unknown category {name!r} in {root}; there are: {', '.join(found)}")
-    chosen = found if args.all else ["+".join(args.merge_categories or [args.category])]
-    jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
-            for category in chosen for seed in args.seeds]
-    for job in jobs:
-        require(args.resume or args.overwrite or not run_folder(job).exists(),
-                f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
-                "NAME makes another")
+    root, table, jobs, tested = distributed.from_rank_0(lambda: jobs_to_train(args))
     labelled = model_class(args.model) is Classifier
-    for job in jobs:
-        train_classifier(root, job) if labelled else train_category(root, table, job)
-    if not labelled and any((root / c / "test").is_dir() for c in ("", *found)):
+    for job in own_jobs(jobs, args):
+        try:
+            train_classifier(root, job) if labelled else train_category(root, table, job)
+        except InputError as error:
+            raise InputError(f"{job.category}, seed {job.seed}: {error}") from error
+    if not labelled and tested and not args.parallel:
         which = "--all" if args.all else f"--category {args.category}" if args.category else \
             f"--merge-categories {' '.join(args.merge_categories)}"
         print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")

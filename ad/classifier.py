@@ -8,6 +8,7 @@ import torchvision
 from ad import InputError
 from ad.backbones import IMAGENET, lite0, load_weights
 from ad.data import resize_to
+from ad.distributed import own, total
 
 OWN = ("resnet", "efficientnet_lite0")  # not torchvision's
 
@@ -141,8 +142,13 @@ class Classifier(nn.Module):
 
     def loss(self, images, generator, labels):
         """Cross-entropy, weighted by class, of images whose classes are labels (N,)."""
+        share = len(own(labels)) / len(labels)
+        images, labels = own(images), own(labels)
+        # The weighted mean of the whole batch: torch divides by the weights of the own images.
+        weight = self.class_weights[labels].mean()
         logits = self(images)
-        return {"loss": F.cross_entropy(logits, labels, self.class_weights),
+        return {"loss": F.cross_entropy(logits, labels, self.class_weights) * (
+                    weight / total(weight * share)),
                 "training_accuracy": (logits.argmax(1) == labels).float().mean().detach()}
 
     def anomaly_maps(self, images, names=("mse",)):

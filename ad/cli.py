@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError
+from ad import InputError, distributed
 from ad.classifier import Classifier
 from ad.damage import FAMILIES
 from ad.errors import ERRORS
@@ -53,12 +53,20 @@ def run_script(main):
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
+        distributed.setup()
         main()
+        distributed.leave()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, say
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, torch.distributed.DistError):
+            raise
+        print("error: lost the connection to another process, which has stopped; what was finished "
+              "is kept, and train.py --resume goes on from the last whole epoch", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(f"stopped by {signal.Signals(stop.args[0]).name}; what was finished is kept, and "

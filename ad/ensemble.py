@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.profiler import record_function
 from tqdm import tqdm
 
-from ad import InputError, checkpoint, data, plots
+from ad import InputError, checkpoint, data, distributed, plots
 from ad.cli import autocast, scoring_from
 from ad.runs import run_files
 from ad.scoring import (LABELLED, Calibration, Scoring, calibrate, load_calibration,
@@ -140,9 +140,10 @@ def score_samples(members, samples, args, device):
     if args.masks and localise(members):
         mask_threshold = pixel_threshold(members, args, device)
     high = top_of_maps(members)
-    for start in tqdm(range(0, len(samples), CHUNK), desc=samples[0].category, leave=False,
-                      disable=not sys.stderr.isatty()):
-        chunk = samples[start:start + CHUNK]
+    # Several processes share whole chunks: what is in a batch changes the last digits.
+    chunks = [samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)]
+    for chunk in tqdm(distributed.own(chunks), desc=samples[0].category, leave=False,
+                      disable=distributed.rank() > 0 or not sys.stderr.isatty()):
         part, chunk_maps, pictures = score_chunk(members, chunk, args, device)
         scores.append(part)
         for sample, map_, picture in zip(chunk, chunk_maps, pictures):
@@ -164,7 +165,8 @@ def score_samples(members, samples, args, device):
             if mask_threshold is not None:
                 plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
                                  picture, (map_[0] > mask_threshold).numpy(), truth)
-    return np.concatenate(scores, axis=1), maps, masks, shown
+    scores, maps, masks, shown = map(distributed.gather, (scores, maps, masks, [*shown.items()]))
+    return np.concatenate(scores, axis=1), maps, masks, dict(shown)
 
 
 def pixel_threshold(members, args, device):

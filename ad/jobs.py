@@ -1,15 +1,48 @@
-"""What infer.py scores, and with which runs."""
+"""What train.py trains; what infer.py scores, and with which runs."""
 
+import argparse
 import json
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
-from ad import checkpoint, classify, data
+from ad import categories, checkpoint, classify, data, distributed
 from ad.cli import require
+from ad.model import model_class
+from ad.runs import run_folder
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
 Job = namedtuple("Job", "name folder members samples")
+
+
+def jobs_to_train(args):
+    """(root of the data, table of a flat folder, arguments of each run, has a category a test
+    split?)"""
+    root = data.resolve_data(args.data)
+    table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)
+    found = data.find_categories(root, table)
+    for name in args.merge_categories or [args.category or data.POOL]:
+        require(name in (*found, data.POOL),
+                f"unknown category {name!r} in {root}; there are: {', '.join(found)}")
+    chosen = found if args.all else ["+".join(args.merge_categories or [args.category])]
+    jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
+            for category in chosen for seed in args.seeds]
+    for job in jobs:
+        require(args.resume or args.overwrite or not run_folder(job).exists(),
+                f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
+                "NAME makes another")
+    return root, table, jobs, any((root / c / "test").is_dir() for c in ("", *found))
+
+
+def own_jobs(jobs, args):
+    """What this one of several processes trains: all jobs, with the others, or, --parallel, its
+    own ones, in turn, from now on alone."""
+    if args.parallel:
+        jobs = jobs[distributed.rank()::distributed.size()]
+        distributed.leave()
+    require(distributed.size() == 1 or not hasattr(model_class(args.model), "fit"), "a memory is "
+            "fitted in one pass, by one process: without torchrun, or with --parallel categories")
+    return jobs
 
 
 def samples_to_score(root, table, args):

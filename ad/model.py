@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from ad import InputError
 from ad.classifier import Classifier, classifiers
 from ad.damage import DEFAULT, damage
+from ad.distributed import own, total
 from ad.errors import error_maps
 from ad.memory import PatchMemory
 from ad.ssim import smooth, ssim_loss
@@ -43,8 +44,9 @@ def mask_losses(logits, masks, gamma=2.0):
     cross = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     probability = logits.sigmoid()
     focal = (cross * (probability - masks).abs() ** gamma).mean()
-    overlap = 2 * (probability * masks).sum() + 1
-    return focal, 1 - overlap / (probability.sum() + masks.sum() + 1)
+    overlap, area = total(torch.stack([(probability * masks).sum(),
+                                       probability.sum() + masks.sum()]))
+    return focal, 1 - (2 * overlap + 1) / (area + 1)
 
 
 class UNetAutoencoder(nn.Module):
@@ -137,10 +139,11 @@ class UNetAutoencoder(nn.Module):
 
     def loss(self, images, generator):
         """Loss of a batch (N, 3, H, W): the seed plan's MSE + 0.84 (1 - SSIM), with mask_head
-        plus focal and Dice, and all parts. generator: of the damage."""
+        plus focal and Dice, and all parts; of several processes that of the own images, but for
+        Dice. generator: of the damage."""
         with torch.autocast(images.device.type, enabled=False):
-            damaged, masks = damage(images, generator, self.families) if self.repairs else (
-                images, None)
+            damaged = damage(images, generator, self.families) if self.repairs else (images, images)
+        images, damaged, masks = map(own, (images, *damaged))
         output = self.outputs(damaged.contiguous(memory_format=torch.channels_last))
         mse = F.mse_loss(output[:, :3], images)
         ssim = ssim_loss(output[:, :3], images, data_range=1.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data
+from ad import InputError, checkpoint, data, distributed
 from ad.classifier import Classifier
 from ad.model import build_model, model_class
 from ad.seed import environment, seed_everything
@@ -14,7 +14,7 @@ from ad.seed import environment, seed_everything
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
               "device", "window_batch", "all", "seeds", "groups", "names_from", "merge_categories",
-              "config", "deterministic", "recipe"}
+              "config", "deterministic", "recipe", "parallel"}
 
 
 def begin(root, parts, sizes, model_args, args):
@@ -39,7 +39,8 @@ def begin(root, parts, sizes, model_args, args):
         raise InputError(str(error)) from error
     if hasattr(model, "load_pretrained") and not args.resume:
         load_pretrained(model, args)
-    last = checkpoint.open_run(folder, config, args.overwrite, MAY_CHANGE)
+    last = distributed.from_rank_0(
+        lambda: checkpoint.open_run(folder, config, args.overwrite, MAY_CHANGE))
     for part, samples in parts.items():
         if part != "train":
             data.report_copies([s.path for s in samples], run_files(config, "train"), part)

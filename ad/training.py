@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
-from ad import InputError, checkpoint, data
+from ad import InputError, checkpoint, data, distributed
 from ad.augment import augment, random_crops
+from ad.batchnorm import synchronise
 from ad.cli import autocast, scoring_from
 from ad.cutpaste import seeded_generator
 from ad.errors import ERRORS
@@ -68,11 +69,14 @@ def train_epoch(model, data_set, optimizer, scaler, epoch, args):
     order = torch.randperm(len(images), generator=generator, device=device).tolist()
     # Batches of equal size (+-1): a last batch of one image would upset batch normalisation.
     count = -(-len(images) // args.batch)
+    if len(order) // count < distributed.size():
+        raise InputError(f"batches of {len(order) // count} images are too small for "
+                         f"{distributed.size()} processes; take fewer, or a larger --batch")
     batches = [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
     model.train()
     totals, start = {}, time.perf_counter()
     with tqdm(total=len(images), desc=f"epoch {epoch}/{args.epochs}", unit="img", leave=False,
-              disable=not sys.stderr.isatty()) as bar:
+              disable=distributed.rank() > 0 or not sys.stderr.isatty()) as bar:
         for number, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(args, epoch - 1 + number / count)
@@ -82,13 +86,16 @@ def train_epoch(model, data_set, optimizer, scaler, epoch, args):
             with autocast(device, args.precision):
                 losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
                                     *([] if labels is None else [labels[batch].to(device)]))
-            require_finite([losses["loss"]], "the loss is", epoch)
+            share = len(distributed.own(batch)) / len(batch)
+            values = distributed.total(torch.stack([*losses.values()]).detach() * share).tolist()
+            require_finite(torch.tensor(values[:1]), "the loss is", epoch)
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(losses["loss"]).backward()
+            scaler.scale(losses["loss"] * share).backward()
+            distributed.sum_gradients(model)
             scaler.step(optimizer)
             scaler.update()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0) + value.item() * len(batch)
+            for name, value in zip(losses, values):
+                totals[name] = totals.get(name, 0) + value * len(batch)
             bar.update(len(batch))
             bar.set_postfix(loss=f"{totals['loss'] / bar.n:.4f}" if bar.n else "")
     require_finite(model.state_dict().values(), "the weights are", epoch)  # after the last step
@@ -103,6 +110,7 @@ def run_epochs(model, data_set, check, state, folder, args):
     or, without it, auroc, the highest of which makes best.pt.
     """
     device = next(model.parameters()).device
+    synchronise(model)
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
         [p for p in model.parameters() if p.requires_grad], lr=args.lr,
         weight_decay=args.weight_decay)
@@ -119,7 +127,7 @@ def run_epochs(model, data_set, check, state, folder, args):
         better = False
         if epoch % args.val_every == 0 or epoch == args.epochs:
             with autocast(device, args.precision):
-                result = check()
+                result = distributed.from_rank_0(check)
             record |= result
             # At equal figures (an easy 1.0) the lower loss decides.
             key = [result.get("accuracy", result["auroc"]), -result["val_loss"]]
@@ -128,6 +136,8 @@ def run_epochs(model, data_set, check, state, folder, args):
         record |= {"seconds": time.perf_counter() - start,
                    "lr": optimizer.param_groups[0]["lr"]}
         state |= {"epoch": epoch}
+        if distributed.rank():
+            continue
         weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},
                    "model_args": state["model_args"], "config": state["config"], "epoch": epoch,
                    "val_auroc": record.get("auroc"), "calibration": None}
@@ -140,7 +150,8 @@ def run_epochs(model, data_set, check, state, folder, args):
             "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
             "best": state["best"], "stale": state["stale"]})
         left = (args.epochs - epoch) * record["seconds"]
-        print(f"epoch {epoch}/{args.epochs}  loss {record['loss']:.4f}  "
+        print((f"{folder}: " if args.parallel else "")
+              + f"epoch {epoch}/{args.epochs}  loss {record['loss']:.4f}  "
               f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left" + (
                   "  validation: " + " ".join(f"{name} {value:.3f}" for name, value in
                                               record.items() if name.startswith(("auroc", "acc",

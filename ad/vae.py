@@ -8,6 +8,7 @@ import torchvision
 from ad import InputError
 from ad.backbones import IMAGENET, load_weights
 from ad.data import resize_to
+from ad.distributed import own
 from ad.errors import error_maps
 
 ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")
@@ -149,9 +150,9 @@ class VAE(nn.Module):
     def loss(self, images, generator):
         """{"loss": MSE + beta KL / values of an image, "mse", "kl" (nats)}, means over the batch.
         generator: of the latent draw."""
-        images = self.resize(images)
+        noise = torch.randn(len(images), self.latent_dim, generator=generator, device=images.device)
+        images, noise = own(self.resize(images)), own(noise)
         mu, logvar = self.encode(images)
-        noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         mse = F.mse_loss(self.decode(reparameterise(mu, logvar, noise)), images)
         kl = kl_divergence(mu, logvar).mean()
         return {"loss": mse + self.beta * kl / images[0].numel(), "mse": mse.detach(),

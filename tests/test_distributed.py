@@ -1,0 +1,233 @@
+"""Two processes of torchrun, gloo, against one. As a script: what train_epoch learns, in double."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT))
+
+# torchrun starts this as a script, which finds the project there.
+from ad import InputError, checkpoint, distributed, jobs, training  # noqa: E402
+from ad.batchnorm import synchronise  # noqa: E402
+from ad.model import build_model  # noqa: E402
+from conftest import TINY_TRAINING, run, tiny_image, write_tiny  # noqa: E402
+
+LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+MODELS = {
+    "reconstruct": ("unet", {"width": 4, "depth": 2, "objective": "reconstruct"}),
+    "repair": ("unet", {"width": 4, "depth": 2}),
+    "vae": ("vae", {"image_height": 32, "image_width": 32, "latent_dim": 4, "widths": (4, 8)}),
+    "classifier": ("resnet", {"side": 32, "class_weights": [0.3, 2.0]})}
+
+
+def learned(kind):
+    """Two epochs of SGD, whose steps grow with the gradients, over batches of 3 and 4 images in
+    double precision: (figures of the second, weights)."""
+    torch.manual_seed(0)
+    name, options = MODELS[kind]
+    model = build_model(name, **options).double()
+    if kind == "classifier":
+        model.class_weights = model.class_weights.float()  # as its logits always are
+    synchronise(model)
+    images = [torch.from_numpy(tiny_image(np.random.default_rng(i))).permute(2, 0, 1)
+              for i in range(7)]
+    labels = torch.tensor([0, 1, 0, 0, 1, 0, 1]) if kind == "classifier" else None
+    args = argparse.Namespace(seed=0, batch=4, lr=0.01, t_max=None, epochs=2, precision="fp32",
+                              schedule="constant", augment=True, symmetries=["left-right"],
+                              crop=0, long_side=(48, 64))
+    optimizer, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler(enabled=False)
+    for epoch in (1, 2):
+        figures = training.train_epoch(model, (images, labels), optimizer, scaler, epoch, args)
+    del figures["images_per_s"]
+    return figures, model.state_dict()
+
+
+def in_double(draw_crops):
+    return lambda *args: draw_crops(*args).double()
+
+
+def torchrun(script, *arguments, cwd):
+    process = subprocess.Popen([*LAUNCH, str(PROJECT / script), *map(str, arguments)], cwd=cwd,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def difference(a, b):
+    assert a.keys() == b.keys()
+    return max((a[key].double() - b[key].double()).abs().max().item() for key in a)
+
+
+def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
+    """Against torch's own batch norm, in double precision, where nothing hides in rounding (some of
+    the VAE's and the classifier's outputs are always single)."""
+    result = torchrun("tests/test_distributed.py", "learned.pt", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    monkeypatch.setattr(training, "draw_crops", in_double(training.draw_crops))
+    for kind, (figures, weights) in torch.load(tmp_path / "learned.pt").items():
+        expected, alone = learned(kind)
+        limit = 1e-10 if kind in ("reconstruct", "repair") else 1e-6
+        assert figures == pytest.approx(expected, abs=limit), kind
+        assert difference(weights, alone) < limit, kind
+
+
+EXACT = """import runpy
+from ad import batchnorm, training
+batchnorm.size = lambda: 2  # one process, but with the batch normalisation of several
+runpy.run_path({!r}, run_name="__main__")
+"""
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Two categories, one of them with 13 images to train on, which makes batches of 3 and 4, and
+    32 to test: two chunks of infer.py's."""
+    root = write_tiny(write_tiny(tmp_path_factory.mktemp("many"), "lines", 15, 1), "stripes", 8)
+    for i in range(20):
+        Image.fromarray(tiny_image(np.random.default_rng(i))).save(
+            root / "lines/test/good" / f"more{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module", params=("reconstruct", "repair"))
+def pair(request, many, tmp_path_factory):
+    """Folders with runs/lines/unet-seed0 of: one process, one with exact moments, two."""
+    base = tmp_path_factory.mktemp(request.param)
+    (base / "exact.py").write_text(EXACT.format(str(PROJECT / "train.py")))
+    options = ("--data", many, "--category", "lines", *TINY_TRAINING, "--objective", request.param,
+               "--windows", 0, "--precision", "fp32", "--epochs", 4)
+    folders = [base / name for name in ("one", "exact", "two")]
+    for folder, script in zip(folders, ("train.py", base / "exact.py", "train.py")):
+        folder.mkdir()
+        start = torchrun if folder.name == "two" else run
+        result = start(script, *options, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    return *folders, result.stdout
+
+
+def test_training_with_two_processes(pair):
+    """torch's batch norm adds up in single precision, its error of 1e-5 decides which of two equal
+    pixels a max pooling takes: nothing equals it to the last digits, so the weights are compared
+    with those of one process that has our sums."""
+    one, exact, two = (folder / "runs/lines/unet-seed0" for folder in pair[:3])
+    assert {p.name for p in two.iterdir()} == {p.name for p in one.iterdir()}
+    assert pair[3].count("epoch 4/4") == 1 and pair[3].count("lines: best epoch") == 1
+    before, after, alone = (checkpoint.load(folder / name)["model"] for folder, name in (
+        (two, "epoch_2.pt"), (two, "epoch_4.pt"), (exact, "epoch_4.pt")))
+    assert difference(alone, after) < 1e-5 and difference(before, after) > 1e-3
+    for figures, twice in zip(log_of(one), log_of(two)):
+        assert figures["loss"] == pytest.approx(twice["loss"], rel=1e-2)
+    assert log_of(one)[0]["loss"] == pytest.approx(log_of(two)[0]["loss"], rel=1e-3)
+    a, b, c = (checkpoint.load(folder / "best.pt") for folder in (one, exact, two))
+    assert a["epoch"] == b["epoch"] == c["epoch"]
+    assert a["val_auroc"] == b["val_auroc"] == c["val_auroc"]
+    assert c["calibration"]["scores"] == pytest.approx(b["calibration"]["scores"], abs=1e-3)
+
+
+@pytest.mark.parametrize("pair", ["reconstruct"], indirect=True)
+def test_infer_with_two_processes(many, pair, tmp_path):
+    options = ("--data", many, "--all", "--runs", pair[0] / "runs", "--precision", "fp32")
+    for name, start in (("one", run), ("two", torchrun)):
+        result = start("infer.py", *options, "--maps", "--results", tmp_path / name, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert result.stdout.count("scores.csv") == 1
+    csvs = [(tmp_path / name / "scores.csv").read_bytes() for name in ("one", "two")]
+    assert csvs[0] == csvs[1] and csvs[0].count(b"\n") == 33
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text())
+                for name in ("one", "two"))
+    for part in (one, two):
+        del part["command"], part["categories"]["lines"]["seconds"]
+    assert one == two
+    assert len(list((tmp_path / "two/maps").rglob("*.png"))) == 32
+
+
+def test_categories_in_parallel(tmp_path):
+    root = tmp_path / "data"
+    for seed, name in enumerate(("bars", "lines", "stripes", "worse")):
+        write_tiny(root, name, 6, seed)
+    broken = root / "worse/train/good/003.png"
+    sound = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    options = ("--data", root, "--all", *TINY_TRAINING, "--precision", "fp32", "--epochs", 2,
+               "--windows", 0)
+    result = torchrun("train.py", *options, "--parallel", "categories", cwd=tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.count(f"error: worse, seed 0: cannot read image {broken}") == 1
+    # The second process trained lines before that.
+    best = checkpoint.load(tmp_path / "runs/lines/unet-seed0/best.pt")
+    assert len(best["calibration"]["scores"]) == 2
+    broken.write_bytes(sound)
+    result = torchrun("train.py", *options, "--parallel", "categories", "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "runs/worse/unet-seed0: epoch 2/2" in result.stdout
+    assert run("train.py", *options, "--runs", "alone", cwd=tmp_path).returncode == 0
+    for path in sorted((tmp_path / "alone").rglob("*.pt")):
+        a, b = (checkpoint.load(tmp_path / runs / path.relative_to(tmp_path / "alone"))
+                for runs in ("alone", "runs"))
+        assert difference(a["model"], b["model"]) == 0
+        assert (a["calibration"] is None) == (b["calibration"] is None) == ("epoch" in path.name)
+        assert a["calibration"] is None or a["calibration"]["scores"] == b["calibration"]["scores"]
+
+
+def test_a_killed_process_ends_the_job_which_resumes(many, tmp_path):
+    options = ("--data", many, "--category", "lines", *TINY_TRAINING, "--precision", "fp32")
+    folder = tmp_path / "runs/lines/unet-seed0"
+    process = subprocess.Popen([*LAUNCH, str(PROJECT / "train.py"), *map(str, options), "--epochs",
+                                "2000"], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                               text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while not (folder / "last.pt").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        second, = (int(child) for child in children
+                   if "RANK=1" in Path(f"/proc/{child}/environ").read_text().split("\0"))
+        os.kill(second, signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+    assert process.returncode != 0 and "train.py --resume goes on" in errors, errors
+    assert "Traceback" not in errors.split("torch/distributed/elastic")[0]
+    done = checkpoint.load(folder / "last.pt")["epoch"]
+    result = run("train.py", *options, "--epochs", done + 1, "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [record["epoch"] for record in log_of(folder)] == list(range(1, done + 2))
+
+
+def test_what_several_processes_cannot_do_is_an_error(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 4)
+    with pytest.raises(InputError, match="fitted in one pass, by one process"):
+        jobs.own_jobs([], argparse.Namespace(parallel=None, model="patchcore"))
+    with pytest.raises(InputError, match="batches of 3 images are too small for 4 processes"):
+        learned("repair")
+
+
+if __name__ == "__main__":
+    training.draw_crops = in_double(training.draw_crops)
+    distributed.setup()
+    results = {kind: learned(kind) for kind in MODELS}
+    if distributed.rank() == 0:
+        torch.save(results, sys.argv[1])
+    distributed.leave()
