@@ -6,6 +6,7 @@
     python infer.py --data FLAT --all --spot-check 1512 832    # a flat folder; a look at two images
     python infer.py --category capsule --separately --masks    # every run alone, defect masks
     torchrun --nproc-per-node 4 infer.py --all       # on 4 GPUs
+    python infer.py --category carpet --export carpet.pt2      # a program that needs only torch
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
 metrics.json, histograms.png and, with --maps and --masks, maps/ and masks/<category>/<id>.png. For
@@ -28,6 +29,7 @@ from ad import categories, checkpoint, data, distributed, metrics, plots
 from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
                     select_device, select_precision)
 from ad.ensemble import CHUNK, decide_threshold, load_members, localise, score_samples
+from ad.export import export
 from ad.jobs import find_jobs, samples_to_score
 from ad.runs import run_files
 from ad.scoring import parse_threshold
@@ -73,6 +75,9 @@ def build_parser():
                        "header and count of submission.csv with this sample")
     group.add_argument("--spot-check", nargs="+", default=[], metavar="ID", help="print scores and "
                        "ranks of these test images, and write their pictures")
+    group.add_argument("--export", type=Path, metavar="FILE", help="only write the run of "
+                       "--category as a torch.export program: float images (N, 3, H, W) in [0, 1] "
+                       "-> anomaly maps (N, 1, H, W), scores (N,)")
     group.add_argument("--profile", action="store_true", help="only time the stages on a few images"
                        " of --category, one scale at a time, then all")
     return parser
@@ -82,8 +87,8 @@ def parse_args():
     args = build_parser().parse_args()
     require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
             "give --category NAME, --all, --pool or --merge-categories, one of them")
-    require(args.category or not (args.image or args.profile), "--image, --profile: give "
-            "--category")
+    require(args.category or not (args.image or args.profile or args.export),
+            "--image, --profile, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
             "--merge-categories votes; give one of them")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
@@ -198,6 +203,12 @@ def main():
     args.precision = select_precision(args.precision, device)
     if args.image:
         return score_files(args, device)
+    if args.export:
+        members = load_members(args.category, args.members, args, device)
+        require(len(members) == 1, f"--export is of one run; choose with --members one of "
+                f"{', '.join(member['name'] for member in members)}")
+        print(export(members[0], args.export, device))
+        return decide_threshold(members, args, device)
     root = distributed.from_rank_0(lambda: data.resolve_data(args.data))
     table = distributed.from_rank_0(lambda: categories.full_table(root, Path(args.runs)))
     if args.profile:

@@ -6,7 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ad.data import resize_long_side, to_float
+from ad.data import resize_long_side, resize_to, to_float
 
 FLIPS = {"left-right": lambda x: x.flip(-1), "up-down": lambda x: x.flip(-2),
          "diagonal": lambda x: x.mT}
@@ -72,5 +72,4 @@ def random_crops(images, long_side, crop, generator):
     # Regions of one size travel and resize as one batch; mixed sizes go one by one.
     groups = [torch.stack(regions)] if len({r.shape for r in regions}) == 1 else \
         [r[None] for r in regions]
-    return torch.cat([F.interpolate(to_float(g, generator.device), shape, mode="bilinear",
-                                    antialias=True) for g in groups]).clamp(0, 1)
+    return torch.cat([resize_to(to_float(g, generator.device), tuple(shape)) for g in groups])

@@ -27,6 +27,15 @@ def uniform(images, generator, low=0.0, high=1.0, size=1):
     return images.new_empty(len(images), size, 1, 1).uniform_(low, high, generator=generator)
 
 
+def enlarge(grid, shape):
+    """(N, C, h, w) -> (N, C, *shape): F.interpolate's bicubic, as two matrix products, which take a
+    fifth of its time on a CPU."""
+    rows, columns = (F.interpolate(torch.eye(old, device=grid.device)[None, None], (new, old),
+                                   mode="bicubic")[0, 0].to(grid.dtype)
+                     for old, new in zip(grid.shape[2:], shape))
+    return rows @ grid @ columns.T
+
+
 def clouds(images, generator, cells=(2, 24), channels=1):
     """Perlin-like noise (N, channels, H, W), each image's in [0, 1]: two octaves, of which the
     coarser one has from cells[0] to cells[1] cells across."""
@@ -38,7 +47,7 @@ def clouds(images, generator, cells=(2, 24), channels=1):
         size = [max(2, round(grain * octave * side / max(height, width)))
                 for side in (height, width)]
         grid = images.new_empty(n, channels, *size).normal_(generator=generator)
-        total = total + F.interpolate(grid, (height, width), mode="bicubic") / octave
+        total = total + enlarge(grid, (height, width)) / octave
     low, high = total.amin((2, 3), True), total.amax((2, 3), True)
     return (total - low) / (high - low + 1e-6)
 
@@ -64,9 +73,10 @@ def blobs(images, generator, area=AREA):
     stretch = uniform(images, generator, -1.2, 1.2).exp()
     far = ((y[:, None] - centre[:, :1]) ** 2 * stretch + (x - centre[:, 1:]) ** 2 / stretch)
     relief = far.sqrt() / wanted.sqrt() + 0.8 * clouds(images, generator)
-    some = relief[..., ::2, ::2].flatten(1).sort(1).values  # a quarter of the pixels tells
+    some = relief[..., ::2, ::2].flatten(1)  # a quarter of the pixels tells
     count = (wanted.flatten() * some.shape[1]).long().clamp(1, some.shape[1] - 1)
-    levels = some.gather(1, count[:, None])
+    levels = torch.stack([row.topk(k + 1, largest=False, sorted=False).values.amax()
+                          for row, k in zip(some, count.tolist())])
     return relief < levels.view(n, 1, 1, 1)
 
 

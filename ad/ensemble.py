@@ -1,6 +1,7 @@
 """Runs of a category that vote: loading them, their weights, and their common scores."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from statistics import NormalDist
 
 import numpy as np
@@ -90,22 +91,41 @@ def load_members(category, names, args, device):
     return [member for member in members if member["weight"]]
 
 
-def score_chunk(members, samples, args, device):
+def chunked(samples):
+    return [samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)]
+
+
+def image_sizes(members):
+    """The sizes to which the members' images are shrunk, the first member's first."""
+    return list(dict.fromkeys(member["config"]["image_size"] for member in members))
+
+
+def decoded(chunks, sizes):
+    """Yield (chunk, {size: its images}) of lists of samples; the next is decoded meanwhile."""
+    def load(chunk):
+        return {size: data.load_images(chunk, size) for size in sizes}
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(load, chunk) for chunk in chunks[:1]]
+        for number, chunk in enumerate(chunks, start=1):
+            with record_function("decode"):
+                pictures = coming.pop().result()
+            coming = [pool.submit(load, following) for following in chunks[number:number + 1]]
+            yield chunk, pictures
+
+
+def score_chunk(members, samples, pictures, args, device):
     """Weighted means of the members: scores (2, N) and maps [(1, H, W), ...] of a few samples.
 
     The first row of scores is standardised on each member's own validation normals, so that
-    categories compare; the second is raw. Maps take the first member's size.
+    categories compare; the second is raw. Maps take the first member's size. pictures: {size of
+    the images of a member: uint8 images}.
     """
-    scores, maps, pictures = [], [], {}
+    scores, maps = [], []
     names = [str(sample.path) for sample in samples]
     for member in members:
-        size = member["config"]["image_size"]
-        if size not in pictures:
-            with record_function("decode"):
-                pictures[size] = data.load_images(samples, size)
         with autocast(device, args.precision):
-            parts = list(score_images(member["model"], pictures[size], member["calibration"],
-                                      device, args.window_batch, names))
+            parts = list(score_images(member["model"], pictures[member["config"]["image_size"]],
+                                      member["calibration"], device, args.window_batch, names))
         raw = torch.cat([s for s, _ in parts]).cpu().double().numpy()
         scores.append((standardise(raw, member["normal"]), raw))
         own = [m.cpu() for _, batch in parts for m in batch]
@@ -114,8 +134,7 @@ def score_chunk(members, samples, args, device):
             for m, first in zip(own, maps[0])])
     weights = [member["weight"] for member in members]
     mean = [sum(w * m for w, m in zip(weights, group)) for group in zip(*maps)]
-    shown = pictures[members[0]["config"]["image_size"]]
-    return np.average(scores, axis=0, weights=weights), mean, shown
+    return np.average(scores, axis=0, weights=weights), mean
 
 
 def localise(members):
@@ -133,7 +152,8 @@ def score_samples(members, samples, args, device):
     """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
     metrics, and {id: [picture, its overlay]} of --spot-check.
 
-    Heat maps go to disk on the way. Maps are kept for normal images and those with a mask.
+    Heat maps go to disk on the way. Maps are kept for normal images and those with a mask where
+    there is a mask at all; without any, memory does not grow with the number of images.
     """
     scores, maps, masks, shown = [], [], [], {}
     mask_threshold = None
@@ -141,12 +161,14 @@ def score_samples(members, samples, args, device):
         mask_threshold = pixel_threshold(members, args, device)
     high = top_of_maps(members)
     # Several processes share whole chunks: what is in a batch changes the last digits.
-    chunks = [samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)]
-    for chunk in tqdm(distributed.own(chunks), desc=samples[0].category, leave=False,
-                      disable=distributed.rank() > 0 or not sys.stderr.isatty()):
-        part, chunk_maps, pictures = score_chunk(members, chunk, args, device)
+    chunks, sizes = distributed.own(chunked(samples)), image_sizes(members)
+    any_mask = any(sample.mask for sample in samples)
+    for chunk, pictures in tqdm(decoded(chunks, sizes), desc=samples[0].category, leave=False,
+                                total=len(chunks),
+                                disable=distributed.rank() > 0 or not sys.stderr.isatty()):
+        part, chunk_maps = score_chunk(members, chunk, pictures, args, device)
         scores.append(part)
-        for sample, map_, picture in zip(chunk, chunk_maps, pictures):
+        for sample, map_, picture in zip(chunk, chunk_maps, pictures[sizes[0]]):
             if args.maps or args.masks or sample.id in args.spot_check:
                 picture = plots.to_picture(picture / 255)
                 overlay = plots.overlay(picture, map_, high)
@@ -159,7 +181,7 @@ def score_samples(members, samples, args, device):
             truth = np.zeros(map_.shape[1:], bool) if sample.label == 0 else None
             if sample.mask:
                 truth = data.read_mask(sample.mask, *map_.shape[1:])[0].numpy()
-            if truth is not None:
+            if any_mask and truth is not None:
                 maps.append(map_[0].numpy())
                 masks.append(truth)
             if mask_threshold is not None:

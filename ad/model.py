@@ -142,14 +142,16 @@ class UNetAutoencoder(nn.Module):
         plus focal and Dice, and all parts; of several processes that of the own images, but for
         Dice. generator: of the damage."""
         with torch.autocast(images.device.type, enabled=False):
+            images = images.contiguous()  # faster for all but convolutions
             damaged = damage(images, generator, self.families) if self.repairs else (images, images)
         images, damaged, masks = map(own, (images, *damaged))
-        output = self.outputs(damaged.contiguous(memory_format=torch.channels_last))
-        mse = F.mse_loss(output[:, :3], images)
-        ssim = ssim_loss(output[:, :3], images, data_range=1.0)
+        output = self.outputs(damaged.contiguous(memory_format=torch.channels_last)).contiguous()
+        repaired, logits = output.tensor_split((3,), 1)
+        mse = F.mse_loss(repaired, images)
+        ssim = ssim_loss(repaired, images, data_range=1.0)
         parts = {"loss": mse + SSIM_WEIGHT * ssim, "mse": mse.detach(), "ssim": ssim.detach()}
         if self.mask_head:
-            focal, dice = mask_losses(output[:, 3:], masks)
+            focal, dice = mask_losses(logits, masks)
             parts |= {"focal": focal.detach(), "dice": dice.detach()}
             parts["loss"] = parts["loss"] + focal + dice
         return parts

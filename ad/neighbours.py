@@ -29,11 +29,12 @@ def farthest_points(features, count):
 
 def nearest(queries, bank, count=1):
     """Nearest bank entries, set by set: queries (P, M, C), bank (P, K, C) -> squared distances and
-    indices, each (P, M, count), ascending. Never more than BLOCK distances are in memory."""
+    indices, each (P, M, count), ascending. Never more than BLOCK distances are in memory
+    (all at once in an exported program, whose number of queries is not known)."""
     squares = bank.square().sum(2)[:, None]
     rows = max(1, BLOCK // (bank.shape[0] * bank.shape[1]))
     parts = []
-    for part in queries.split(rows, 1):
+    for part in [queries] if torch.compiler.is_exporting() else queries.split(rows, 1):
         distance = torch.baddbmm(squares, part, bank.transpose(1, 2), alpha=-2)
         parts.append(distance.min(2, keepdim=True) if count == 1 else
                      distance.topk(count, 2, largest=False))

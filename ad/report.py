@@ -15,7 +15,8 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, compare, data, metrics, plots
 from ad.cli import autocast, require
 from ad.collapse import CHECKS, check_member, failing, reconstructs, side_seen, verdict
-from ad.ensemble import CHUNK, load_members, localise, score_chunk, top_of_maps
+from ad.ensemble import (chunked, decoded, image_sizes, load_members, localise, score_chunk,
+                         top_of_maps)
 from ad.jobs import folder_of
 from ad.runs import run_files
 from ad.scoring import resized
@@ -101,11 +102,12 @@ def show_images(rows, members, args, device):
     root = data.resolve_data(args.data) if args.data else Path()
     samples, high = [to_sample(row, root) for row in rows], top_of_maps(members)
     painters = sorted((m for m in members if reconstructs(m["model"])), key=lambda m: m["weight"])
-    for start in tqdm(range(0, len(rows), CHUNK), desc=rows[0]["category"], leave=False,
-                      disable=not sys.stderr.isatty()):
-        chunk = samples[start:start + CHUNK]
-        scores, maps, images = score_chunk(members, chunk, args, device)
-        for row, sample, score, map_, image in zip(rows[start:], chunk, scores[0], maps, images):
+    chunks, sizes, rows = chunked(samples), image_sizes(members), iter(rows)
+    for chunk, pictures in tqdm(decoded(chunks, sizes), desc=samples[0].category, leave=False,
+                                total=len(chunks), disable=not sys.stderr.isatty()):
+        scores, maps = score_chunk(members, chunk, pictures, args, device)
+        for sample, row, score, map_, image in zip(chunk, rows, scores[0], maps,
+                                                   pictures[sizes[0]]):
             found = dict.fromkeys(PICTURES) | {"input": plots.to_picture(image / 255)}
             for member in painters[-1:]:  # with the most weight
                 with autocast(device, args.precision):

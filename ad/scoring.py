@@ -86,8 +86,10 @@ def raw_maps(model, images, scoring, window_batch=16):
             stride = tuple(max(1, side // 2) for side in size)
             scale = scoring.window_input / max(size) if scoring.window_input else 1
             batch = max(1, round(window_batch * 256 ** 2 / (size[0] * size[1] * scale ** 2)))
-            done[size] = sliding_window(images, resized(predict, scoring.window_input), size,
-                                        stride, window_batch=batch)
+            run = resized(predict, scoring.window_input)
+            # An exported program takes batches of any size, which no loop over images can.
+            done[size] = run(images) if torch.compiler.is_exporting() and size == shape else \
+                sliding_window(images, run, size, stride, window_batch=batch)
         for channel, name in enumerate(names):
             result[f"{name}@{window}"] = done[size][:, channel:channel + 1]
     return result

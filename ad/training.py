@@ -1,5 +1,6 @@
 """From images in memory to checkpoints: epochs with validation, or a single pass."""
 
+import ctypes
 import json
 import math
 import sys
@@ -36,6 +37,27 @@ def validation_scoring(args):
     scoring = scoring_from(args)
     return replace(scoring, windows=(0,), window_input=0,
                    sigma=scoring.sigma * validation_size(args) / args.image_size)
+
+
+def at_one_size(model, images, args):
+    """uint8 images, resized here, to the nearest 1/255, if every epoch would resize them alike."""
+    fixed, (low, high) = hasattr(model, "size"), args.long_side
+    if not fixed and (args.crop or low != high):
+        return images
+    resized = (model.resize(data.to_float(i, i.device)[None]) if fixed else
+               data.resize_long_side(i, low) for i in images)
+    return [(r[0] * 255).round().byte() for r in resized]
+
+
+def keep_freed_memory():
+    """Have glibc keep what is freed, which every step needs again: on a CPU page faults of large
+    tensors are a tenth of a step. Elsewhere nothing happens."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-1, 2 ** 31 - 1)  # M_TRIM_THRESHOLD
+    mallopt(-4, 0)  # M_MMAP_MAX
 
 
 def draw_crops(model, images, generator, args):
@@ -103,17 +125,23 @@ def train_epoch(model, data_set, optimizer, scaler, epoch, args):
     return {k: v / len(images) for k, v in totals.items()} | {"images_per_s": len(images) / seconds}
 
 
+def make_optimizer(model, args):
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
+        [p for p in model.parameters() if p.requires_grad], lr=args.lr,
+        weight_decay=args.weight_decay, fused=True)
+
+
 def run_epochs(model, data_set, check, state, folder, args):
     """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like.
 
     data_set: see train_epoch. check(): the validation's figures, among them val_loss and accuracy
     or, without it, auroc, the highest of which makes best.pt.
     """
-    device = next(model.parameters()).device
+    device, (images, labels) = next(model.parameters()).device, data_set
+    data_set = at_one_size(model, images, args), labels
     synchronise(model)
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
-        [p for p in model.parameters() if p.requires_grad], lr=args.lr,
-        weight_decay=args.weight_decay)
+    keep_freed_memory()
+    optimizer = make_optimizer(model, args)
     scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,57 @@
+"""A run as a torch.export program, which needs torch and nothing else."""
+
+import io
+import warnings
+
+import numpy as np
+import torch
+import torch.nn as nn
+
+from ad import InputError
+from ad.checkpoint import write_atomic
+from ad.scoring import Scoring, final_maps, load_calibration, raw_maps, topk_mean
+
+
+class Program(nn.Module):
+    """What infer.py does with an image: the final anomaly map, and the score in scores.csv."""
+
+    def __init__(self, member):
+        super().__init__()
+        self.model, saved = member["model"], member["calibration"]
+        self.scoring, self.calibration = Scoring(**saved["scoring"]), load_calibration(saved)
+        normal = np.asarray(member["normal"], dtype=np.float64)
+        self.mean, self.std = float(normal.mean()), float(normal.std() + 1e-6)
+
+    def forward(self, images):
+        """(N, 3, H, W) in [0, 1] -> maps (N, 1, H, W), standardised scores (N,)."""
+        maps = final_maps(raw_maps(self.model, images, self.scoring), self.calibration,
+                          self.scoring)
+        return maps, (topk_mean(maps, self.scoring.topk) - self.mean) / self.std
+
+
+@torch.no_grad()
+def export(member, path, device):
+    """Write a member (see ensemble.load_member) as a program in float32, for any number of images
+    of the one size that its category has; returns a line that says so. Raises InputError for
+    several sizes, for windows, and for a model that torch.export cannot follow."""
+    config = member["config"]
+    if len(config["sizes"]) != 1:
+        raise InputError("--export: a program is for images of one size, these have "
+                         f"{len(config['sizes'])}: {config['sizes'][:3]}")
+    if tuple(member["calibration"]["scoring"]["windows"]) != (0,):
+        raise InputError("--export: only whole images, which is --windows 0, can be exported")
+    height, width = config["sizes"][0]
+    try:
+        program = torch.export.export(
+            Program(member).eval(), (torch.rand(2, 3, height, width, device=device),),
+            dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}})
+    except Exception as error:  # whatever torch.export raises
+        raise InputError(f"--export: torch.export cannot follow {config['args']['model']}: "
+                         f"{str(error).splitlines()[0][:200]}") from error
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that weights in channels_last are not contiguous
+        torch.export.save(program, buffer)
+    write_atomic(path, buffer.getvalue())
+    return (f"wrote {path}: float images (N, 3, {height}, {width}) in [0, 1] -> anomaly maps "
+            f"(N, 1, {height}, {width}), scores (N,)")
