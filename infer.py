@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch.profiler import record_function
 
-from ad import categories, checkpoint, data, distributed, metrics, plots
-from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, require, run_script,
-                    select_device, select_precision)
+from ad import categories, checkpoint, data, distributed, layouts, metrics, plots
+from ad.arguments import add_data_arguments, add_scoring_arguments
+from ad.cli import Parser, require, run_script, select_device, select_precision
 from ad.ensemble import CHUNK, decide_threshold, load_members, localise, score_samples
 from ad.export import export
 from ad.jobs import find_jobs, samples_to_score
@@ -43,7 +43,7 @@ def build_parser():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="the category to score")
-    group.add_argument("--pool", dest="category", action="store_const", const=data.POOL,
+    group.add_argument("--pool", dest="category", action="store_const", const=layouts.POOL,
                        help="score all images with the run of train.py --pool")
     group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="compare the run of "
                        "train.py --merge-categories with the categories' own runs")
@@ -134,7 +134,8 @@ def score_job(job, root, args, device):
 def score_files(args, device):
     """Print score, prediction and path of single files."""
     members = load_members(args.category, args.members, args, device)
-    samples = [data.Sample(path, args.category, "test", "image", -1, None) for path in args.image]
+    samples = [layouts.Sample(path, args.category, "test", "image", -1, None)
+               for path in args.image]
     threshold = decide_threshold(members, args, device)
     (scores, _), _, _, _ = score_samples(members, samples, args, device)
     print(f"score (threshold {threshold:.3f})  prediction  path")
@@ -146,7 +147,7 @@ def profile(root, table, args, device):
     """Print seconds per stage for CHUNK test images: each window size alone, then all of them."""
     member = load_members(args.category, args.members, args, device)[0]
     member["weight"] = 1.0
-    samples = data.find_samples(root, args.category, "test", table)[:CHUNK]
+    samples = layouts.find_samples(root, args.category, "test", table)[:CHUNK]
     calibration = member["calibration"]
     windows = calibration["scoring"]["windows"]
     print(f"{'seconds for ' + str(len(samples)) + ' images':<24}"
@@ -209,7 +210,7 @@ def main():
                 f"{', '.join(member['name'] for member in members)}")
         print(export(members[0], args.export, device))
         return decide_threshold(members, args, device)
-    root = distributed.from_rank_0(lambda: data.resolve_data(args.data))
+    root = distributed.from_rank_0(lambda: layouts.resolve_data(args.data))
     table = distributed.from_rank_0(lambda: categories.full_table(root, Path(args.runs)))
     if args.profile:
         return profile(root, table, args, device)
@@ -229,7 +230,7 @@ def main():
         extra = metrics.averages(results) | metrics.pooled(
             *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
     print(metrics.table(results | extra))
-    groups = {name: [row for row in rows if name in (row[1], data.POOL)] for name in results}
+    groups = {name: [row for row in rows if name in (row[1], layouts.POOL)] for name in results}
     plots.save_histograms(args.results / "histograms.png", {
         name: (np.array([row[3] for row in part]), np.array([float(row[4]) for row in part]),
                results[name]["threshold"]) for name, part in groups.items()})

@@ -13,20 +13,18 @@ Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_
 runs/<category>-classes/<name>/, with test.json and confusion.png.
 """
 
-import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, classify, data, distributed, plots
+from ad import InputError, checkpoint, classify, data, distributed, layouts, plots
+from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_arguments,
+                          add_training_arguments, model_arguments, scoring_from)
 from ad.augment import symmetries
-from ad.cli import (Parser, add_data_arguments, add_model_arguments, add_scoring_arguments,
-                    autocast, model_arguments, require, run_script, scoring_from, select_device,
-                    select_precision)
 from ad.classifier import Classifier
+from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
 from ad.jobs import jobs_to_train, own_jobs
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
@@ -41,7 +39,7 @@ def build_parser():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="name of the category to train on")
-    group.add_argument("--pool", dest="category", action="store_const", const=data.POOL,
+    group.add_argument("--pool", dest="category", action="store_const", const=layouts.POOL,
                        help="train one model on the images of all categories, the baseline")
     group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="train one model on "
                        "these categories; the run is in <runs>/NAME+NAME")
@@ -59,32 +57,7 @@ def build_parser():
     group.add_argument("--val-fraction", type=float, default=0.1, metavar="SHARE",
                        help="share of the normal images kept for validation (default: 0.1)")
     add_model_arguments(parser)
-    group = parser.add_argument_group("optimisation")
-    add = group.add_argument
-    add("--recipe", choices=RECIPES, help="where defaults come from (default: the --objective's or "
-        "the --model's)")
-    add("--epochs", type=int, help="passes over the training images (default: 200)")
-    add("--batch", type=int, help="images per step (default: 8; reconstruct 32)")
-    add("--lr", type=float, help="learning rate (default: 1e-3; reconstruct 1e-4)")
-    add("--optimizer", choices=("adam", "adamw"), help="(default: adam)")
-    add("--schedule", choices=("constant", "cosine"), help="of the learning rate; cosine is at 0 "
-        "after --t-max epochs (default: cosine; reconstruct constant)")
-    add("--t-max", type=int, metavar="EPOCHS", help="half a period of the cosine (default: "
-        "--epochs)")
-    add("--weight-decay", type=float, help="(default: 1e-5)")
-    add("--long-side", type=int, nargs=2, metavar="PX", help="images are resized to a long side "
-        "drawn from this range (default: 256 256; reconstruct 256 512)")
-    add("--crop", type=int, metavar="PX", help="largest side of the random crops; each batch draws "
-        "it from half of this to all of it, in steps of 32; 0: whole images (default: 0; "
-        "reconstruct 256)")
-    add("--augment", action=argparse.BooleanOptionalAction, help="turn, move, zoom and light "
-        "images a little, and flip them where normal images allow it (default: yes; reconstruct "
-        "no)")
-    add("--seed", type=int, default=0, help="of the split, the weights, every draw (default: 0)")
-    add("--seeds", type=int, nargs="+", metavar="N", help="train one run per seed, to vote")
-    add("--val-every", type=int, metavar="EPOCHS", help="validate (default: 4; classifiers 1)")
-    add("--patience", type=int, metavar="N", help="stop after this many validations without a "
-        "better pseudo-anomaly AUROC (default: 50, as a cosine is best at its end; reconstruct 10)")
+    add_training_arguments(parser)
     add_scoring_arguments(parser, trained=False)
     group = parser.add_argument_group("output")
     group.add_argument("--name", help="of the run (default: <model>-seed<seed>)")
@@ -143,7 +116,7 @@ def train_category(root, table, args):
     """Train args.category into its run folder, then calibrate best.pt and last.pt."""
     category, device, scoring = args.category, torch.device(args.device), scoring_from(args)
     (samples, images), (anomalous, positives) = distributed.from_rank_0(lambda: [
-        data.load_readable(data.find_samples(root, category, split, table), args.image_size,
+        data.load_readable(layouts.find_samples(root, category, split, table), args.image_size,
                            args.skip_bad_images) for split in ("train", "validation")])
     train, val = data.split_normals(samples, args.val_fraction, args.seed)
     images = dict(zip(samples, images))
@@ -192,7 +165,7 @@ def train_classifier(root, args):
     normal, and write its figures on its own test split: test.json and confusion.png."""
     device, scoring = torch.device(args.device), scoring_from(args)
     samples, images = distributed.from_rank_0(lambda: data.load_readable(
-        data.class_samples(root, args.category), args.image_size, args.skip_bad_images))
+        layouts.class_samples(root, args.category), args.image_size, args.skip_bad_images))
     parts = classify.stratified_split(samples, args.seed)
     classes = sorted({s.defect for s in samples})
     images = dict(zip(samples, images))

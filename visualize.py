@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, classify, compare, data, plots, report
+from ad import InputError, categories, checkpoint, classify, compare, data, layouts, plots, report
 from ad.classifier import grad_cam
-from ad.cli import (Parser, add_data_arguments, add_scoring_arguments, autocast, require,
-                    run_script, select_device, select_precision)
+from ad.arguments import add_data_arguments, add_scoring_arguments
+from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
 from ad.collapse import check_member, print_check, reconstructs, side_seen
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
@@ -163,11 +163,11 @@ def main():
     path = checkpoint.find(args.ckpt, args.runs)
     member = load_member(path, args, device)
     config = member["config"]
-    root = data.resolve_data(args.data or config["root"])
+    root = layouts.resolve_data(args.data or config["root"])
     size, category = config["image_size"], config["category"]
     table = categories.full_table(root, Path(args.runs))
     samples = classify.own_samples(root, config) if "test" in config else \
-        data.find_samples(root, category, "test", table)
+        layouts.find_samples(root, category, "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
     images = data.load_images(samples, size)
     masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else

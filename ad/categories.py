@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ad import InputError, data
+from ad import InputError, layouts
 from ad.checkpoint import write_atomic
 from ad.plots import save_sheet
 from ad.router import MARGIN, Space, confidence, describe, distances, group, route
@@ -20,7 +20,7 @@ FULL = {"categories": 15, "train": 3629, "test": 1725}  # MVTec AD, and the comp
 def describe_split(root, split, runs):
     """A flat folder's (samples, descriptors). Descriptors are kept in runs/descriptors_<split>.npz
     and made again only for files that are new, or have changed."""
-    samples, path = data.flat_files(root, split), runs / f"descriptors_{split}.npz"
+    samples, path = layouts.flat_files(root, split), runs / f"descriptors_{split}.npz"
     stats = [s.path.stat() for s in samples]
     keys = [f"{s.path.resolve()} {i.st_size} {i.st_mtime_ns}" for s, i in zip(samples, stats)]
     known = {}
@@ -55,7 +55,7 @@ def read_table(path, files):
         raise InputError(f"{path} has no line for {len(missing)} files, {missing[0]} first; add "
                          "it, or delete the file to group anew")
     for file, name in table.items():
-        if not name or name.startswith(".") or set(name) & set('/\\') or name == data.POOL:
+        if not name or name.startswith(".") or set(name) & set('/\\') or name == layouts.POOL:
             raise InputError(f"{path}: {name!r} of {file} cannot be a category's name")
     return {file: table[file] for file in files}
 
@@ -64,8 +64,8 @@ def real_names(space, labels, folder):
     """{label: name}: every category in the MVTec layout `folder` names the group that most of its
     images are nearest to; the others stay unnamed."""
     votes, folder = {}, Path(folder)
-    for name in data.find_categories(folder):
-        samples = data.find_samples(folder, name, "train")[:20]
+    for name in layouts.find_categories(folder):
+        samples = layouts.find_samples(folder, name, "train")[:20]
         found, _ = route(distances(space.train, space(describe(samples))), labels)
         best = max(set(found), key=found.count)
         votes.setdefault(best, []).append((found.count(best), name))
@@ -100,7 +100,8 @@ def make_table(root, runs, groups=None, names_from=None):
 
 def check_counts(root, table):
     """Say in one line how the counts of a flat folder differ from the full MVTec AD's."""
-    found = {"categories": len(set(table.values())), **{split: len(data.list_images(root / split))
+    found = {"categories": len(set(table.values())), **{
+        split: len(layouts.list_images(root / split))
                                                         for split in ("train", "test")}}
     if found != FULL:
         print(f"note: {root} has " + ", ".join(
@@ -111,14 +112,14 @@ def check_counts(root, table):
 def training_table(root, runs, groups=None, names_from=None):
     """{training file: category} of a flat folder, from runs/categories.csv, which is made where
     there is none; None for other layouts."""
-    if not data.is_flat(root):
+    if not layouts.is_flat(root):
         return None
     path = runs / "categories.csv"
     if path.exists():
         print(f"categories: {path}, as it is")
     else:
         make_table(root, runs, groups, names_from)
-    table = read_table(path, [f"train/{s.path.name}" for s in data.flat_files(root, "train")])
+    table = read_table(path, [f"train/{s.path.name}" for s in layouts.flat_files(root, "train")])
     check_counts(root, table)
     return table
 
@@ -127,9 +128,9 @@ def full_table(root, runs):
     """{training or test file: category} of a flat folder; None for other layouts. Test files go to
     the category of the nearest training image; those are named that are less certain of it than
     every training image."""
-    if not data.is_flat(root):
+    if not layouts.is_flat(root):
         return None
-    train, test = (data.flat_files(root, split) for split in ("train", "test"))
+    train, test = (layouts.flat_files(root, split) for split in ("train", "test"))
     if not test:
         raise InputError(f"no images in {root / 'test'}")
     table = read_table(runs / "categories.csv", [f"train/{s.path.name}" for s in train])

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import (balanced_accuracy_score, confusion_matrix,
                              precision_recall_fscore_support)
 
-from ad import InputError, data
+from ad import InputError, data, layouts
 from ad.metrics import auroc
 
 SHARES = (0.6, 0.2, 0.2)  # of each class: training, validation, test
@@ -34,7 +34,7 @@ def own_samples(root, config):
     """The test split of the classifier's run with this config.json, labelled normal or not."""
     chosen, normal = set(config["test"]), config["args"]["normal_class"]
     return [replace(s, label=int(s.defect != normal))
-            for s in data.class_samples(root, config["category"])
+            for s in layouts.class_samples(root, config["category"])
             if s.path.relative_to(root).as_posix() in chosen]
 
 

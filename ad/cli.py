@@ -1,23 +1,14 @@
-"""What the three scripts share: arguments, one-line errors, device and precision."""
+"""What the three scripts share: one-line errors, device and precision."""
 
 import argparse
 import contextlib
-import inspect
 import os
 import signal
 import sys
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
 from ad import InputError, distributed
-from ad.classifier import Classifier
-from ad.damage import FAMILIES
-from ad.errors import ERRORS
-from ad.model import INPUTS, MODELS, model_class
-from ad.scoring import CALIBRATIONS, Scoring
-from ad.vae import ENCODERS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -72,133 +63,6 @@ def run_script(main):
         print(f"stopped by {signal.Signals(stop.args[0]).name}; what was finished is kept, and "
               "train.py --resume goes on from the last whole epoch", file=sys.stderr)
         sys.exit(128 + stop.args[0])
-
-
-def add_data_arguments(parser):
-    """--data, --runs, --device, --precision, --window-batch; returns the data group."""
-    group = parser.add_argument_group("data")
-    group.add_argument("--data", help="folder in MVTec AD layout, or demo: a procedural set written"
-                       " on first use (default: $AD_DATA, else data/mvtec_ad)")
-    group.add_argument("--runs", default="runs", help="folder of the trained runs (default: runs)")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
-                         help="where to compute (default: auto, CUDA when there is one)")
-    machine.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS),
-                         help="of the convolutions (default: auto, bf16 or fp16 where fast)")
-    machine.add_argument("--deterministic", action="store_true", help="only algorithms that give "
-                         "the same result every time, slower on a GPU")
-    machine.add_argument("--window-batch", type=int, default=16, metavar="N",
-                         help="256 x 256 windows per forward pass; less needs less memory, the "
-                         "scores stay (default: 16)")
-    return group
-
-
-def add_model_arguments(parser):
-    """--model, and the options of all models, unset: see model_arguments."""
-    group = parser.add_argument_group("model")
-    add = group.add_argument
-    add("--model", metavar="NAME", help=f"{', '.join(MODELS)}; or, for images with labels, "
-        "resnet (from scratch), efficientnet_lite0 or a classifier of torchvision.models (default: "
-        "unet)")
-    add("--width", type=int, help="unet: base channels (default: 32)")
-    add("--depth", type=int, help="unet: halvings (default: 4)")
-    add("--patch", type=int, metavar="PX", help="unet: side of the blocks of pixels that its first "
-        "level works on (default: 4; reconstruct 1)")
-    add("--input", choices=INPUTS, help="unet: see the colours, or only one channel of edges, from "
-        "which all must be inferred (default: rgb)")
-    add("--objective", choices=("reconstruct", "repair"), help="unet: reproduce the image, or undo "
-        "damage done to it (default: repair)")
-    add("--damage", nargs="+", choices=FAMILIES, help="unet: what repair learns from (default: all "
-        "but cutpaste, scar and texture, which are validated on)")
-    add("--mask-head", action=argparse.BooleanOptionalAction, default=None, help="unet: repair "
-        "predicts where the damage was, too (default: yes)")
-    add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
-        "weights, stride 8), unet, efficientnet_lite0, or of torchvision (default: gradients)")
-    add("--weights", "--encoder-weights", type=Path, metavar="FILE", help="of the backbone or the "
-        "encoder; patchcore: best.pt of a run for unet (default: patchcore those of its package, "
-        "vae random)")
-    add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides (default: 8 16)")
-    add("--position", metavar="CELLS", help="patchcore: look for neighbours at most so many cells "
-        "away, free: anywhere, auto: near where normal images are aligned (default: auto)")
-    add("--coreset", type=float, metavar="SHARE", help="patchcore: patches kept (default: 0.1)")
-    add("--distance", choices=("neighbours", "gaussian", "both"), help="patchcore: to the nearest "
-        "normal patch, Mahalanobis' (PaDiM), or both maps (default: both)")
-    add("--encoder", choices=ENCODERS, help="vae: finds the latent distribution (default: cnn)")
-    add("--pretrained", action="store_true", help="vae's encoder, classifiers: ImageNet's weights, "
-        "from torchvision")
-    add("--side", type=int, metavar="PX", help="classifiers: images are resized to this square "
-        "(default: 224)")
-    add("--freeze", action="store_true", default=None, help="classifiers: train the last "
-        "layer only")
-    add("--normal-class", metavar="NAME", help="classifiers: the class that is no defect (default: "
-        "good)")
-    add("--latent-dim", type=int, metavar="N", help="vae: size of the latent space (default: 512; "
-        "for wells 256, 128 and 280)")
-    add("--beta", type=float, metavar="W", help="vae: weight of the KL divergence (default: 1)")
-    add("--latent-samples", type=int, metavar="N", help="vae: draws over which a score is "
-        "averaged, 0 = none, the mean latent (default: 0)")
-    add("--image-height", type=int, metavar="PX", help="vae: images are resized to this (default: "
-        "256; for wells 40)")
-    add("--image-width", type=int, metavar="PX", help="vae: and this (default: 256; for wells 72)")
-    add("--reweight", action="store_true", default=None, help="patchcore: the paper's equation 7")
-
-
-def model_arguments(args):
-    """Arguments of the model's class; unset options get their defaults in `args`, too.
-
-    Raises InputError for an option that belongs to another model.
-    """
-    try:
-        own = inspect.signature(model_class(args.model)).parameters
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    known = [inspect.signature(model).parameters for model in (*MODELS.values(), Classifier)]
-    chosen = {}
-    for option in sorted((set().union(*known) & set(vars(args))) - {"name"}):
-        value = getattr(args, option)
-        if option == "weights" and hasattr(model_class(args.model), "load_pretrained"):
-            continue  # loaded once, by train.py; after that they are the model's own
-        if option in own:
-            value = own[option].default if value is None else value
-            chosen[option] = str(value.resolve()) if isinstance(value, Path) else value
-            setattr(args, option, chosen[option])
-        else:
-            flag = option.replace("_", "-")
-            require(value is None, f"--{flag} is not an option of --model {args.model}")
-    return chosen
-
-
-def add_scoring_arguments(parser, trained):
-    """One option per field of Scoring, unset; `trained`: the default is that of the run."""
-    group = parser.add_argument_group("scoring")
-
-    def add(name, text, **options):
-        value = getattr(Scoring(), name)
-        value = " ".join(map(str, value)) if name == "windows" else value
-        group.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default"
-                           f"{' as trained, normally' if trained else ''}: {value})", **options)
-    add("windows", "sliding-window sides in pixels, stride half of it, 0 = the whole image",
-        type=int, nargs="+", metavar="PX")
-    add("window_input", "long side to which windows are resized before the model, 0 = not at all",
-        type=int, metavar="PX")
-    add("error", "which error maps to use", choices=ERRORS)
-    add("colour_weight", "weight of the Lab ab-difference that is added", type=float, metavar="W")
-    add("calibration", "what a map is compared with: one mean and std, those of its position, its "
-        "own, or (auto) one or position, whichever makes held-out normal images likelier",
-        choices=CALIBRATIONS)
-    add("sigma", "Gaussian smoothing of the final map", type=float, metavar="PX")
-    add("topk", "the score is the mean of this share of the pixels, the highest, in (0, 1]",
-        type=float, metavar="SHARE")
-
-
-def scoring_from(args, trained=None):
-    """Parsed arguments -> Scoring. Unset ones come from `trained`, a dict of Scoring's fields, by
-    default those of --model: a memory (a model with fit) looks at whole images only."""
-    if trained is None:
-        trained = asdict(Scoring()) | getattr(model_class(args.model), "SCORING", {})
-    given = {name: getattr(args, name) for name in trained if getattr(args, name, None) is not None}
-    fields = trained | given
-    return Scoring(**fields | {"windows": tuple(fields["windows"])}).check()
 
 
 def select_device(name, deterministic=False):

@@ -11,7 +11,8 @@ from torch.profiler import record_function
 from tqdm import tqdm
 
 from ad import InputError, checkpoint, data, distributed, plots
-from ad.cli import autocast, scoring_from
+from ad.arguments import scoring_from
+from ad.cli import autocast
 from ad.runs import run_files
 from ad.scoring import (LABELLED, Calibration, Scoring, calibrate, load_calibration,
                         parse_threshold, score_images, standardise)

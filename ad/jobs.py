@@ -6,7 +6,7 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
-from ad import categories, checkpoint, classify, data, distributed
+from ad import categories, checkpoint, classify, distributed, layouts
 from ad.cli import require
 from ad.model import model_class
 from ad.runs import run_folder
@@ -18,11 +18,11 @@ Job = namedtuple("Job", "name folder members samples")
 def jobs_to_train(args):
     """(root of the data, table of a flat folder, arguments of each run, has a category a test
     split?)"""
-    root = data.resolve_data(args.data)
+    root = layouts.resolve_data(args.data)
     table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)
-    found = data.find_categories(root, table)
-    for name in args.merge_categories or [args.category or data.POOL]:
-        require(name in (*found, data.POOL),
+    found = layouts.find_categories(root, table)
+    for name in args.merge_categories or [args.category or layouts.POOL]:
+        require(name in (*found, layouts.POOL),
                 f"unknown category {name!r} in {root}; there are: {', '.join(found)}")
     chosen = found if args.all else ["+".join(args.merge_categories or [args.category])]
     jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
@@ -50,7 +50,7 @@ def samples_to_score(root, table, args):
     run; says which have none. Of a flat folder every image must get a score."""
     found = args.merge_categories or [args.category]
     if args.all:
-        everything = data.find_categories(root, table)
+        everything = layouts.find_categories(root, table)
         found = [c for c in everything if any(Path(args.runs, c).glob("*/best.pt"))]
         require(found, f"no trained run in {args.runs} for any category of {root}; train them: "
                 "python train.py --all")
@@ -64,7 +64,7 @@ def samples_to_score(root, table, args):
             print(f"not trained, not scored: {untrained}")
     require(table is None or not (args.separately or args.merge_categories), "a submission needs "
             "one score for each image: leave out --separately and --merge-categories")
-    samples = {c: data.find_samples(root, c, "test", table) for c in found}
+    samples = {c: layouts.find_samples(root, c, "test", table) for c in found}
     ids = {sample.id for part in samples.values() for sample in part}
     missing = ", ".join(sorted(set(args.spot_check) - ids))
     require(not missing, f"--spot-check: no test image {missing}; ids look like {min(ids)}")
@@ -91,7 +91,7 @@ def separate_jobs(root, category, samples, args):
 
 def job(name, folder, members, samples):
     """A Job whose samples have its name as their category, unless they are of all categories."""
-    named = samples if name == data.POOL else [replace(s, category=name) for s in samples]
+    named = samples if name == layouts.POOL else [replace(s, category=name) for s in samples]
     return Job(name, folder, members, named)
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ad import InputError, checkpoint, compare, data, metrics, plots
+from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
 from ad.cli import autocast, require
 from ad.collapse import CHECKS, check_member, failing, reconstructs, side_seen, verdict
 from ad.ensemble import (chunked, decoded, image_sizes, load_members, localise, score_chunk,
@@ -38,7 +38,7 @@ def read_results(args):
         rows = [row | {"label": int(row["label"]), "prediction": int(row["prediction"]),
                        "score": float(row["score"])} for row in csv.DictReader(io.StringIO(text))]
         args.masks = any(word.startswith("--masks") for word in results["command"])
-        parts = {name: [row for row in rows if name in (row["category"], data.POOL)]
+        parts = {name: [row for row in rows if name in (row["category"], layouts.POOL)]
                  for name in results["categories"]}
         fit = [len(part) == results["categories"][name]["images"] for name, part in parts.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -84,7 +84,7 @@ def to_sample(row, root):
     path = next((p for i in range(len(parts)) if (p := root.joinpath(*parts[i:])).is_file()), None)
     require(path, f"no image {row['path']}, which scores.csv names; say where with --data DIR")
     mask = path.absolute().parents[2] / f"ground_truth/{row['defect']}/{path.stem}_mask.png"
-    return data.Sample(path, row["category"], "test", row["defect"], row["label"],
+    return layouts.Sample(path, row["category"], "test", row["defect"], row["label"],
                        mask if mask.is_file() else None)
 
 
@@ -99,7 +99,7 @@ def to_text(picture):
 @torch.no_grad()
 def show_images(rows, members, args, device):
     """Yield for each row the score that it gets now, and PICTURES of it as text, None = without."""
-    root = data.resolve_data(args.data) if args.data else Path()
+    root = layouts.resolve_data(args.data) if args.data else Path()
     samples, high = [to_sample(row, root) for row in rows], top_of_maps(members)
     painters = sorted((m for m in members if reconstructs(m["model"])), key=lambda m: m["weight"])
     chunks, sizes, rows = chunked(samples), image_sizes(members), iter(rows)

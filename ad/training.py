@@ -13,7 +13,8 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, data, distributed
 from ad.augment import augment, random_crops
 from ad.batchnorm import synchronise
-from ad.cli import autocast, scoring_from
+from ad.arguments import scoring_from
+from ad.cli import autocast
 from ad.cutpaste import seeded_generator
 from ad.errors import ERRORS
 from ad.seed import seed_everything

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from timing import PROJECT, alternate, arguments, report
 
-from ad import data, ensemble, plots
+from ad import data, ensemble, layouts, plots
 from ad.cli import autocast, select_precision
 from ad.model import build_model
 from ad.scoring import Scoring, calibrate
@@ -47,7 +47,7 @@ def write_images(folder, count, side, grey=False):
             noise += 60 * np.sin((np.arange(side) + rng.uniform(0, 9)) / 9)[None, :, None]
         Image.fromarray((110 + noise).clip(0, 255).astype(np.uint8)).save(
             folder / "test" / f"{i:04}.png")
-    return data.flat_files(folder, "test")
+    return layouts.flat_files(folder, "test")
 
 
 def make_members(samples, scoring, count, image_size, small, args):

@@ -2,7 +2,7 @@
 
     python benchmarks/make_report.py --data DIR            # read what is in runs/, fill and draw
     python benchmarks/make_report.py --data DIR --train    # first train and score what is missing
-    python benchmarks/make_report.py                       # from the records alone, as after cloning
+    python benchmarks/make_report.py                       # from the records alone, after cloning
 
 DIR is mvtec_ad with transistor and toothbrush. benchmarks/experiments.txt lists the runs. What is
 read of their folders and of infer.py's results is kept in benchmarks/results/report.json, from
@@ -112,7 +112,8 @@ def record(folder, results, options):
             - (folder / "config.json").stat().st_mtime,
             "images": [len(config["train"]), len(config["validation"])],
             "sides": config["args"].get("side"),
-            "date": time.strftime("%Y-%m-%d", time.localtime((folder / "log.jsonl").stat().st_mtime)),
+            "date": time.strftime("%Y-%m-%d", time.localtime(
+                (folder / "log.jsonl").stat().st_mtime)),
             "threads": config["environment"]["threads"], "device": config["environment"]["device"]}
 
 

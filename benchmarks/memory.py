@@ -15,7 +15,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from timing import alternate, arguments, report
 
-from ad import data
+from ad import data, layouts
 from ad.backbones import load_backbone
 from ad.memory import PatchMemory
 from ad.metrics import auroc
@@ -59,8 +59,8 @@ def anomalib(train, validation, test, ratio):
 
 def end_to_end(root, category, variants):
     """{variant: {"seconds", "ratio", "auroc"}}, each run once, one after the other."""
-    train, validation = data.split_normals(data.find_samples(root, category, "train"), 0.1, 0)
-    test = data.find_samples(root, category, "test")
+    train, validation = data.split_normals(layouts.find_samples(root, category, "train"), 0.1, 0)
+    test = layouts.find_samples(root, category, "test")
     labels, rows = [sample.label for sample in test], {}
     for name, run in variants.items():
         start = time.perf_counter()

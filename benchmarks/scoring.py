@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from ad import checkpoint, data, scoring as sc  # noqa: E402
+from ad import checkpoint, data, layouts, scoring as sc  # noqa: E402
 from ad.calibration import CALIBRATIONS, fit_calibration, leave_one_out, refit  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.cutpaste import SIZES  # noqa: E402
@@ -85,7 +85,7 @@ def main():
     config = saved["config"]
     root = Path(config["root"])
     normals = [data.read_image(root / n, config["image_size"]) for n in config["validation"]]
-    tests = data.find_samples(root, config["category"], "test")
+    tests = layouts.find_samples(root, config["category"], "test")
     labels = [s.label for s in tests]
     test_images = data.load_images(tests, config["image_size"])
     # At the images' own size: enlarged ones would differ from the normal images by that alone.

@@ -10,7 +10,6 @@ files, float32, NCHW. Writes results/train_step.json and figures/bench_train_ste
 
 import sys
 import time
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -19,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 import train
-from ad import data, plots
+from ad import data, layouts, plots
 from ad.augment import symmetries
-from ad.cli import autocast, model_arguments, select_precision
+from ad.arguments import model_arguments
+from ad.cli import autocast, select_precision
 from ad.model import build_model
 from ad.training import at_one_size, keep_freed_memory, make_optimizer, train_epoch
 
@@ -114,7 +114,7 @@ def main():
     options = train.parse_args()
     options.device = "cpu"
     options.precision = select_precision("auto", torch.device("cpu"))
-    samples = data.find_samples(data.resolve_data(args.data), args.category, "train")
+    samples = layouts.find_samples(layouts.resolve_data(args.data), args.category, "train")
     samples = samples[:STEPS * options.batch]
     if len(samples) < STEPS * options.batch:
         sys.exit(f"{args.category} has fewer than {STEPS * options.batch} training images")

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from ad import checkpoint, data  # noqa: E402
+from ad import checkpoint, data, layouts  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.cutpaste import pseudo_anomalies  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
@@ -59,7 +59,7 @@ def history(folder, device, precision):
     normals, floats = load(root / name for name in config["validation"])
     variants = [v for i, image in enumerate(floats) for v in pseudo_anomalies(image, args.seed, i)]
     positives = [(v[2][0] * 255).round().byte() for v in variants]
-    samples = data.find_samples(root, config["category"], "test")
+    samples = layouts.find_samples(root, config["category"], "test")
     tests, _ = load(s.path for s in samples)
 
     def row(path, error):

@@ -10,10 +10,10 @@ import torchvision
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from ad import InputError, classify, data
+from ad import InputError, classify, layouts
 from ad.classifier import Classifier, ResNet, grad_cam
 from ad.model import build_model
-from conftest import run, write_tiny
+from conftest import run
 
 
 def test_resnet_is_torchvisions():
@@ -106,7 +106,7 @@ def test_grad_cam_of_pooling_and_a_linear_layer_is_the_class_activation_map():
 
 
 def samples_of(counts):
-    return [data.Sample(f"{name}{i}", "c", "train", name, -1, None)
+    return [layouts.Sample(f"{name}{i}", "c", "train", name, -1, None)
             for name, count in counts.items() for i in range(count)]
 
 

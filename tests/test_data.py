@@ -5,16 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ad import InputError, data
+from ad import InputError, data, layouts
 from ad.augment import random_crops
 from conftest import write_tiny
 
 
 def test_samples_of_the_mvtec_layout(tiny):
-    assert data.find_categories(tiny) == ["stripes"]
-    train = data.find_samples(tiny, "stripes", "train")
+    assert layouts.find_categories(tiny) == ["stripes"]
+    train = layouts.find_samples(tiny, "stripes", "train")
     assert len(train) == 12 and all(s.label == 0 and s.mask is None for s in train)
-    test = data.find_samples(tiny, "stripes", "test")
+    test = layouts.find_samples(tiny, "stripes", "test")
     assert [s.id for s in test] == [f"{d}/{i:03}" for d in ("blot", "gap", "good")
                                     for i in range(4)]
     assert [s.label for s in test] == [1] * 8 + [0] * 4
@@ -89,7 +89,7 @@ def test_masks_are_binary_and_resized(tmp_path):
 
 
 def test_split_is_by_image_seeded_and_disjoint(tiny):
-    samples = data.find_samples(tiny, "stripes", "train")
+    samples = layouts.find_samples(tiny, "stripes", "train")
     train, val = data.split_normals(samples, 0.25, seed=3)
     assert len(train) == 9 and len(val) == 3
     assert sorted([*train, *val], key=lambda s: s.path) == samples
@@ -134,16 +134,16 @@ def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AD_DATA", raising=False)
     with pytest.raises(InputError, match="data/mvtec_ad.*--data demo"):
-        data.resolve_data(None)
+        layouts.resolve_data(None)
     monkeypatch.setenv("AD_DATA", str(tiny))
-    assert data.resolve_data(None) == tiny
+    assert layouts.resolve_data(None) == tiny
     with pytest.raises(InputError, match="unknown category 'x'.*stripes"):
-        data.find_samples(tiny, "x", "train")
+        layouts.find_samples(tiny, "x", "train")
     with pytest.raises(InputError, match="is one category.*--category stripes"):
-        data.find_categories(tiny / "stripes")
+        layouts.find_categories(tiny / "stripes")
     (tmp_path / "odd.txt").write_text("")
     with pytest.raises(InputError, match="no known layout .found: odd.txt"):
-        data.find_categories(tmp_path)
+        layouts.find_categories(tmp_path)
     (tmp_path / "bad.png").write_bytes((tiny / "stripes/train/good/000.png").read_bytes()[:200])
     with pytest.raises(InputError, match="cannot read image .*bad.png"):
         data.read_image(tmp_path / "bad.png", 512)
@@ -153,7 +153,7 @@ def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
             data.read_image(tmp_path / "thin.png", 512)
     (tmp_path / "empty/train/good").mkdir(parents=True)
     with pytest.raises(InputError, match="no images in .*empty"):
-        data.find_samples(tmp_path, "empty", "train")
+        layouts.find_samples(tmp_path, "empty", "train")
 
 
 def wells(root, annotation="a.png 1\nb.png 0\n"):
@@ -167,8 +167,8 @@ def wells(root, annotation="a.png 1\nb.png 0\n"):
 
 def test_the_casting_layout(tmp_path):
     root = wells(tmp_path / "w")
-    assert data.find_categories(root) == ["wells"] and not data.is_flat(root)
-    found = {split: [(s.path.name, s.label) for s in data.find_samples(root, "wells", split)]
+    assert layouts.find_categories(root) == ["wells"] and not layouts.is_flat(root)
+    found = {split: [(s.path.name, s.label) for s in layouts.find_samples(root, "wells", split)]
              for split in ("train", "validation", "test")}
     assert found == {"train": [("x.png", 0), ("y.png", 0), ("z.png", 0)],
                      "validation": [("p.png", 1)], "test": [("a.png", 1), ("b.png", 0)]}
@@ -180,14 +180,14 @@ def test_the_casting_layout(tmp_path):
     ("a.png 1\nb.png 0\nc.png 0\n", "line 3: there is no image test/imgs/c.png")])
 def test_an_annotation_that_does_not_fit_is_named(tmp_path, annotation, message):
     with pytest.raises(InputError, match=message):
-        data.find_samples(wells(tmp_path / "w", annotation), "wells", "test")
+        layouts.find_samples(wells(tmp_path / "w", annotation), "wells", "test")
 
 
 def test_merged_categories_are_those_of_both(tmp_path):
     write_tiny(tmp_path, "a")
     write_tiny(tmp_path, "b", train=5)
-    samples = data.find_samples(tmp_path, "a+b", "train")
+    samples = layouts.find_samples(tmp_path, "a+b", "train")
     assert [s.category for s in samples] == ["a"] * 12 + ["b"] * 5
-    assert data.find_samples(tmp_path, "a", "validation") == []
+    assert layouts.find_samples(tmp_path, "a", "validation") == []
     with pytest.raises(InputError, match="unknown category 'a.c'"):
-        data.find_samples(tmp_path, "a+c", "train")
+        layouts.find_samples(tmp_path, "a+c", "train")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ad import InputError, data, demo_wells
+from ad import InputError, demo_wells, layouts
 from ad.demo import CATEGORIES, VERSION, render, write_demo
 
 DEFECTS = [(category, defect) for category, names in CATEGORIES.items() for defect in names]
@@ -141,10 +141,10 @@ def test_unknown_names_raise():
 
 def test_wells_are_written_in_the_casting_layout_with_spills_where_they_say(tmp_path):
     root = demo_wells.write_wells(tmp_path / "wells")
-    counts = {split: len(data.find_samples(root, "wells", split))
+    counts = {split: len(layouts.find_samples(root, "wells", split))
               for split in ("train", "validation", "test")}
     assert counts == {"train": 400, "validation": 60, "test": 200}
-    samples = data.find_samples(root, "wells", "test")
+    samples = layouts.find_samples(root, "wells", "test")
     assert sum(s.label for s in samples) == 100
     sizes = {Image.open(s.path).size for s in samples}
     assert max(w for w, _ in sizes) <= 72 and max(h for _, h in sizes) <= 40 and len(sizes) > 30

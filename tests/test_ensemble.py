@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import write_tiny
 
-from ad import InputError, data, ensemble
+from ad import InputError, data, ensemble, layouts
 from ad.scoring import Scoring, calibrate, score_images, standardise
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ class Darkness(torch.nn.Module):
 
 @pytest.fixture
 def member(tiny):
-    normals = data.load_images(data.find_samples(tiny, "stripes", "train"), 64)
+    normals = data.load_images(layouts.find_samples(tiny, "stripes", "train"), 64)
     saved = calibrate(Darkness(), normals, Scoring(windows=(0,)), CPU)
     return {"model": Darkness(), "config": {"image_size": 64}, "calibration": saved, "weight": 1.0,
             "normal": np.asarray(saved["scores"])}
@@ -33,7 +33,7 @@ def member(tiny):
 @pytest.mark.parametrize("chunk", (1, 5, 12, 16))
 def test_chunks_give_the_scores_of_all_images_at_once_in_order(tiny, member, monkeypatch, chunk):
     monkeypatch.setattr(ensemble, "CHUNK", chunk)
-    samples = data.find_samples(tiny, "stripes", "test")
+    samples = layouts.find_samples(tiny, "stripes", "test")
     (scores, raw), maps, masks, _ = ensemble.score_samples([member], samples, ARGS, CPU)
     parts = list(score_images(member["model"], data.load_images(samples, 64),
                               member["calibration"], CPU))
@@ -45,14 +45,14 @@ def test_chunks_give_the_scores_of_all_images_at_once_in_order(tiny, member, mon
 
 
 def test_no_map_is_kept_where_there_is_no_mask(tiny, member):
-    samples = [replace(s, mask=None) for s in data.find_samples(tiny, "stripes", "test")]
+    samples = [replace(s, mask=None) for s in layouts.find_samples(tiny, "stripes", "test")]
     scores, maps, masks, _ = ensemble.score_samples([member], samples, ARGS, CPU)
     assert scores.shape == (2, 12) and maps == masks == []
 
 
 def test_a_bad_file_of_a_later_chunk_is_named(member, tmp_path, monkeypatch):
     monkeypatch.setattr(ensemble, "CHUNK", 4)
-    samples = data.find_samples(write_tiny(tmp_path), "stripes", "test")
+    samples = layouts.find_samples(write_tiny(tmp_path), "stripes", "test")
     samples[9].path.write_bytes(b"no image")
     with pytest.raises(InputError, match=samples[9].path.name):
         ensemble.score_samples([member], samples, ARGS, CPU)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import infer
-from ad import InputError, checkpoint, data
+from ad import InputError, checkpoint, data, layouts
 from ad.ensemble import load_member
 from conftest import PROJECT, TINY_TRAINING, run, tiny_image, write_tiny
 
@@ -94,7 +94,7 @@ def broken(folder, count=160):
 
 
 def sample(path):
-    return data.Sample(path, "c", "train", "good", 0, None)
+    return layouts.Sample(path, "c", "train", "good", 0, None)
 
 
 def test_two_hundred_files_are_each_read_or_named(tmp_path):
@@ -276,7 +276,8 @@ def test_leaked_and_maskless_images_are_reported(whole, tiny, tmp_path):
     result = run("infer.py", *options[:4], cwd=tmp_path)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "blot/001_mask.png: it is 80 x 80 pixels, but its image 64 x 80" in result.stderr
-    outputs = [run("train.py", *options, "--seed", seed, cwd=tmp_path).stdout for seed in range(1, 9)]
+    outputs = [run("train.py", *options, "--seed", seed, cwd=tmp_path).stdout
+               for seed in range(1, 9)]
     assert any("LEAKAGE: 1 of 2 validation images" in text for text in outputs)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.cluster import AgglomerativeClustering
 
-from ad import InputError, data
+from ad import InputError, layouts
 from ad.demo import render, write_demo
 from ad.categories import describe_split, full_table, read_table, training_table
 from ad.plots import save_sheet
@@ -26,7 +26,7 @@ def flatten(roots, target, seed=0):
     truth = {}
     for split in ("train", "test"):
         (target / split).mkdir(parents=True)
-        files = [(base.name, path) for root in roots for base in data.subfolders(root)
+        files = [(base.name, path) for root in roots for base in layouts.subfolders(root)
                  for path in sorted((base / split).rglob("*.png"))]
         random.Random(seed).shuffle(files)
         for number, (category, path) in enumerate(files):
@@ -241,6 +241,6 @@ def test_descriptors_are_kept_until_a_file_changes(flat, tmp_path, monkeypatch):
 
 
 def test_descriptions_do_not_depend_on_the_batch(flat):
-    samples = data.flat_files(flat / "flat", "train")
+    samples = layouts.flat_files(flat / "flat", "train")
     np.testing.assert_allclose(describe(samples[:3]), describe(samples)[:3], atol=1e-5)
     assert describe(samples[:3]).shape == (3, 246)

@@ -6,7 +6,7 @@ import torch
 from ad import InputError
 from ad.collapse import collapse_check, failing
 from ad.cutpaste import seeded_generator
-from ad.data import find_samples
+from ad.layouts import find_samples
 from ad.model import build_model
 from ad.ssim import gaussian_blur
 from visualize import pick
