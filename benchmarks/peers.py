@@ -1,0 +1,330 @@
+r"""Ours beside anomalib's DRAEM, GANomaly, PatchCore and PaDiM: same files, size and cores.
+
+    python -m venv venv-peers && venv-peers/bin/pip install -r requirements.txt \
+        -r benchmarks/requirements.txt
+    venv-peers/bin/python benchmarks/peers.py --data /path/to/mvtec_ad --minutes 5
+
+Every method is a process of its own, from files to scores of the test split, at 256 px. What is
+trained gets --minutes of training, is scored after a quarter, a half and all of it, and nothing is
+chosen by those figures: reported is the last. anomalib's are its torch models, losses and published
+optimiser settings in a plain loop, float32, as its trainer has it; its DRAEM wants the DTD
+textures, which are not here, so its generator makes them of Perlin noise, as it does without a
+folder. Its memories look at the EfficientNet-Lite0 that ours look at, PatchCore with a coreset of
+RATIO of its patches. Ours: train.py's defaults with the epochs that fit (a cosine wants to know its
+end); its validation images are left out of what is learned, the peers learn from them, too. Writes
+benchmarks/results/peers.json after every method, leaves out what is there already, and draws
+figures/bench_peers.png.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT))
+import train  # noqa: E402
+from ad import data, plots  # noqa: E402
+from ad.augment import symmetries  # noqa: E402
+from ad.backbones import load_backbone  # noqa: E402
+from ad.cli import autocast, model_arguments, scoring_from, select_precision  # noqa: E402
+from ad.checkpoint import write_atomic  # noqa: E402
+from ad.memory import PatchMemory  # noqa: E402
+from ad.metrics import auroc, pixel_auroc  # noqa: E402
+from ad.model import build_model  # noqa: E402
+from ad.scoring import Scoring, calibrate, score_images  # noqa: E402
+from ad.training import keep_freed_memory, make_optimizer, remember, train_epoch  # noqa: E402
+
+RATIO = {"toothbrush": 0.1, "transistor": 0.01}  # anomalib's 0.1 of the transistor takes an hour
+SHARES = (0.25, 0.5, 1.0)
+CPU = torch.device("cpu")
+
+
+def floats(samples):
+    """Files -> (N, 3, 256, 256) in [0, 1]."""
+    return torch.cat([data.resize_long_side(i, 256) for i in data.load_images(samples, 256)])
+
+
+def budgets(minutes, step, judge):
+    """Call step() until SHARES of the budget are used up; rows of what judge() says then. The
+    clock stands while it does."""
+    used, rows = 0.0, []
+    for share in SHARES:
+        while used < share * minutes * 60:
+            start = time.perf_counter()
+            step()
+            used += time.perf_counter() - start
+        rows.append({"training_seconds": used} | judge())
+    return rows
+
+
+def evaluate(samples, score):
+    """Figures of score(samples) -> (scores, maps [(256, 256)] or None)."""
+    start = time.perf_counter()
+    scores, maps = score(samples)
+    seconds = (time.perf_counter() - start) / len(samples)
+    masks = [data.read_mask(s.mask, 256, 256)[0].numpy() if s.mask else
+             np.zeros((256, 256), bool) for s in samples]
+    return {"image_auroc": auroc([s.label for s in samples], scores),
+            "pixel_auroc": pixel_auroc(masks, maps) if maps else None,
+            "seconds_per_image": seconds}
+
+
+def peer_scores(model):
+    """Scoring with a torch model of anomalib; GANomaly has no maps."""
+    @torch.no_grad()
+    def score(samples):
+        model.eval()
+        found = [model(floats(samples[i:i + 8])) for i in range(0, len(samples), 8)]
+        model.train()
+        return torch.cat([f.pred_score.flatten() for f in found]).tolist(), None \
+            if found[0].anomaly_map is None else \
+            [m.squeeze().numpy() for f in found for m in f.anomaly_map]
+    return score
+
+
+def our_scores(model, normals, scoring, precision):
+    """Scoring as infer.py does it, calibrated on normal images."""
+    with autocast(CPU, precision):
+        saved = calibrate(model, normals, scoring, CPU)
+
+    def score(samples):
+        with autocast(CPU, precision):
+            scores, maps = zip(*score_images(model, data.load_images(samples, 256), saved, CPU))
+        return torch.cat(scores).tolist(), [m[0].numpy() for batch in maps for m in batch]
+    return score
+
+
+def batches_of(images, size):
+    """Endless random batches of (N, 3, H, W)."""
+    while True:
+        yield from (images[part] for part in torch.randperm(len(images)).split(size))
+
+
+def draem(train, normals, test, options):
+    from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
+    from anomalib.models.image.draem.loss import DraemLoss
+    from anomalib.models.image.draem.torch_model import DraemModel
+    model, loss = DraemModel().train(), DraemLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    damage = PerlinAnomalyGenerator(blend_factor=(0.1, 1.0))
+    batches = batches_of(floats(train + normals), 8)
+
+    def step():
+        images = next(batches)
+        damaged, masks = damage(images)
+        reconstruction, prediction = model(damaged)
+        value = loss(images, reconstruction, masks, prediction)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    return budgets(options.minutes, step, lambda: evaluate(test, peer_scores(model)))
+
+
+def ganomaly(train, normals, test, options):
+    from anomalib.models.image.ganomaly.loss import DiscriminatorLoss, GeneratorLoss
+    from anomalib.models.image.ganomaly.torch_model import GanomalyModel
+    model = GanomalyModel((256, 256), 3, 64, 100).train()
+    loss_d, loss_g = DiscriminatorLoss(), GeneratorLoss()
+    of_d, of_g = (torch.optim.Adam(part.parameters(), lr=2e-4, betas=(0.5, 0.999))
+                  for part in (model.discriminator, model.generator))
+    batches = batches_of(floats(train + normals), 32)
+
+    def step():  # as Ganomaly.training_step
+        padded, fake, latent_i, latent_o = model(next(batches))
+        real = model.discriminator(padded)[0]
+        value = loss_g(latent_i, latent_o, padded, fake, real, model.discriminator(fake)[0])
+        of_g.zero_grad()
+        value.backward(retain_graph=True)
+        of_g.step()
+        value = loss_d(real, model.discriminator(fake.detach())[0])
+        of_d.zero_grad()
+        value.backward()
+        of_d.step()
+    return budgets(options.minutes, step, lambda: evaluate(test, peer_scores(model)))
+
+
+def lite0():
+    """EfficientNet-Lite0, and the names of its layers at strides 8 and 16."""
+    backbone, _ = load_backbone("efficientnet_lite0", (8, 16))
+    return backbone, [f"parts.{index}" for index in backbone.take]
+
+
+@torch.no_grad()
+def patchcore(train, normals, test, options):
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    start, (backbone, layers) = time.perf_counter(), lite0()
+    model = PatchcoreModel(layers=layers, backbone=backbone).train()
+    model.feature_extractor.eval()
+    for batch in floats(train + normals).split(16):
+        model(batch)
+    model.subsample_embedding(RATIO.get(options.category, 0.1))
+    return [{"training_seconds": time.perf_counter() - start} | evaluate(test, peer_scores(model))]
+
+
+@torch.no_grad()
+def padim(train, normals, test, options):
+    from anomalib.models.image.padim import torch_model
+    start, (backbone, layers) = time.perf_counter(), lite0()
+    extractor = torch_model.TimmFeatureExtractor
+    # Its own class passes on only a name, where its extractor takes a module, too.
+    with mock.patch.object(torch_model, "TimmFeatureExtractor", lambda backbone, layers, **_:
+                           extractor(backbone=backbone, layers=layers)):
+        model = torch_model.PadimModel(backbone=backbone, layers=layers, n_features=100).train()
+    model.feature_extractor.eval()
+    for batch in floats(train + normals).split(16):
+        model(batch)
+    model.fit()
+    return [{"training_seconds": time.perf_counter() - start} | evaluate(test, peer_scores(model))]
+
+
+def unet(train, normals, test, options):
+    """Repair; its memory of places and its calibration are made anew for every figure."""
+    args, seconds = options.defaults, []
+    images, normals = data.load_images(train, 256), data.load_images(normals, 256)
+    args.symmetries = symmetries(images)
+    model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
+    keep_freed_memory()
+    optimizer, scaler = make_optimizer(model, args), torch.amp.GradScaler("cpu", enabled=False)
+    scoring = scoring_from(args)
+
+    def step():
+        start = time.perf_counter()
+        train_epoch(model, (images, None), optimizer, scaler,
+                    min(len(seconds) + 1, args.epochs), args)
+        seconds.append(time.perf_counter() - start)
+        args.epochs = max(2, round(options.minutes * 60 / statistics.median(seconds)))
+
+    def judge():
+        start = time.perf_counter()
+        remember(model, images, scoring, CPU, args.precision, 0)
+        score = our_scores(model, normals, scoring, args.precision)
+        extra = {"memory_seconds": time.perf_counter() - start}
+        result = evaluate(test, score)
+        model.places = None
+        return result | extra
+    return budgets(options.minutes, step, judge)
+
+
+def memory(train, normals, test, options, backbone="gradients"):
+    start = time.perf_counter()
+    precision, scoring = options.defaults.precision, Scoring(windows=(0,))
+    model = PatchMemory(backbone=backbone)
+    with autocast(CPU, precision):
+        model.fit(floats(train).split(1))
+    score = our_scores(model, data.load_images(normals, 256), scoring, precision)
+    return [{"training_seconds": time.perf_counter() - start} | evaluate(test, score)]
+
+
+def lite0_memory(*parts):
+    return memory(*parts, backbone="efficientnet_lite0")
+
+
+METHODS = {"ours, U-Net": unet, "ours, gradients": memory, "ours, Lite0": lite0_memory,
+           "PatchCore": patchcore, "PaDiM": padim, "GANomaly": ganomaly, "DRAEM": draem}
+
+
+def run_method(name, options):
+    """Print the JSON of one method on one category: be the process that is measured."""
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    with mock.patch.object(sys, "argv", ["train.py", "--category", options.category]):
+        options.defaults = train.parse_args()
+    options.defaults.device = "cpu"
+    options.defaults.precision = select_precision("auto", CPU)
+    root = Path(options.data)
+    parts = data.split_normals(data.find_samples(root, options.category, "train"), 0.1, 0)
+    rows = METHODS[name](*parts, data.find_samples(root, options.category, "test"), options)
+    print(json.dumps({"rows": rows, "peak_mib": resource.getrusage(
+        resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def table(results):
+    """Lines of all figures; * is the best of a category's column."""
+    lines = []
+    for category, found in results.items():
+        lines.append(f"{category:<18}{'training s':>12}{'s/image':>10}{'peak MiB':>10}"
+                     f"{'image AUROC':>13}{'pixel AUROC':>13}")
+        keys = ("training_seconds", "seconds_per_image", "peak_mib", "image_auroc", "pixel_auroc")
+        columns = {name: [(r | r["rows"][-1])[key] for key in keys] for name, r in found.items()}
+        best = [choose(v for v in values if v is not None) for choose, values in zip(
+            (min, min, min, max, max), zip(*columns.values()))]
+        for name, values in columns.items():
+            cells = ["- " if v is None else f"{v:.{d}f}{'*' if v == b else ' '}"
+                     for v, b, d in zip(values, best, (1, 3, 0, 3, 3))]
+            lines.append(f"{name:<18}" + "".join(f"{c:>{w}}" for c, w in
+                                                 zip(cells, (12, 10, 10, 13, 13))))
+    return "\n".join(lines)
+
+
+def draw(results, path):
+    """AUROC of the test split against seconds of training: images above, pixels below."""
+    figure, axes = plots.plt.subplots(2, len(results), figsize=(4.6 * len(results), 6.2),
+                                      squeeze=False, layout="constrained", sharex=True)
+    for column, (category, found) in zip(axes.T, results.items()):
+        for name, marker, colour in zip(METHODS, "os^DvPX", plots.COLOURS):
+            rows = found.get(name, {"rows": []})["rows"]
+            for axis, key in zip(column, ("image_auroc", "pixel_auroc")):
+                known = [r for r in rows if r[key] is not None]
+                axis.plot([r["training_seconds"] for r in known], [r[key] for r in known],
+                          marker=marker, color=colour, label=name)
+        column[0].set(title=category, ylabel="image AUROC, test split", xscale="log")
+        column[1].set(xlabel="seconds of training", ylabel="pixel AUROC, test split")
+        for axis in column:
+            axis.grid(alpha=0.3)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    plots.save_figure(path, figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", required=True)
+    add("--categories", nargs="+", default=["toothbrush", "transistor"])
+    add("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    add("--minutes", type=float, default=5.0, help="of training, for what is trained (default: 5)")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--out", type=Path, default=PROJECT / "benchmarks/results/peers.json")
+    add("--only", nargs=2, metavar=("METHOD", "CATEGORY"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        name, options.category = options.only
+        return run_method(name, options)
+    saved = json.loads(options.out.read_text()) if options.out.is_file() else {"results": {}}
+    if saved.get("minutes", options.minutes) != options.minutes:
+        sys.exit(f"{options.out} is of --minutes {saved['minutes']}; give another --out")
+    for category in options.categories:
+        for name in options.methods:
+            if name in saved["results"].setdefault(category, {}):
+                continue
+            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", name,
+                                   category], capture_output=True, text=True)
+            if done.returncode:
+                print(f"{name}, {category}: failed\n{done.stderr[-2000:]}", flush=True)
+                continue
+            saved["results"][category][name] = json.loads(done.stdout.splitlines()[-1])
+            write_atomic(options.out, json.dumps(saved | {
+                "command": sys.argv, "date": time.strftime("%Y-%m-%d"),
+                "minutes": options.minutes, "threads": options.threads,
+                "machine": torch.cpu.get_capabilities().get("cpu_name"),
+                "python": platform.python_version(), "torch": str(torch.__version__),
+                "versions": {"anomalib": version("anomalib")}}, indent=1) + "\n")
+            print(table({category: saved["results"][category]}), flush=True)
+    print(table(saved["results"]))
+    draw(saved["results"], PROJECT / "figures/bench_peers.png")
+
+
+if __name__ == "__main__":
+    main()
