@@ -34,10 +34,11 @@ import torch
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 import train  # noqa: E402
-from ad import data, plots  # noqa: E402
+from ad import data, layouts, plots  # noqa: E402
+from ad.arguments import model_arguments, scoring_from  # noqa: E402
 from ad.augment import symmetries  # noqa: E402
 from ad.backbones import load_backbone  # noqa: E402
-from ad.cli import autocast, model_arguments, scoring_from, select_precision  # noqa: E402
+from ad.cli import autocast, select_precision  # noqa: E402
 from ad.checkpoint import write_atomic  # noqa: E402
 from ad.memory import PatchMemory  # noqa: E402
 from ad.metrics import auroc, pixel_auroc  # noqa: E402
@@ -243,8 +244,8 @@ def run_method(name, options):
     options.defaults.device = "cpu"
     options.defaults.precision = select_precision("auto", CPU)
     root = Path(options.data)
-    parts = data.split_normals(data.find_samples(root, options.category, "train"), 0.1, 0)
-    rows = METHODS[name](*parts, data.find_samples(root, options.category, "test"), options)
+    parts = data.split_normals(layouts.find_samples(root, options.category, "train"), 0.1, 0)
+    rows = METHODS[name](*parts, layouts.find_samples(root, options.category, "test"), options)
     print(json.dumps({"rows": rows, "peak_mib": resource.getrusage(
         resource.RUSAGE_SELF).ru_maxrss / 1024}))
 

@@ -307,6 +307,9 @@ def test_odd_images_train_and_score(tmp_path):
         if kind == 3:
             image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
         (image if kind == 3 else image.convert(("L", "RGBA", "P")[kind])).save(path)
+        mask = tmp_path / "data/odd/ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+        if mask.exists():
+            Image.open(mask).resize(image.size).save(mask)
     train(tmp_path, "data", "--epochs", 2, name="odd")
     result = run("infer.py", "--data", "data", "--all", "--maps", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
