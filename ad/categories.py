@@ -101,8 +101,7 @@ def make_table(root, runs, groups=None, names_from=None):
 def check_counts(root, table):
     """Say in one line how the counts of a flat folder differ from the full MVTec AD's."""
     found = {"categories": len(set(table.values())), **{
-        split: len(layouts.list_images(root / split))
-                                                        for split in ("train", "test")}}
+        split: len(layouts.list_images(root / split)) for split in ("train", "test")}}
     if found != FULL:
         print(f"note: {root} has " + ", ".join(
             f"{found[k]} {k}{'' if k == 'categories' else ' images'}" + (

@@ -75,12 +75,15 @@ def run_files(config, part):
 
 
 def read_arguments(path):
-    """Arguments of a config.json, but for those that say where a run is and whether to replace it.
-    """
+    """Arguments of a config.json, but for those that say where a run is, whether to replace it, and
+    which others were trained beside it."""
     try:
         found = json.loads(path.read_text())["args"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot take arguments from {path}: {error}") from error
     found["weights"] = Path(found["weights"]) if found.get("weights") else None
+    if found.get("merge_categories"):
+        del found["category"]  # which is both, a+b
     return {name: value for name, value in found.items()
-            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries")}
+            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries", "all",
+                            "seeds", "parallel")}

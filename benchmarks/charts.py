@@ -23,12 +23,12 @@ CHOSEN_AT = 0.4  # share of anomalous images for which a threshold is chosen and
 PICTURES = {
     "look_transistor_unet": ("transistor/unet-seed0", "look", "--count 4 --seed 1"),
     "look_transistor_gradients": ("transistor/patchcore-seed0", "look", "--count 3 --seed 5"),
-    "look_transistor_reconstruct": ("transistor/reconstruct", "look", "--count 4 --seed 1"),
+    "look_transistor_reconstruct": ("transistor/seed-plan", "look", "--count 4 --seed 1"),
     "look_transistor_collapsed": ("transistor/collapsed", "look", "--count 2 --seed 1"),
     "vae_wells_latent": ("wells/vae-small", "latent", "--count 2"),
     "classes_transistor": ("transistor-classes/lite0-pretrained", "look", "--count 4 --detector "
                            "RUNS/transistor/patchcore-seed0/best.pt")}
-CURVES = {"failure_curves": ("transistor/reconstruct", "transistor/unet-seed0"),
+CURVES = {"failure_curves": ("transistor/seed-plan", "transistor/unet-seed0"),
           "vae_wells_curves": ("wells/vae-linear", "wells/vae-small", "wells/vae-big"),
           "classes_curves": ("transistor-classes/resnet", "transistor-classes/lite0-scratch",
                              "transistor-classes/lite0-pretrained",

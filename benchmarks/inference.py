@@ -105,9 +105,8 @@ def overlap(args):
     """Our decoding of the next images while the network computes, against one after the other."""
     options, ours = setting(args.threads), ensemble.decoded
 
-    def one_after_another(samples, sizes):
-        for i in range(0, len(samples), ensemble.CHUNK):
-            chunk = samples[i:i + ensemble.CHUNK]
+    def one_after_another(chunks, sizes):
+        for chunk in chunks:
             yield chunk, {size: data.load_images(chunk, size) for size in sizes}
 
     def score(decoded):

@@ -117,13 +117,15 @@ def ablations(records):
 
 
 def inputs(records):
-    rows = [["", *(f"{c}: {k}" for c in REAL for k in ("pseudo", "test", "pixels")),
-             "mean, pseudo"]]
+    """The AUROC on pseudo-anomalies of two inputs; carpet and grid with the seeds there are."""
+    categories = (*REAL, "carpet", "grid")
+    rows = [["", *categories, "mean", *(f"{c}: test" for c in REAL)]]
     for title, name in (("`--input rgb`", "unet"), ("`--input gradient`", "gradient")):
-        found = [runs(records, c, [f"{name}-seed{s}" for s in range(3)]) for c in REAL]
-        cells = [over_seeds(v) for part in found for v in (
-            [r["pseudo"] for r in part], test(part, "auroc"), test(part, "pixel_auroc"))]
-        rows.append([title, *cells, text(mean(mean(r["pseudo"] for r in p) for p in found))])
+        found = [runs(records, c, [f"{name}-seed{s}" for s in range(3 if c in REAL else 1)])
+                 for c in categories]
+        pseudo = [[r["pseudo"] for r in part] for part in found]
+        rows.append([title, *map(over_seeds, pseudo), text(mean(map(mean, pseudo))),
+                     *(over_seeds(test(part, "auroc")) for part in found[:2])])
     return rows
 
 

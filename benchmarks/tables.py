@@ -70,6 +70,43 @@ def router(records):
              text(route["right"])]]
 
 
+def train_step(records):
+    rows, = bench("train_step").values()
+    alone = rows["network alone"]
+    peak = max(v for k, v in alone.items() if k.endswith("_gemm_gflop_per_s"))
+    return [["", "images/s", "of ours"]] + [
+        [name, text(r["images_per_s"], 1), f"{1 / r['ratio']:.2f} x"] for name, r in rows.items()
+    ] + [[f"GFLOP/s: network alone, ours; matrix products at best {peak:.0f}",
+          f"{alone['gflop_per_s']:.0f}, {rows['ours']['gflop_per_s']:.0f}", ""]]
+
+
+def inference(records):
+    found = bench("inference")
+    sides = next(v for k, v in found.items() if k == "one scale")
+    rows = [["images/s (peak MiB)", *sides]]
+    for kind in ("one scale", "three scales", "three members"):
+        rows.append([kind, *(f"{1 / r['seconds']:.2f} ({r['peak_mib']:.0f})"
+                             for r in found[kind].values())])
+    return rows
+
+
+def many_images(records):
+    found = bench("inference")["many images"]
+    return [["", *found], ["peak MiB", *(text(r["peak_mib"], 0) for r in found.values())],
+            ["images/s", *(text(1 / r["seconds"], 0) for r in found.values())]]
+
+
+def peers(records):
+    keys = (("training_seconds", 0), ("seconds_per_image", 3), ("image_auroc", 3),
+            ("pixel_auroc", 3))
+    rows = [["", "training, s", "s/image", "peak MiB", "image AUROC", "pixel AUROC"]]
+    for category, found in bench("peers").items():
+        for name, r in found.items():
+            last = [text(r["rows"][-1][key], digits) for key, digits in keys]
+            rows.append([f"{category}, {name}", *last[:2], text(r["peak_mib"], 0), *last[2:]])
+    return rows
+
+
 def options(records):
     """Every option of the three scripts, as argparse knows it."""
     rows = [["script", "option", "what it does"]]
@@ -85,7 +122,7 @@ def options(records):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, collapse, survive, router, options, run_tables.unet, run_tables.which,
+    patchcore, collapse, survive, router, options, train_step, inference, many_images, peers, run_tables.unet, run_tables.which,
     run_tables.published, run_tables.windows, run_tables.pooled, run_tables.ablations,
     run_tables.inputs, run_tables.maps, run_tables.correlation, run_tables.memory,
     label_tables.wells, label_tables.encoders, label_tables.merged, label_tables.classes,

@@ -310,6 +310,12 @@ def test_config_json_alone_repeats_a_run(whole, tmp_path):
                  "--deterministic", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert same(weights, tmp_path / "runs/stripes/unet-seed0/last.pt")
+    config = json.loads((folder / "runs/stripes/unet-seed0/config.json").read_text())
+    config["args"] |= {"all": True, "seeds": [0, 1]}  # as train.py --all --seeds 0 1 leaves it
+    (tmp_path / "all.json").write_text(json.dumps(config))
+    result = run("train.py", "--config", "all.json", "--name", "again", "--epochs", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "runs/stripes").iterdir())) == 2
     (tmp_path / "bad.json").write_text("{}")
     result = run("train.py", "--config", "bad.json", cwd=tmp_path)
     assert result.returncode == 2 and "cannot take arguments from bad.json" in result.stderr
