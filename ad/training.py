@@ -132,6 +132,18 @@ def make_optimizer(model, args):
         weight_decay=args.weight_decay, fused=True)
 
 
+def print_epoch(record, better, folder, args):
+    """One line about an epoch; record: that of log.jsonl."""
+    left = (args.epochs - record["epoch"]) * record["seconds"]
+    rates = [f"{name} {value:.3f}" for name, value in record.items()
+             if name.startswith(("auroc", "acc", "bal"))]
+    print((f"{folder}: " if args.parallel else "")
+          + f"epoch {record['epoch']}/{args.epochs}  loss {record['loss']:.4f}  "
+          f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left"
+          + (f"  validation: {' '.join(rates)}" if rates else "") + ("  best" if better else ""),
+          flush=True)
+
+
 def run_epochs(model, data_set, check, state, folder, args):
     """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like.
 
@@ -178,14 +190,7 @@ def run_epochs(model, data_set, check, state, folder, args):
         checkpoint.save(folder / "last.pt", weights | {
             "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
             "best": state["best"], "stale": state["stale"]})
-        left = (args.epochs - epoch) * record["seconds"]
-        print((f"{folder}: " if args.parallel else "")
-              + f"epoch {epoch}/{args.epochs}  loss {record['loss']:.4f}  "
-              f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left" + (
-                  "  validation: " + " ".join(f"{name} {value:.3f}" for name, value in
-                                              record.items() if name.startswith(("auroc", "acc",
-                                                                                 "bal")))
-                  if "auroc" in record else "") + ("  best" if better else ""), flush=True)
+        print_epoch(record, better, folder, args)
 
 
 def wants_places(model, scoring):
