@@ -129,6 +129,21 @@ def inputs(records):
     return rows
 
 
+def objectives(records):
+    """Repairing against reproducing, each error compared with those of its place where that suits.
+    """
+    categories = (*REAL, "carpet")
+    rows = [["", *(f"{c}: {k}" for k in ("pseudo", "test") for c in categories), "mean, pseudo",
+             "mean, test"]]
+    for title, names in (("`--objective repair`, mean of the seeds", SEEDS),
+                         ("`--objective reconstruct`", ["reconstruct"])):
+        found = [runs(records, c, names) for c in categories]
+        values = [[mean(r["pseudo"] for r in part) for part in found],
+                  [mean(test(part, "auroc")) for part in found]]
+        rows.append([title, *map(text, values[0] + values[1]), *(text(mean(v)) for v in values)])
+    return rows
+
+
 def maps(records):
     found = list(json.loads((RESULTS / "validation.json").read_text()).values())
     rows = [["`--error`", *(f"{c}: {k}" for c in REAL for k in ("pseudo", "test"))]]

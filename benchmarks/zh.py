@@ -2,9 +2,10 @@
 
 TRANSLATED = {
     # Columns
+    "`--objective repair`, mean of the seeds": "`--objective repair`，種子平均",
     "data": "資料", "image AUROC": "影像 AUROC", "best F1": "最佳 F1", "pixel AUROC": "像素 AUROC",
     "epochs; best": "週期數；最佳週期", "training": "訓練時間", "mean": "平均",
-    "mean, pseudo": "偽異常平均", "AUROC": "AUROC", "accuracy": "準確率",
+    "mean, pseudo": "偽異常平均", "mean, test": "測試平均",
     "options of `--model patchcore`": "`--model patchcore` 的選項",
     "windows, resized to": "視窗，縮放至",
     "rank correlation with the test AUROC": "與測試 AUROC 的等級相關",
@@ -60,5 +61,5 @@ TRANSLATED = {
     for category in ("transistor", "toothbrush", "carpet")
     for kind, word in (("global", "全域"), ("auto", "自動"))
     for score, text in (("pseudo", "偽異常"), ("test", "測試"))} | {
-    f"{category}: {score}": f"{category}：{text}" for category in ("transistor", "toothbrush")
+    f"{category}: {score}": f"{category}：{text}" for category in ("transistor", "toothbrush", "carpet")
     for score, text in (("pseudo", "偽異常"), ("test", "測試"), ("pixels", "像素"))}
