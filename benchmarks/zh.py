@@ -6,6 +6,7 @@ TRANSLATED = {
     "data": "資料", "image AUROC": "影像 AUROC", "best F1": "最佳 F1", "pixel AUROC": "像素 AUROC",
     "epochs; best": "週期數；最佳週期", "training": "訓練時間", "mean": "平均",
     "mean, pseudo": "偽異常平均", "mean, test": "測試平均",
+    "accuracy": "準確率",
     "options of `--model patchcore`": "`--model patchcore` 的選項",
     "windows, resized to": "視窗，縮放至",
     "rank correlation with the test AUROC": "與測試 AUROC 的等級相關",
