@@ -138,7 +138,8 @@ def draw(results, path):
                 ylabel="MiB", ylim=(0, None), xticks=SIDES)
     axes[2].set(title="peak memory, files of 128 px", xlabel="images scored", ylabel="MiB",
                 ylim=(0, 1.3 * max(r["peak_mib"] for r in many)))
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=3,
+                  fontsize=8)
     for axis in axes:
         axis.grid(alpha=0.3)
     plots.save_figure(path, figure)
