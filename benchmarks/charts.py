@@ -19,12 +19,12 @@ WIDE = 1000  # pixels; wider pictures are shrunk, so that a figure stays below 3
 EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on
 CHOSEN_AT = 0.4  # share of anomalous images for which a threshold is chosen and then kept
 
-# figure: (checkpoint, what visualize.py writes, its options)
+# figure: (run, what visualize.py writes, its options; last: of last.pt, otherwise best.pt)
 PICTURES = {
     "look_transistor_unet": ("transistor/unet-seed0", "look", "--count 4 --seed 1"),
     "look_transistor_gradients": ("transistor/patchcore-seed0", "look", "--count 3 --seed 5"),
-    "look_transistor_reconstruct": ("transistor/seed-plan", "look", "--count 4 --seed 1"),
-    "look_transistor_collapsed": ("transistor/collapsed", "look", "--count 2 --seed 1"),
+    "look_transistor_reconstruct": ("transistor/seed-plan", "look", "--count 4 --seed 1 last"),
+    "look_transistor_collapsed": ("transistor/collapsed", "look", "--count 2 --seed 1 last"),
     "vae_wells_latent": ("wells/vae-small", "latent", "--count 2"),
     "classes_transistor": ("transistor-classes/lite0-pretrained", "look", "--count 4 --detector "
                            "RUNS/transistor/patchcore-seed0/best.pt")}
@@ -93,9 +93,11 @@ def draw(records, runs, results):
         if not (runs / run / "best.pt").exists():
             print(f"not drawn, as a run is missing: {name}.png of {run}")
             continue
+        stem = "last" if options.endswith(" last") else "best"
+        options = options.removesuffix(" last").replace("RUNS", str(runs)).split()
         shown = subprocess.run([
-            sys.executable, PROJECT / "visualize.py", "--ckpt", str(runs / run / "best.pt"),
-            "--results", str(results / "look"), *options.replace("RUNS", str(runs)).split()],
+            sys.executable, PROJECT / "visualize.py", "--ckpt", str(runs / run / f"{stem}.pt"),
+            "--results", str(results / "look"), *options],
             check=True, stdout=subprocess.PIPE, text=True).stdout
         numbers = dict(re.findall(r"^(contrast|variety|sharpness|copying) +([\d.]+)", shown, re.M))
         if numbers and run.startswith("transistor/"):
@@ -103,7 +105,7 @@ def draw(records, runs, results):
             records.setdefault("collapse", {})[run] = numbers | {"verdict": verdict}
         category, run_name = run.removesuffix("-classes").split("/")
         category = category.removesuffix("-classes")
-        with Image.open(results / "look" / f"{kind}_{category}_{run_name}_best.png") as picture:
+        with Image.open(results / "look" / f"{kind}_{category}_{run_name}_{stem}.png") as picture:
             picture = picture.convert("RGB")
             picture.thumbnail((WIDE, 10 * WIDE), Image.Resampling.LANCZOS)
             save_picture(FIGURES / f"{name}.png", np.asarray(picture))
