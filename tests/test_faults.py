@@ -144,8 +144,10 @@ def start(*arguments, cwd, limit=None):
     """train.py in its own process; limit: largest file in bytes that it may write."""
     command = [sys.executable, str(PROJECT / "train.py"), *map(str, arguments)]
     cap = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+    # Coverage writes a file of its own, which a limit would refuse, too.
+    env = {k: v for k, v in os.environ.items() if not (limit and k.startswith("COVERAGE"))}
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=cap)
+                            text=True, env={**env, "OMP_NUM_THREADS": "1"}, preexec_fn=cap)
 
 
 def wait_for(path, process, seconds=120):
