@@ -1,5 +1,6 @@
 """The figures of README and REPORT, drawn from run folders and records: see make_report.py."""
 
+import io
 import re
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 from ad import compare  # noqa: E402  (the project's folder is put on the path above)
-from ad.plots import COLOURS, plt, save_figure, save_picture  # noqa: E402
+from ad.checkpoint import write_atomic  # noqa: E402
+from ad.plots import COLOURS, plt, save_figure  # noqa: E402
 
 FIGURES = PROJECT / "figures"
-WIDE = 1000  # pixels; wider pictures are shrunk, so that a figure stays below 300 KB
+LARGEST = 290_000  # bytes of a figure
 EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on
 CHOSEN_AT = 0.4  # share of anomalous images for which a threshold is chosen and then kept
 
@@ -79,6 +81,17 @@ def draw_f1(example):
     save_figure(FIGURES / "f1_and_auc.png", figure)
 
 
+def save_small(path, picture):
+    """Write a picture in 256 colours, as wide as it may be to stay below LARGEST bytes."""
+    width, content = picture.width, bytes(LARGEST + 1)
+    while len(content) > LARGEST:
+        buffer, height = io.BytesIO(), round(picture.height * width / picture.width)
+        picture.resize((width, height), Image.Resampling.LANCZOS).quantize(256).save(
+            buffer, "PNG", optimize=True)
+        content, width = buffer.getvalue(), round(0.9 * width)
+    write_atomic(path, content)
+
+
 def draw(records, runs, results):
     """Draw every figure whose runs are there; says which are not. records gets "collapse"."""
     if "example" in records:
@@ -106,6 +119,4 @@ def draw(records, runs, results):
         category, run_name = run.removesuffix("-classes").split("/")
         category = category.removesuffix("-classes")
         with Image.open(results / "look" / f"{kind}_{category}_{run_name}_{stem}.png") as picture:
-            picture = picture.convert("RGB")
-            picture.thumbnail((WIDE, 10 * WIDE), Image.Resampling.LANCZOS)
-            save_picture(FIGURES / f"{name}.png", np.asarray(picture))
+            save_small(FIGURES / f"{name}.png", picture.convert("RGB"))
