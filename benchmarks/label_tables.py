@@ -91,6 +91,6 @@ def labels(records):
 def f1_and_auc(records):
     """What happens to F1 when the share of anomalous images changes, and nothing else."""
     found = [at_share(records["example"], share) for share in (0.02, 0.1, 0.4, 0.8)]
-    kinds = ("best F1", "its threshold", "F1 at the threshold chosen on 40 %", "AP", "AUROC")
+    kinds = ("best F1", "its threshold", "F1 at the threshold chosen on 40%", "AP", "AUROC")
     return [["share of anomalous images", *(f"{share:.0%}" for share in (0.02, 0.1, 0.4, 0.8))]] + [
         [kind, *(text(f[kind]) for f in found)] for kind in kinds]
