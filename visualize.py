@@ -23,8 +23,7 @@ from ad.arguments import add_data_arguments, add_scoring_arguments
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
 from ad.collapse import check_member, print_check, reconstructs, side_seen
 from ad.cutpaste import cutpaste, seeded_generator
-from ad.ensemble import load_member
-from ad.runs import run_files
+from ad.ensemble import load_member, run_images
 from ad.scoring import parse_threshold, resized, score_images
 
 
@@ -173,7 +172,7 @@ def main():
     masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
              torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]
     labels = [s.id for s in samples]
-    normals = [data.read_image(path, size) for path in run_files(config, "validation")[:8]]
+    normals = run_images(config, "validation", most=8)
     for index, image in enumerate(normals[:2]):
         generator = seeded_generator(torch.device("cpu"), args.seed, index)
         pasted, mask = cutpaste(image[None].float() / 255, generator)

@@ -105,7 +105,8 @@ def copies(files, others):
     near = [path for path in files if path.stat().st_size in sizes]
     sizes = {path.stat().st_size for path in near}
     known = {digest(path): path for path in others if path.stat().st_size in sizes}
-    return [(path, known[digest(path)]) for path in near if digest(path) in known]
+    pairs = [(path, known.get(digest(path))) for path in near]
+    return [(path, other) for path, other in pairs if other]
 
 
 def digest(path):

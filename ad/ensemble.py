@@ -38,9 +38,10 @@ def vote_weights(aurocs):
     return [w / sum(weights) for w in weights]
 
 
-def run_images(config, part):
-    """The images that a run's config names, uint8 (3, H, W): see runs.run_files."""
-    return [data.read_image(path, config["image_size"]) for path in run_files(config, part)]
+def run_images(config, part, most=None):
+    """The images, the first `most` of them, that a run's config names, uint8 (3, H, W): see
+    runs.run_files."""
+    return [data.read_image(path, config["image_size"]) for path in run_files(config, part)[:most]]
 
 
 def load_member(path, args, device):

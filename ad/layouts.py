@@ -146,15 +146,19 @@ def flat_files(root, split, table=None):
                    0 if split == "train" else -1, None) for path in list_images(root / split)]
 
 
+def mask_of(path):
+    """The mask of a test image in MVTec AD's layout, None where there is none."""
+    mask = path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+    return mask if mask.is_file() else None
+
+
 def mvtec(root, category, split):
     """Samples of one category in MVTec AD's layout."""
     base, samples = root / category, []
     for folder in [base / "train" / "good"] if split == "train" else subfolders(base / "test"):
         defect = folder.name
-        for path in list_images(folder):
-            mask = base / "ground_truth" / defect / f"{path.stem}_mask.png"
-            samples.append(Sample(path, category, split, defect, int(defect != "good"),
-                                  mask if mask.is_file() else None))
+        samples += [Sample(path, category, split, defect, int(defect != "good"), mask_of(path))
+                    for path in list_images(folder)]
     return samples
 
 

@@ -15,10 +15,9 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
 from ad.cli import autocast, require
 from ad.collapse import CHECKS, check_member, failing, reconstructs, side_seen, verdict
-from ad.ensemble import (chunked, decoded, image_sizes, load_members, localise, score_chunk,
-                         top_of_maps)
+from ad.ensemble import (chunked, decoded, image_sizes, load_members, localise, run_images,
+                         score_chunk, top_of_maps)
 from ad.jobs import folder_of
-from ad.runs import run_files
 from ad.scoring import resized
 
 SIDE, QUALITY, BINS = 128, 80, 40  # pictures' long side in pixels, of WebP; of the histograms
@@ -67,8 +66,7 @@ def describe_run(member, folder, args, device):
     if not reconstructs(member["model"]):
         return found
     try:
-        normals = [data.read_image(path, config["image_size"])
-                   for path in run_files(config, "validation")[:8]]
+        normals = run_images(config, "validation", most=8)
     except InputError as error:
         return found | {"verdict": f"not checked: {error}"}
     numbers = check_member(member, normals, args, device)
@@ -83,9 +81,8 @@ def to_sample(row, root):
     parts = Path(row["path"]).parts
     path = next((p for i in range(len(parts)) if (p := root.joinpath(*parts[i:])).is_file()), None)
     require(path, f"no image {row['path']}, which scores.csv names; say where with --data DIR")
-    mask = path.absolute().parents[2] / f"ground_truth/{row['defect']}/{path.stem}_mask.png"
     return layouts.Sample(path, row["category"], "test", row["defect"], row["label"],
-                       mask if mask.is_file() else None)
+                          layouts.mask_of(path.absolute()))
 
 
 def to_text(picture):

@@ -8,8 +8,13 @@ RESULTS = Path(__file__).parent / "results"
 REAL, DEMO = ("transistor", "toothbrush"), ("carpet", "grid", "tablet")
 
 
+def recorded(name):
+    """What a benchmark left in its JSON file."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def bench(name):
-    return json.loads((RESULTS / f"{name}.json").read_text())["results"]
+    return recorded(name)["results"]
 
 
 def text(value, digits=3):

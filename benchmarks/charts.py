@@ -19,17 +19,19 @@ from ad.plots import COLOURS, plt, save_figure  # noqa: E402
 FIGURES = PROJECT / "figures"
 LARGEST = 290_000  # bytes of a figure
 EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on
+SHARES = (0.02, 0.1, 0.4, 0.8)  # of anomalous images, that are shown
 CHOSEN_AT = 0.4  # share of anomalous images for which a threshold is chosen and then kept
 
-# figure: (run, what visualize.py writes, its options; last: of last.pt, otherwise best.pt)
+# figure: (checkpoint below --runs, what visualize.py writes, its options)
 PICTURES = {
-    "look_transistor_unet": ("transistor/unet-seed0", "look", "--count 4 --seed 1"),
-    "look_transistor_gradients": ("transistor/patchcore-seed0", "look", "--count 3 --seed 5"),
-    "look_transistor_reconstruct": ("transistor/seed-plan", "look", "--count 4 --seed 1 last"),
-    "look_transistor_collapsed": ("transistor/collapsed", "look", "--count 2 --seed 1 last"),
-    "vae_wells_latent": ("wells/vae-small", "latent", "--count 2"),
-    "classes_transistor": ("transistor-classes/lite0-pretrained", "look", "--count 4 --detector "
-                           "RUNS/transistor/patchcore-seed0/best.pt")}
+    "look_transistor_unet": ("transistor/unet-seed0/best.pt", "look", "--count 4 --seed 1"),
+    "look_transistor_gradients": ("transistor/patchcore-seed0/best.pt", "look",
+                                  "--count 3 --seed 5"),
+    "look_transistor_reconstruct": ("transistor/seed-plan/last.pt", "look", "--count 4 --seed 1"),
+    "look_transistor_collapsed": ("transistor/collapsed/last.pt", "look", "--count 2 --seed 1"),
+    "vae_wells_latent": ("wells/vae-small/best.pt", "latent", "--count 2"),
+    "classes_transistor": ("transistor-classes/lite0-pretrained/best.pt", "look",
+                           "--count 4 --detector RUNS/transistor/patchcore-seed0/best.pt")}
 CURVES = {"failure_curves": ("transistor/seed-plan", "transistor/unet-seed0"),
           "vae_wells_curves": ("wells/vae-linear", "wells/vae-small", "wells/vae-big"),
           "classes_curves": ("transistor-classes/resnet", "transistor-classes/lite0-scratch",
@@ -66,7 +68,7 @@ def draw_f1(example):
     """F1 against the threshold, and every metric against the share of anomalous images."""
     labels, scores = (np.asarray(example[k]) for k in ("labels", "scores"))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
-    for share, colour in zip((0.02, 0.1, 0.4, 0.8), COLOURS):
+    for share, colour in zip(SHARES, COLOURS):
         left.plot(*f1_curve(labels, scores, share), color=colour, label=f"{share:.0%} anomalous")
     left.set(xlabel="threshold of the score", ylabel="F1, AP, AUROC", ylim=(0, 1.02),
              title="F1 against the threshold")
@@ -102,21 +104,19 @@ def draw(records, runs, results):
                 compare.load_run(runs / f, results) for f in folders])
         else:
             print(f"not drawn, as a run is missing: {name}.png of {', '.join(folders)}")
-    for name, (run, kind, options) in PICTURES.items():
-        if not (runs / run / "best.pt").exists():
-            print(f"not drawn, as a run is missing: {name}.png of {run}")
+    for name, (file, kind, options) in PICTURES.items():
+        if not (runs / file).exists():
+            print(f"not drawn, as a run is missing: {name}.png of {file}")
             continue
-        stem = "last" if options.endswith(" last") else "best"
-        options = options.removesuffix(" last").replace("RUNS", str(runs)).split()
         shown = subprocess.run([
-            sys.executable, PROJECT / "visualize.py", "--ckpt", str(runs / run / f"{stem}.pt"),
-            "--results", str(results / "look"), *options],
+            sys.executable, PROJECT / "visualize.py", "--ckpt", str(runs / file), "--results",
+            str(results / "look"), *options.replace("RUNS", str(runs)).split()],
             check=True, stdout=subprocess.PIPE, text=True).stdout
+        folder, run, checkpoint = file.removesuffix(".pt").split("/")
         numbers = dict(re.findall(r"^(contrast|variety|sharpness|copying) +([\d.]+)", shown, re.M))
-        if numbers and run.startswith("transistor/"):
+        if numbers and folder == "transistor":
             verdict, = re.findall(r"^verdict: (.*)", shown, re.M)
-            records.setdefault("collapse", {})[run] = numbers | {"verdict": verdict}
-        category, run_name = run.removesuffix("-classes").split("/")
-        category = category.removesuffix("-classes")
-        with Image.open(results / "look" / f"{kind}_{category}_{run_name}_{stem}.png") as picture:
+            records.setdefault("collapse", {})[f"{folder}/{run}"] = numbers | {"verdict": verdict}
+        category = folder.removesuffix("-classes")
+        with Image.open(results / "look" / f"{kind}_{category}_{run}_{checkpoint}.png") as picture:
             save_small(FIGURES / f"{name}.png", picture.convert("RGB"))

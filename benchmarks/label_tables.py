@@ -1,8 +1,7 @@
 """Tables about variational autoencoders, classifiers, and metrics: see tables.py."""
 
-from charts import at_share
-
 from cells import minutes, rates, text
+from charts import SHARES, at_share
 
 WELLS = {"linear": ("linear_vae", "1e-3, 150", "0.95 / 0.75"),
          "small": ("small_conv_vae", "3e-4, 200", "0.82 / 0.84"),
@@ -90,7 +89,6 @@ def labels(records):
 
 def f1_and_auc(records):
     """What happens to F1 when the share of anomalous images changes, and nothing else."""
-    found = [at_share(records["example"], share) for share in (0.02, 0.1, 0.4, 0.8)]
-    kinds = ("best F1", "its threshold", "F1 at the threshold chosen on 40%", "AP", "AUROC")
-    return [["share of anomalous images", *(f"{share:.0%}" for share in (0.02, 0.1, 0.4, 0.8))]] + [
-        [kind, *(text(f[kind]) for f in found)] for kind in kinds]
+    found = [at_share(records["example"], share) for share in SHARES]
+    return [["share of anomalous images", *(f"{share:.0%}" for share in SHARES)]] + [
+        [kind, *(text(f[kind]) for f in found)] for kind in found[0]]

@@ -81,16 +81,16 @@ def train_missing(args):
             run("train.py", *data_options(category, args), "--name", run_name, "--runs",
                 str(args.runs), *options.replace("RUNS", str(args.runs)).split())
     for category in dict.fromkeys(name.split("/")[0] for name in experiments()):
-        folder = args.results / category
+        if category == "pool" or category.endswith("-classes") or "+" in category:
+            continue  # scored below, or by train.py itself
         names = [n.split("/")[1] for n in experiments() if n.startswith(f"{category}/")]
         vaes = [n for n in names if n.startswith("vae")]
-        for members, more in ((vaes, ["--threshold", "best-accuracy"]),
-                              ([n for n in names if n not in vaes], [])):
-            if members and not category.endswith("-classes") and "+" not in category:
-                out = folder / ("vae" if more else "")
-                if not (out / "metrics.json").exists() and category != "pool":
-                    run("infer.py", *data_options(category, args), "--separately", "--members",
-                        *members, "--runs", str(args.runs), "--results", str(out), *more)
+        for members, part, more in ((vaes, "vae", ["--threshold", "best-accuracy"]),
+                                    ([n for n in names if n not in vaes], "", [])):
+            out = args.results / category / part
+            if members and not (out / "metrics.json").exists():
+                run("infer.py", *data_options(category, args), "--separately", "--members",
+                    *members, "--runs", str(args.runs), "--results", str(out), *more)
     for name, options in TOGETHER.items():
         if not (args.results / name / "metrics.json").exists():
             options = options.replace("FIVE", str(five(args))).replace("DATA", str(args.data))
@@ -110,8 +110,6 @@ def record(folder, results, options):
             "megabytes": (folder / "best.pt").stat().st_size / 1e6,
             "wall, s": (folder / "best.pt").stat().st_mtime
             - (folder / "config.json").stat().st_mtime,
-            "images": [len(config["train"]), len(config["validation"])],
-            "sides": config["args"].get("side"),
             "date": time.strftime("%Y-%m-%d", time.localtime(
                 (folder / "log.jsonl").stat().st_mtime)),
             "threads": config["environment"]["threads"], "device": config["environment"]["device"]}
@@ -125,7 +123,7 @@ def collect(args, records):
     for name in TOGETHER:
         if (args.results / name / "metrics.json").exists():
             metrics = json.loads((args.results / name / "metrics.json").read_text())
-            records[name] = {k: v for k, v in metrics.items() if k not in ("environment",)}
+            records[name] = {k: v for k, v in metrics.items() if k != "environment"}
     scores = args.results / "transistor/scores.csv"
     if scores.exists():
         rows = [r for r in csv.DictReader(scores.open()) if r["category"] == charts.EXAMPLE]

@@ -1,9 +1,8 @@
 """Tables about the detectors that learn from normal images: see tables.py."""
 
-import json
 from statistics import mean
 
-from cells import DEMO, REAL, RESULTS, SEEDS, minutes, over_seeds, runs, test, text
+from cells import DEMO, REAL, RESULTS, SEEDS, minutes, over_seeds, recorded, runs, test, text
 
 
 def unet(records):
@@ -69,7 +68,7 @@ def published(records):
 
 def scoring():
     """{category: rows} of benchmarks/scoring.py, whose JSON files are scoring_<category>.json."""
-    return {c: json.loads((RESULTS / f"scoring_{c}.json").read_text())["rows"]
+    return {c: recorded(f"scoring_{c}")["rows"]
             for c in (*REAL, "carpet") if (RESULTS / f"scoring_{c}.json").exists()}
 
 
@@ -145,7 +144,7 @@ def objectives(records):
 
 
 def maps(records):
-    found = list(json.loads((RESULTS / "validation.json").read_text()).values())
+    found = list(recorded("validation").values())
     rows = [["`--error`", *(f"{c}: {k}" for c in REAL for k in ("pseudo", "test"))]]
     for parts in zip(*(f["fusion"] for f in found)):
         rows.append([f"`{parts[0]['error']}`", *(
@@ -154,7 +153,7 @@ def maps(records):
 
 
 def correlation(records):
-    found = list(json.loads((RESULTS / "validation.json").read_text()).values())
+    found = list(recorded("validation").values())
     rows = [["rank correlation with the test AUROC", *(
         f"{c}, {len(f['rows'])} epochs" for c, f in zip(REAL, found))]]
     return rows + [[kind, *(text(f["spearman"][kind], 2) for f in found)]

@@ -62,5 +62,6 @@ TRANSLATED = {
     for category in ("transistor", "toothbrush", "carpet")
     for kind, word in (("global", "全域"), ("auto", "自動"))
     for score, text in (("pseudo", "偽異常"), ("test", "測試"))} | {
-    f"{category}: {score}": f"{category}：{text}" for category in ("transistor", "toothbrush", "carpet")
+    f"{category}: {score}": f"{category}：{text}"
+    for category in ("transistor", "toothbrush", "carpet")
     for score, text in (("pseudo", "偽異常"), ("test", "測試"), ("pixels", "像素"))}

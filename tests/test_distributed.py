@@ -81,7 +81,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     result = torchrun("tests/test_distributed.py", "learned.pt", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     monkeypatch.setattr(training, "draw_crops", in_double(training.draw_crops))
-    for kind, (figures, weights) in torch.load(tmp_path / "learned.pt").items():
+    for kind, (figures, weights) in torch.load(tmp_path / "learned.pt", weights_only=True).items():
         expected, alone = learned(kind)
         limit = 1e-10 if kind in ("reconstruct", "repair") else 1e-6
         assert figures == pytest.approx(expected, abs=limit), kind

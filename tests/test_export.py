@@ -14,7 +14,7 @@ ALONE = """
 import sys
 import torch
 program = torch.export.load(sys.argv[1]).module()
-images = torch.load(sys.argv[2])
+images = torch.load(sys.argv[2], weights_only=True)
 with torch.no_grad():
     torch.save([program(images[:n]) for n in (1, 2, 5)], sys.argv[3])
 assert not [name for name in sys.modules if name == "ad" or name.startswith("ad.")]
@@ -43,7 +43,7 @@ def test_an_exported_program_gives_the_maps_and_scores_of_infer(tiny, tmp_path, 
     path = tmp_path / "runs/stripes" / name / "best.pt"
     saved = checkpoint.load(path)
     model = checkpoint.restore_model(saved, path)
-    for count, (maps, scores) in zip((1, 2, 5), torch.load(tmp_path / "out.pt")):
+    for count, (maps, scores) in zip((1, 2, 5), torch.load(tmp_path / "out.pt", weights_only=True)):
         # Of as many images at once: convolutions round differently in batches of other sizes.
         (expected, expected_maps), = score_images(model, images[:count], saved["calibration"],
                                                   torch.device("cpu"))
