@@ -25,13 +25,13 @@ from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_a
 from ad.augment import symmetries
 from ad.classifier import Classifier
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
+from ad.fitting import fit, remember, wants_places
 from ad.jobs import jobs_to_train, own_jobs
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
 from ad.runs import begin, read_arguments
 from ad.scoring import calibrate, load_calibration
-from ad.training import (fit, remember, run_epochs, validation_scoring, validation_size,
-                         wants_places)
+from ad.training import run_epochs, validation_scoring, validation_size
 from ad.validation import validate, validation_set
 
 

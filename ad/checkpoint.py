@@ -141,7 +141,8 @@ def open_run(folder, config, overwrite, may_change):
             f"--{name.replace('_', '-')} {old.get(name)}" for name in differ))
     if any(last["config"][part] != config[part] for part in ("train", "validation")):
         raise InputError(f"{folder} was trained on other images than {config['root']} holds now")
-    kept = (folder / "log.jsonl").read_text().splitlines()[:last["epoch"]]  # one line per epoch
+    lines = (folder / "log.jsonl").read_text().splitlines() if last["epoch"] else []
+    kept = lines[:last["epoch"]]  # one line per epoch
     write_atomic(folder / "log.jsonl", "".join(line + "\n" for line in kept))
     write_atomic(folder / "config.json", text)
     return last

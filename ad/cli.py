@@ -1,4 +1,4 @@
-"""What the three scripts share: one-line errors, device and precision."""
+"""What the three scripts share: one-line errors, signals, device and precision."""
 
 import argparse
 import contextlib
@@ -29,6 +29,9 @@ def require(condition, text):
         raise InputError(text)
 
 
+SIGNALS = signal.SIGINT, signal.SIGTERM
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM; args[0] is the signal's number."""
 
@@ -37,11 +40,33 @@ def interrupt(number, frame):
     raise Interrupted(number)
 
 
+@contextlib.contextmanager
+def deferred():
+    """SIGINT and SIGTERM only enter the list that this yields, until the block ends; then the first
+    is raised as Interrupted. A third one (torchrun sends a second of its own) is raised at once."""
+    caught = []
+
+    def note(number, frame):
+        caught.append(number)
+        if len(caught) == 3:
+            raise Interrupted(number)
+        # Not print, in whose midst the signal may have come.
+        os.write(2, b"stopping as soon as what was learned is saved; twice more stops at once\n")
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        raise Interrupted(caught[0])
+
+
 def run_script(main):
     """Run a script's main(); an InputError becomes a line on stderr (several, if several files are
     bad) and exit code 2, SIGINT and SIGTERM one line and 130 and 143. Files are only ever replaced
     as a whole, so that what was finished before is on disk."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, interrupt)
     try:
         distributed.setup()
@@ -61,7 +86,7 @@ def run_script(main):
         sys.exit(2)
     except Interrupted as stop:
         print(f"stopped by {signal.Signals(stop.args[0]).name}; what was finished is kept, and "
-              "train.py --resume goes on from the last whole epoch", file=sys.stderr)
+              "train.py --resume goes on from there", file=sys.stderr)
         sys.exit(128 + stop.args[0])
 
 

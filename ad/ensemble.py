@@ -13,10 +13,10 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, data, distributed, plots
 from ad.arguments import scoring_from
 from ad.cli import autocast
+from ad.fitting import remember, wants_places
 from ad.runs import run_files
 from ad.scoring import (LABELLED, Calibration, Scoring, calibrate, load_calibration,
                         parse_threshold, score_images, standardise)
-from ad.training import remember, wants_places
 from ad.validation import validation_set
 
 CHUNK = 16  # images decoded at a time

@@ -1,4 +1,5 @@
-"""Beginning a run, or taking one up again: its folder, its config.json, its model."""
+"""Beginning a run, or taking one up again: its folder, its config.json, its model; and what an
+epoch leaves in it."""
 
 import json
 import sys
@@ -11,6 +12,7 @@ from ad.classifier import Classifier
 from ad.model import build_model, model_class
 from ad.seed import environment, seed_everything
 
+UPDATES = "optimizer", "scaler"  # their names in last.pt
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
               "device", "window_batch", "all", "seeds", "groups", "names_from", "merge_categories",
@@ -60,6 +62,45 @@ def load_pretrained(model, args):
         print(f"pretrained weights from {args.weights or 'the internet or a package'}")
     elif model.can_be_pretrained:
         print("neither --pretrained nor --weights: everything starts random")
+
+
+def save_epoch(model, updates, state, record, folder, args):
+    """After an epoch, whose line of log.jsonl is `record`, or in the midst of one ({}): everything
+    needed to resume, in last.pt, and what else is due."""
+    better = False
+    if "auroc" in record:
+        # At equal figures (an easy 1.0) the lower loss decides.
+        key = [record.get("accuracy", record["auroc"]), -record["val_loss"]]
+        better = state["best"] is None or key > state["best"]
+        state |= {"stale": 0, "best": key} if better else {"stale": state["stale"] + 1}
+    if distributed.rank():
+        return
+    weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},
+               "model_args": state["model_args"], "config": state["config"],
+               "epoch": state["epoch"], "val_auroc": record.get("auroc"), "calibration": None}
+    if better:
+        checkpoint.save(folder / "best.pt", weights)
+    if record and state["epoch"] % args.save_every == 0:
+        checkpoint.save(folder / f"epoch_{state['epoch']}.pt", weights)
+    if record:
+        checkpoint.append_line(folder / "log.jsonl", json.dumps(record))
+    checkpoint.save(folder / "last.pt", weights | {
+        name: part.state_dict() for part, name in zip(updates, UPDATES)} | {
+            "best": state["best"], "stale": state["stale"], "begun": state.get("begun", {})})
+    if record:
+        print_epoch(record, better, folder, args)
+
+
+def print_epoch(record, better, folder, args):
+    """One line about an epoch; record: that of log.jsonl."""
+    left = (args.epochs - record["epoch"]) * record["seconds"]
+    rates = [f"{name} {value:.3f}" for name, value in record.items()
+             if name.startswith(("auroc", "acc", "bal"))]
+    print((f"{folder}: " if args.parallel else "")
+          + f"epoch {record['epoch']}/{args.epochs}  loss {record['loss']:.4f}  "
+          f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left"
+          + (f"  validation: {' '.join(rates)}" if rates else "") + ("  best" if better else ""),
+          flush=True)
 
 
 def run_folder(args):

@@ -1,4 +1,4 @@
-"""Seeding, and the record of the environment."""
+"""Seeding, random states, and the record of the environment."""
 
 import os
 import platform
@@ -9,12 +9,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ad import InputError
+
 
 def seed_everything(seed):
     """Seed Python, numpy and torch (all devices); 0 <= seed < 2 ** 32."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def random_states(generator):
+    """All that a step draws from: the generator, and torch's own on all devices."""
+    return [generator.get_state(), torch.get_rng_state(),
+            *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
+
+
+def set_random_states(states, generator):
+    try:
+        generator.set_state(states[0])
+        torch.set_rng_state(states[1])
+        torch.cuda.set_rng_state_all(states[2:])
+    except RuntimeError as error:
+        raise InputError("this run was stopped in the midst of an epoch on another device; resume "
+                         "it there") from error
 
 
 def git_commit():

@@ -1,24 +1,24 @@
-"""From images in memory to checkpoints: epochs with validation, or a single pass."""
+"""From images in memory to checkpoints, in epochs with validation."""
 
 import ctypes
-import json
 import math
+import signal
 import sys
 import time
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
-from ad import InputError, checkpoint, data, distributed
-from ad.augment import augment, random_crops
+from ad import InputError, distributed
+from ad.augment import at_one_size, augment, draw_crops
 from ad.batchnorm import synchronise
 from ad.arguments import scoring_from
-from ad.cli import autocast
+from ad.cli import autocast, deferred
 from ad.cutpaste import seeded_generator
-from ad.errors import ERRORS
-from ad.seed import seed_everything
-from ad.validation import validate
+from ad.runs import UPDATES, save_epoch
+from ad.seed import random_states, seed_everything, set_random_states
 
 
 def learning_rate(args, epochs):
@@ -40,16 +40,6 @@ def validation_scoring(args):
                    sigma=scoring.sigma * validation_size(args) / args.image_size)
 
 
-def at_one_size(model, images, args):
-    """uint8 images, resized here, to the nearest 1/255, if every epoch would resize them alike."""
-    fixed, (low, high) = hasattr(model, "size"), args.long_side
-    if not fixed and (args.crop or low != high):
-        return images
-    resized = (model.resize(data.to_float(i, i.device)[None]) if fixed else
-               data.resize_long_side(i, low) for i in images)
-    return [(r[0] * 255).round().byte() for r in resized]
-
-
 def keep_freed_memory():
     """Have glibc keep what is freed, which every step needs again: on a CPU page faults of large
     tensors are a tenth of a step. Elsewhere nothing happens."""
@@ -61,19 +51,6 @@ def keep_freed_memory():
     mallopt(-4, 0)  # M_MMAP_MAX
 
 
-def draw_crops(model, images, generator, args):
-    """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops, or whole images for a model of
-    one fixed `size`."""
-    if hasattr(model, "size"):
-        return torch.cat([model.resize(data.to_float(image, generator.device)[None])
-                          for image in images])
-    draws = torch.rand(2, generator=generator, device=generator.device).tolist()
-    low, high = args.long_side
-    long_side = round(low + draws[0] * (high - low))
-    sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32) or [long_side]
-    return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
-
-
 def require_finite(tensors, what, epoch):
     """Raise InputError unless all tensors are finite: a run that diverged is not saved."""
     if not all(torch.isfinite(tensor).all() for tensor in tensors):
@@ -81,36 +58,56 @@ def require_finite(tensors, what, epoch):
                          "--precision fp32 (what was saved is from the epochs before)")
 
 
-def train_epoch(model, data_set, optimizer, scaler, epoch, args):
-    """One pass over the images: {"loss", ..., "images_per_s"}, means over images. data_set: (uint8
-    images, class numbers (N,) or None)."""
-    images, labels = data_set
-    device = next(model.parameters()).device
-    # Every epoch draws from its own seed, so a resumed run needs no random state to be exact.
-    seed_everything((args.seed * 1_000_003 + epoch) % 2 ** 32)
-    generator = seeded_generator(device, args.seed, epoch)
-    order = torch.randperm(len(images), generator=generator, device=device).tolist()
-    # Batches of equal size (+-1): a last batch of one image would upset batch normalisation.
-    count = -(-len(images) // args.batch)
+def divide(order, args):
+    """Image numbers -> batches of equal size (+-1): a last batch of one image would upset batch
+    normalisation."""
+    count = -(-len(order) // args.batch)
     if len(order) // count < distributed.size():
         raise InputError(f"batches of {len(order) // count} images are too small for "
                          f"{distributed.size()} processes; take fewer, or a larger --batch")
-    batches = [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
+    return [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
+
+
+def step_losses(model, images, labels, generator, args):
+    """The model's losses of a batch of the cache, and this process's share of the batch."""
+    crops = draw_crops(model, images, generator, args)
+    if args.augment:
+        crops = augment(crops, generator, args.symmetries)
+    with autocast(generator.device, args.precision):
+        losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
+                            *([] if labels is None else [labels.to(generator.device)]))
+    return losses, len(distributed.own(images)) / len(images)
+
+
+def train_epoch(model, data_set, updates, epoch, args, begun=None, stop=()):
+    """One pass over the images: {"loss", ..., "images_per_s"}, means over images.
+
+    data_set: (uint8 images, class numbers (N,) or None). updates: see make_updates. begun: {}, or
+    what the pass has done already, brought up to date at its end. As soon as `stop`, of any
+    process, is not empty the pass ends after its step, and returns None.
+    """
+    (images, labels), (optimizer, scaler) = data_set, updates
+    begun = {} if begun is None else begun
+    device, start = next(model.parameters()).device, time.perf_counter() - begun.get("seconds", 0)
+    # Every epoch draws from its own seed, so one that was not begun needs no random state.
+    seed_everything((args.seed * 1_000_003 + epoch) % 2 ** 32)
+    generator = seeded_generator(device, args.seed, epoch)
+    batches = divide(torch.randperm(len(images), generator=generator, device=device).tolist(), args)
+    done, totals, halt = begun.get("batches", 0), dict(begun.get("totals", {})), False
+    if begun:
+        set_random_states(begun["random"], generator)
     model.train()
-    totals, start = {}, time.perf_counter()
     with tqdm(total=len(images), desc=f"epoch {epoch}/{args.epochs}", unit="img", leave=False,
+              initial=sum(map(len, batches[:done])),
               disable=distributed.rank() > 0 or not sys.stderr.isatty()) as bar:
-        for number, batch in enumerate(batches):
+        while done < len(batches) and not halt:
+            batch = batches[done]
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args, epoch - 1 + number / count)
-            crops = draw_crops(model, [images[i] for i in batch], generator, args)
-            if args.augment:
-                crops = augment(crops, generator, args.symmetries)
-            with autocast(device, args.precision):
-                losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
-                                    *([] if labels is None else [labels[batch].to(device)]))
-            share = len(distributed.own(batch)) / len(batch)
-            values = distributed.total(torch.stack([*losses.values()]).detach() * share).tolist()
+                group["lr"] = learning_rate(args, epoch - 1 + done / len(batches))
+            losses, share = step_losses(model, [images[i] for i in batch],
+                                        None if labels is None else labels[batch], generator, args)
+            values = torch.stack([*losses.values()]).detach() * share
+            *values, halt = distributed.total(F.pad(values, (0, 1), value=len(stop))).tolist()
             require_finite(torch.tensor(values[:1]), "the loss is", epoch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(losses["loss"] * share).backward()
@@ -119,29 +116,24 @@ def train_epoch(model, data_set, optimizer, scaler, epoch, args):
             scaler.update()
             for name, value in zip(losses, values):
                 totals[name] = totals.get(name, 0) + value * len(batch)
+            done += 1
             bar.update(len(batch))
             bar.set_postfix(loss=f"{totals['loss'] / bar.n:.4f}" if bar.n else "")
     require_finite(model.state_dict().values(), "the weights are", epoch)  # after the last step
     seconds = time.perf_counter() - start
-    return {k: v / len(images) for k, v in totals.items()} | {"images_per_s": len(images) / seconds}
+    begun |= {"batches": done, "totals": totals, "seconds": seconds,
+              "random": random_states(generator)}
+    return None if halt else {k: v / len(images) for k, v in totals.items()} | {
+        "images_per_s": len(images) / seconds}
 
 
-def make_optimizer(model, args):
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
+def make_updates(model, args):
+    """(optimizer, gradient scaler) of --optimizer; the scaler only scales for fp16."""
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
         [p for p in model.parameters() if p.requires_grad], lr=args.lr,
         weight_decay=args.weight_decay, fused=True)
-
-
-def print_epoch(record, better, folder, args):
-    """One line about an epoch; record: that of log.jsonl."""
-    left = (args.epochs - record["epoch"]) * record["seconds"]
-    rates = [f"{name} {value:.3f}" for name, value in record.items()
-             if name.startswith(("auroc", "acc", "bal"))]
-    print((f"{folder}: " if args.parallel else "")
-          + f"epoch {record['epoch']}/{args.epochs}  loss {record['loss']:.4f}  "
-          f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left"
-          + (f"  validation: {' '.join(rates)}" if rates else "") + ("  best" if better else ""),
-          flush=True)
+    return optimizer, torch.amp.GradScaler(next(model.parameters()).device.type,
+                                           enabled=args.precision == "fp16")
 
 
 def run_epochs(model, data_set, check, state, folder, args):
@@ -154,70 +146,28 @@ def run_epochs(model, data_set, check, state, folder, args):
     data_set = at_one_size(model, images, args), labels
     synchronise(model)
     keep_freed_memory()
-    optimizer = make_optimizer(model, args)
-    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+    updates = make_updates(model, args)
     if "optimizer" in state:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        for part, name in zip(updates, UPDATES):
+            part.load_state_dict(state[name])
     for epoch in range(state["epoch"] + 1, args.epochs + 1):
         if state["stale"] >= args.patience:
             print(f"stopped early: {args.patience} validations without a better one", flush=True)
             break
-        start = time.perf_counter()
-        record = {"epoch": epoch} | train_epoch(model, data_set, optimizer, scaler, epoch, args)
-        better = False
-        if epoch % args.val_every == 0 or epoch == args.epochs:
-            with autocast(device, args.precision):
-                result = distributed.from_rank_0(check)
-            record |= result
-            # At equal figures (an easy 1.0) the lower loss decides.
-            key = [result.get("accuracy", result["auroc"]), -result["val_loss"]]
-            better = state["best"] is None or key > state["best"]
-            state |= {"stale": 0, "best": key} if better else {"stale": state["stale"] + 1}
-        record |= {"seconds": time.perf_counter() - start,
-                   "lr": optimizer.param_groups[0]["lr"]}
-        state |= {"epoch": epoch}
-        if distributed.rank():
-            continue
-        weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},
-                   "model_args": state["model_args"], "config": state["config"], "epoch": epoch,
-                   "val_auroc": record.get("auroc"), "calibration": None}
-        if better:
-            checkpoint.save(folder / "best.pt", weights)
-        if epoch % args.save_every == 0:
-            checkpoint.save(folder / f"epoch_{epoch}.pt", weights)
-        checkpoint.append_line(folder / "log.jsonl", json.dumps(record))
-        checkpoint.save(folder / "last.pt", weights | {
-            "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
-            "best": state["best"], "stale": state["stale"]})
-        print_epoch(record, better, folder, args)
-
-
-def wants_places(model, scoring):
-    """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
-    return hasattr(model, "places") and "places" in ERRORS[scoring.error]
-
-
-def remember(model, images, scoring, device, precision, seed):
-    """Give a trained U-Net its memory of normal images (uint8), as large as they are scored."""
-    seed_everything(seed)
-    size = scoring.window_input or max(max(image.shape) for image in images)
-    with autocast(device, precision):
-        model.remember(data.resize_long_side(image, size).to(device) for image in images)
-
-
-def fit(model, images, validation, state, folder, args):
-    """Fit a model that needs one pass, no training: best.pt and the one line of log.jsonl."""
-    device, start = torch.device(args.device), time.perf_counter()
-    size = args.window_input or args.image_size
-    with autocast(device, args.precision):
-        model.fit(data.resize_long_side(image, size).to(device) for image in images)
-        seconds = time.perf_counter() - start
-        print(f"fitted in {seconds:.1f} s: {model.describe()}", flush=True)
-        result = validate(model, validation, scoring_from(args), device, args.window_batch)
-    record = {"epoch": 1, "seconds": seconds} | result
-    state["model_args"]["fingerprint"] = model.fingerprint
-    checkpoint.save(folder / "best.pt", {
-        "model": model.cpu().state_dict(), "model_args": state["model_args"], "epoch": 1,
-        "config": state["config"], "val_auroc": record["auroc"], "calibration": None})
-    (folder / "log.jsonl").write_text(json.dumps(record) + "\n")
+        begun = state.pop("begun", {})
+        start = time.perf_counter() - begun.get("seconds", 0)
+        with deferred() as stop:
+            record = train_epoch(model, data_set, updates, epoch, args, begun, stop)
+            if record is None:
+                save_epoch(model, updates, state | {"begun": begun}, {}, folder, args)
+                print(f"{folder}: saved after step {begun['batches']} of epoch {epoch}", flush=True)
+                stop.append(signal.SIGTERM)  # it may have come to another process only
+                continue
+            record = {"epoch": epoch} | record
+            if epoch % args.val_every == 0 or epoch == args.epochs:
+                with autocast(device, args.precision):
+                    record |= distributed.from_rank_0(check)
+            record |= {"seconds": time.perf_counter() - start,
+                       "lr": updates[0].param_groups[0]["lr"]}
+            state["epoch"] = epoch
+            save_epoch(model, updates, state, record, folder, args)

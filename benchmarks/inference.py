@@ -28,8 +28,8 @@ from timing import PROJECT, alternate, arguments, report
 from ad import data, ensemble, layouts, plots
 from ad.cli import autocast, select_precision
 from ad.model import build_model
+from ad.fitting import remember
 from ad.scoring import Scoring, calibrate
-from ad.training import remember
 
 KINDS = {"one scale": (Scoring(windows=(0,), error="fused"), 1),
          "three scales": (Scoring(error="both"), 1),

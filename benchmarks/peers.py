@@ -40,11 +40,12 @@ from ad.augment import symmetries  # noqa: E402
 from ad.backbones import load_backbone  # noqa: E402
 from ad.cli import autocast, select_precision  # noqa: E402
 from ad.checkpoint import write_atomic  # noqa: E402
+from ad.fitting import remember  # noqa: E402
 from ad.memory import PatchMemory  # noqa: E402
 from ad.metrics import auroc, pixel_auroc  # noqa: E402
 from ad.model import build_model  # noqa: E402
 from ad.scoring import Scoring, calibrate, score_images  # noqa: E402
-from ad.training import keep_freed_memory, make_optimizer, remember, train_epoch  # noqa: E402
+from ad.training import keep_freed_memory, make_updates, train_epoch  # noqa: E402
 
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}  # anomalib's 0.1 of the transistor takes an hour
 SHARES = (0.25, 0.5, 1.0)
@@ -196,13 +197,11 @@ def unet(train, normals, test, options):
     args.symmetries = symmetries(images)
     model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
     keep_freed_memory()
-    optimizer, scaler = make_optimizer(model, args), torch.amp.GradScaler("cpu", enabled=False)
-    scoring = scoring_from(args)
+    updates, scoring = make_updates(model, args), scoring_from(args)
 
     def step():
         start = time.perf_counter()
-        train_epoch(model, (images, None), optimizer, scaler,
-                    min(len(seconds) + 1, args.epochs), args)
+        train_epoch(model, (images, None), updates, min(len(seconds) + 1, args.epochs), args)
         seconds.append(time.perf_counter() - start)
         args.epochs = max(2, round(options.minutes * 60 / statistics.median(seconds)))
 

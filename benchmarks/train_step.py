@@ -19,11 +19,11 @@ from torchvision.transforms.functional import pil_to_tensor
 
 import train
 from ad import data, layouts, plots
-from ad.augment import symmetries
+from ad.augment import at_one_size, symmetries
 from ad.arguments import model_arguments
 from ad.cli import autocast, select_precision
 from ad.model import build_model
-from ad.training import at_one_size, keep_freed_memory, make_optimizer, train_epoch
+from ad.training import keep_freed_memory, make_updates, train_epoch
 
 STEPS = 4  # of a round
 
@@ -45,9 +45,9 @@ class Files(torch.utils.data.Dataset):
 def ours(images, args):
     """Our epoch of STEPS batches."""
     model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
-    optimizer, scaler = make_optimizer(model, args), torch.amp.GradScaler("cpu", enabled=False)
+    updates = make_updates(model, args)
     images, args.symmetries = at_one_size(model, images, args), symmetries(images)
-    return lambda: train_epoch(model, (images, None), optimizer, scaler, 1, args)
+    return lambda: train_epoch(model, (images, None), updates, 1, args)
 
 
 def bare(batch, args, loss):

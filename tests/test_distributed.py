@@ -46,9 +46,9 @@ def learned(kind):
     args = argparse.Namespace(seed=0, batch=4, lr=0.01, t_max=None, epochs=2, precision="fp32",
                               schedule="constant", augment=True, symmetries=["left-right"],
                               crop=0, long_side=(48, 64))
-    optimizer, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler(enabled=False)
+    updates = torch.optim.SGD(model.parameters()), torch.amp.GradScaler(enabled=False)
     for epoch in (1, 2):
-        figures = training.train_epoch(model, (images, labels), optimizer, scaler, epoch, args)
+        figures = training.train_epoch(model, (images, labels), updates, epoch, args)
     del figures["images_per_s"]
     return figures, model.state_dict()
 
@@ -216,6 +216,28 @@ def test_a_killed_process_ends_the_job_which_resumes(many, tmp_path):
     result = run("train.py", *options, "--epochs", done + 1, "--resume", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [record["epoch"] for record in log_of(folder)] == list(range(1, done + 2))
+
+
+def test_both_processes_stop_at_the_same_step(many, tmp_path):
+    options = ("--data", many, "--category", "lines", *TINY_TRAINING, "--precision", "fp32",
+               "--val-every", 1000)
+    folder = tmp_path / "runs/lines/unet-seed0"
+    process = subprocess.Popen([*LAUNCH, str(PROJECT / "train.py"), *map(str, options), "--epochs",
+                                "2000"], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True)
+    while not (folder / "last.pt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; torchrun passes it on once more
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and out.count(f"{folder.relative_to(tmp_path)}: saved") == 1
+    assert errors.count("stopped by SIGINT") == 2, errors
+    last = checkpoint.load(folder / "last.pt")
+    assert f"saved after step {last['begun']['batches']} of epoch {last['epoch'] + 1}" in out
+    result = run("train.py", *options, "--epochs", last["epoch"] + 1, "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [record["epoch"] for record in log_of(folder)] == list(range(1, last["epoch"] + 2))
 
 
 def test_what_several_processes_cannot_do_is_an_error(monkeypatch):

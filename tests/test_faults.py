@@ -1,5 +1,6 @@
 """Nothing lost: bad files, signals, a full disk, and runs that repeat."""
 
+import argparse
 import copy
 import errno
 import json
@@ -18,7 +19,9 @@ import torch
 from PIL import Image
 
 import infer
-from ad import InputError, checkpoint, data, layouts
+import train
+from ad import InputError, checkpoint, data, layouts, training
+from ad.cli import Interrupted, deferred
 from ad.ensemble import load_member
 from conftest import PROJECT, TINY_TRAINING, run, tiny_image, write_tiny
 
@@ -189,6 +192,93 @@ def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, number, code
     result = run("train.py", *options, "--epochs", 6, "--resume", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert same(weights, last)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])  # of 3 an epoch: the first, one in the middle, a last
+def test_a_signal_saves_the_step(whole, tmp_path, monkeypatch, capsys, step):
+    """What was learned in the midst of an epoch is in last.pt, and the rest of it is the same."""
+    options, weights, _ = whole
+    arguments = [*map(str, options), "--epochs", "6"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    step_losses, steps = training.step_losses, []
+
+    def signalled(*parts):
+        steps.append(parts)
+        if len(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step_losses(*parts)
+    monkeypatch.setattr(training, "step_losses", signalled)
+    with pytest.raises(Interrupted):
+        train.main()
+    assert len(steps) == step
+    folder = tmp_path / "runs/stripes/unet-seed0"
+    last = checkpoint.load(folder / "last.pt")
+    epoch, done = divmod(step - 1, 3)
+    assert (last["epoch"], last["begun"]["batches"]) == (epoch, done + 1)
+    assert f"saved after step {done + 1} of epoch {epoch + 1}" in capsys.readouterr().out
+    result = run("train.py", *arguments, "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert same(weights, folder / "last.pt")
+    expected, found = ([json.loads(line) for line in (base / "log.jsonl").read_text().splitlines()]
+                       for base in (whole[2] / "runs/stripes/unet-seed0", folder))
+    assert [r["loss"] for r in found] == [r["loss"] for r in expected]
+
+
+def test_signals_wait_for_the_end_of_a_block_but_for_the_third():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    for count in (1, 2, 3):
+        done = []
+        with pytest.raises(Interrupted) as error, deferred():
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT)[:count]:
+                os.kill(os.getpid(), number)
+            done.append(count)
+        assert done == ([count] if count < 3 else [])
+        assert error.value.args == ((signal.SIGTERM,) if count < 3 else (signal.SIGINT,))
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    with deferred() as caught:
+        pass
+    assert caught == []
+
+
+class Draws(torch.nn.Module):
+    """Its losses are draws of the generator and of torch's own."""
+
+    def __init__(self, stop, last):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.stop, self.last, self.seen = stop, last, []
+
+    def loss(self, images, generator):
+        draw = torch.rand(1, generator=generator) + torch.rand(1)
+        self.seen.append((draw.item(), images[:, 0, 0, 0].tolist()))
+        if len(self.seen) == self.last:
+            self.stop.append(signal.SIGINT)
+        return {"loss": (draw * (self.weight + 1)).mean()}
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_an_epoch_in_two_parts_draws_as_one_in_one(last):
+    args = argparse.Namespace(seed=3, batch=2, lr=0.1, t_max=None, epochs=2, precision="fp32",
+                              schedule="cosine", augment=False, crop=0, long_side=(16, 32),
+                              optimizer="adam", weight_decay=0)
+    images = [torch.full((3, 16, 16), 40 * i, dtype=torch.uint8) for i in range(6)]
+    whole = Draws([], None)
+    expected = training.train_epoch(whole, (images, None), training.make_updates(whole, args), 1,
+                                    args)
+    parts, begun = Draws([], last), {}
+    updates = training.make_updates(parts, args)
+    # `stop` is looked at with the losses, so that it ends the step in which it got an item.
+    assert training.train_epoch(parts, (images, None), updates, 1, args, begun, parts.stop) is None
+    assert len(parts.seen) == begun["batches"] == last
+    torch.manual_seed(99)
+    found = training.train_epoch(parts, (images, None), updates, 1, args, begun)
+    assert parts.seen == whole.seen and torch.equal(parts.weight, whole.weight)
+    assert found["loss"] == expected["loss"] and len(set(parts.seen[0][1])) == 2
+    begun["random"] = begun["random"][:1] * 2  # of another kind of device
+    begun["random"][0] = begun["random"][0][:16]
+    with pytest.raises(InputError, match="on another device"):
+        training.train_epoch(parts, (images, None), updates, 1, args, begun)
 
 
 def nested(mapping, prefix=()):
