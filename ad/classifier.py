@@ -89,7 +89,7 @@ class Classifier(nn.Module):
         if name == "resnet":
             self.net = ResNet()
         elif name == "efficientnet_lite0":
-            self.net = lite0()
+            self.net, _ = lite0()
         else:
             self.net = torchvision.models.get_model(name, weights=None)
         linear = [n for n, module in self.net.named_modules() if isinstance(module, nn.Linear)]
@@ -111,16 +111,13 @@ class Classifier(nn.Module):
     def load_pretrained(self, weights=None):
         """ImageNet's weights, but for the last layer: of a file or, without one, of torchvision's
         weights API or the package's. InputError when they cannot be had."""
-        if self.name == "efficientnet_lite0":
-            own = self.net.get_submodule(self.head).state_dict()
-            state = lite0(weights, pretrained=True).state_dict()
-            self.net.load_state_dict(state | {f"{self.head}.{k}": v for k, v in own.items()})
-        elif self.name == "resnet" and weights is None:
+        if self.name == "resnet" and weights is None:
             raise InputError("--model resnet is the one from scratch; torchvision's weights fit it:"
                              " give --weights FILE, or take --model resnet18 --pretrained")
-        else:
-            name = "resnet18" if self.name == "resnet" else self.name
-            load_weights(self.net, name, weights, self.head)
+        if self.name == "efficientnet_lite0":
+            weights = weights or lite0()[1]
+        name = "resnet18" if self.name == "resnet" else self.name
+        load_weights(self.net, name, weights, self.head)
 
     can_be_pretrained = True
     localises = False  # its anomaly map is one value an image

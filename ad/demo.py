@@ -6,13 +6,12 @@ than a defect changes it: the mean or the contrast of an image does not give the
 """
 
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ad import InputError
+from ad.checkpoint import write_once
 
 VERSION = 1  # raise it when the pictures change, so that an older set on disk is not mistaken
 SIZE = 256
@@ -186,24 +185,3 @@ def write_demo(root, seed=0):
                 if group not in COUNTS:
                     Image.fromarray(mask).save(masks / f"{index:03d}_mask.png")
     return write_once(Path(root), json.dumps({"version": VERSION, "seed": seed}), build)
-
-
-def write_once(root, marker, build):
-    """Let build(folder) write a data set that is to be `root`, unless that is there already, with
-    the same `marker` in its demo.json; return `root`."""
-    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
-        return root
-    if root.exists():
-        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
-        built.mkdir()
-        try:
-            build(built)
-            (built / "demo.json").write_text(marker)
-        except OSError as error:
-            raise InputError(f"cannot write {root}: {error.strerror}") from error
-        if not root.exists():  # another process may have been faster
-            built.rename(root)
-    return root

@@ -10,7 +10,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from ad.demo import noise, ramp, rough_distance, write_once
+from ad.checkpoint import write_once
+from ad.demo import noise, ramp, rough_distance
 
 VERSION = 1  # raise it when the pictures change
 HEIGHT, WIDTH = 40, 72  # pixels, of the largest

@@ -14,10 +14,10 @@ from ad import InputError, checkpoint, data, distributed, plots
 from ad.arguments import scoring_from
 from ad.cli import autocast
 from ad.fitting import remember, wants_places
-from ad.runs import run_files
-from ad.scoring import (LABELLED, Calibration, Scoring, calibrate, load_calibration,
-                        parse_threshold, score_images, standardise)
-from ad.validation import validation_set
+from ad.runs import run_images
+from ad.scoring import (Calibration, Scoring, calibrate, load_calibration, score_images,
+                        standardise)
+from ad.threshold import pixel_threshold, top_of_maps
 
 CHUNK = 16  # images decoded at a time
 MINOR = 0.1  # share of the best member's weight below which another has no vote
@@ -36,12 +36,6 @@ def vote_weights(aurocs):
     weights = [NormalDist().inv_cdf(min(max(a, 0.501), 0.999)) ** 2 for a in aurocs]
     weights = [w if w >= MINOR * max(weights) else 0.0 for w in weights]
     return [w / sum(weights) for w in weights]
-
-
-def run_images(config, part, most=None):
-    """The images, the first `most` of them, that a run's config names, uint8 (3, H, W): see
-    runs.run_files."""
-    return [data.read_image(path, config["image_size"]) for path in run_files(config, part)[:most]]
 
 
 def load_member(path, args, device):
@@ -144,12 +138,6 @@ def localise(members):
     return all(getattr(member["model"], "localises", True) for member in members)
 
 
-def top_of_maps(members):
-    """Where the colours of their mean map end. A score is a mean of map values, so twice the
-    threshold is a scale that fits the map."""
-    return sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
-
-
 def score_samples(members, samples, args, device):
     """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
     metrics, and {id: [picture, its overlay]} of --spot-check.
@@ -191,53 +179,3 @@ def score_samples(members, samples, args, device):
                                  picture, (map_[0] > mask_threshold).numpy(), truth)
     scores, maps, masks, shown = map(distributed.gather, (scores, maps, masks, [*shown.items()]))
     return np.concatenate(scores, axis=1), maps, masks, dict(shown)
-
-
-def pixel_threshold(members, args, device):
-    """The --masks quantile of the maps of the members' own normal validation images, weighted."""
-    total = 0
-    for member in members:
-        with autocast(device, args.precision):
-            maps = [m.flatten().cpu() for _, m in score_images(
-                member["model"], run_images(member["config"], "validation"),
-                member["calibration"], device, args.window_batch)]
-        total += member["weight"] * float(np.quantile(torch.cat(maps).numpy(), args.masks))
-    print(f"{members[0]['config']['category']}: masks are where the map is above {total:.3f}, the "
-          f"{args.masks:g} quantile of the pixels of normal validation images")
-    return total
-
-
-def labelled_scores(member, args, device):
-    """Scores of the member's normal and anomalous validation images, what a threshold is learned
-    from: the labelled ones its config.json names or, without any, pseudo-anomalies of the normal
-    ones. There are nine of these to a normal image, which then counts as often: otherwise calling
-    everything anomalous would be right nine times in ten."""
-    config = member["config"]
-    normals, labelled = (run_images(config, part) for part in ("validation", "anomalous"))
-    _, positives, kinds = validation_set(normals, config["image_size"], config["args"]["seed"],
-                                         labelled)
-    print(f"{config['category']}/{member['name']}: scoring {len(positives)} "
-          f"{'labelled anomalous' if labelled else 'pseudo-anomalous'} validation images for the "
-          "threshold")
-    with autocast(device, args.precision):
-        scores = torch.cat([scores.cpu() for scores, _ in score_images(
-            member["model"], positives, member["calibration"], device, args.window_batch)]).numpy()
-    times = 1 if labelled else round(len(scores) / len(normals))
-    return [standardise(part, member["normal"])
-            for part in (np.repeat(member["normal"], times), scores)]
-
-
-def decide_threshold(members, args, device):
-    """Threshold of standardised scores, the members' own ones weighted, from their validation
-    images; prints the false-alarm rate."""
-    normal = [standardise(member["normal"], member["normal"]) for member in members]
-    known = [labelled_scores(member, args, device) if args.threshold in LABELLED else [own]
-             for member, own in zip(members, normal)]
-    thresholds = [parse_threshold(args.threshold)(*scores) for scores in known]
-    threshold = float(np.average(thresholds, weights=[member["weight"] for member in members]))
-    count = min(len(z) for z in normal)
-    above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
-    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({args.threshold}), "
-          f"expected false alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is "
-          f"the finest that {count} normal images can tell)")
-    return threshold

@@ -15,10 +15,11 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
 from ad.cli import autocast, require
 from ad.collapse import CHECKS, check_member, failing, reconstructs, side_seen, verdict
-from ad.ensemble import (chunked, decoded, image_sizes, load_members, localise, run_images,
-                         score_chunk, top_of_maps)
+from ad.ensemble import chunked, decoded, image_sizes, load_members, localise, score_chunk
 from ad.jobs import folder_of
+from ad.runs import run_images
 from ad.scoring import resized
+from ad.threshold import top_of_maps
 
 SIDE, QUALITY, BINS = 128, 80, 40  # pictures' long side in pixels, of WebP; of the histograms
 NEAR = 0.1  # standard deviations of normal images: scores that differ by less are the same

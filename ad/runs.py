@@ -115,6 +115,12 @@ def run_files(config, part):
     return [Path(config["root"]) / name for name in config.get(part, [])]
 
 
+def run_images(config, part, most=None):
+    """The images, the first `most` of them, that a run's config names, uint8 (3, H, W): see
+    run_files."""
+    return [data.read_image(path, config["image_size"]) for path in run_files(config, part)[:most]]
+
+
 def read_arguments(path):
     """Arguments of a config.json, but for those that say where a run is, whether to replace it, and
     which others were trained beside it."""

@@ -1,4 +1,4 @@
-"""Error maps -> calibrated map -> top-k score -> ensemble -> threshold."""
+"""Error maps -> calibrated map -> top-k score."""
 
 from dataclasses import asdict, dataclass
 
@@ -188,45 +188,3 @@ def standardise(scores, normal_scores):
     """z of image scores on those of normal images, so that members and categories compare."""
     scores, normal = (np.asarray(s, dtype=np.float64) for s in (scores, normal_scores))
     return (scores - normal.mean()) / (normal.std() + 1e-6)
-
-
-def best_threshold(normal, anomalous, measure):
-    """The threshold with the highest measure(TP, FP, FN, TN) of "score > threshold is anomalous".
-
-    Exact: every threshold between two neighbouring observed scores, and below and above all, is
-    tried; of equally good ones the one in the widest gap is taken.
-    """
-    scores = np.concatenate([normal, anomalous])
-    values = np.unique(scores)
-    cuts = np.concatenate([[values[0] - 1], (values[:-1] + values[1:]) / 2, [values[-1] + 1]])
-    gaps = np.concatenate([[0], np.diff(values), [0]])
-    tp, fp = ((np.asarray(part)[None] > cuts[:, None]).sum(1) for part in (anomalous, normal))
-    found = measure(tp, fp, len(anomalous) - tp, len(normal) - fp)
-    return float(cuts[max(range(len(cuts)), key=lambda i: (found[i], gaps[i]))])
-
-
-LABELLED = {  # rules that need scores of anomalous validation images, too
-    "midpoint": lambda normal, anomalous: float((np.mean(normal) + np.mean(anomalous)) / 2),
-    "best-accuracy": lambda normal, anomalous: best_threshold(
-        normal, anomalous, lambda tp, fp, fn, tn: (tp + tn) / (tp + fp + fn + tn)),
-    "best-f1": lambda normal, anomalous: best_threshold(
-        normal, anomalous, lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn))}
-
-
-def parse_threshold(text):
-    """"quantile:0.99", a number, or a key of LABELLED -> function (normal scores, anomalous scores)
-    -> threshold; only those of LABELLED look at the second."""
-    kind, _, value = text.rpartition(":")
-    if text in LABELLED:
-        return LABELLED[text]
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if kind == "quantile" and 0 <= number <= 1:
-        # Never between two scores: a threshold just below the highest would let it alarm.
-        return lambda normal, _=None: float(np.quantile(normal, number, method="higher"))
-    if kind == "" and np.isfinite(number):
-        return lambda *_: number
-    raise InputError(f"--threshold must be quantile:Q with Q in [0, 1], a number, or one of "
-                     f"{', '.join(LABELLED)}, got {text!r}")

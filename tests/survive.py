@@ -43,7 +43,7 @@ MUTATIONS = [
     ("scoring", ".mean(0) + sum(colour_weight", ".mean(0) - sum(colour_weight", "scoring"),
     ("scoring", "torch.stack(means).amax(0)", "torch.stack(means).amin(0)", "scoring"),
     ("scoring", "(scores - normal.mean())", "(scores + normal.mean())", "scoring"),
-    ("scoring", "(values[:-1] + values[1:]) / 2", "(values[:-1] + values[1:]) / 3", "scoring"),
+    ("threshold", "(values[:-1] + values[1:]) / 2", "(values[:-1] + values[1:]) / 3", "scoring"),
     ("cutpaste", "angle.cos()[:, None], angle.sin()", "angle.sin()[:, None], angle.sin()",
      "cutpaste"),
     ("cutpaste", "cos * y - sin * x", "cos * y + sin * x", "cutpaste"),

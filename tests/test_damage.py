@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ad.cutpaste import seeded_generator
-from ad.damage import (CHANGED, CLEAN, DEFAULT, FAMILIES, ROUNDS, blobs, centres, clouds, damage,
-                       missing)
+from ad.damage import CLEAN, DEFAULT, FAMILIES, ROUNDS, damage, missing
+from ad.regions import CHANGED, blobs, centres, clouds
 
 CPU = torch.device("cpu")
 OWN = [name for name in FAMILIES if name not in ("cutpaste", "scar", "texture")]

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ad.cutpaste import SIZES, cutpaste, cutpaste_scar, seeded_generator, texture_damage
-from ad.scoring import best_threshold, topk_mean
+from ad.scoring import topk_mean
 from ad.sliding_window import sliding_window, window_starts
 from ad.ssim import ssim_loss, ssim_map
 from ad.submission import submission
+from ad.threshold import best_threshold
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 sides, seeds = st.integers(11, 40), st.integers(0, 2 ** 31)

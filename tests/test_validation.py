@@ -9,8 +9,9 @@ from PIL import Image
 from scipy.stats import norm
 
 from ad.cutpaste import SIZES
-from ad.ensemble import labelled_scores, vote_weights
+from ad.ensemble import vote_weights
 from ad.scoring import Scoring, calibrate
+from ad.threshold import labelled_scores
 from ad.validation import validate, validation_set
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
