@@ -62,6 +62,8 @@ def budgets(minutes, step, judge):
     clock stands while it does."""
     used, rows = 0.0, []
     for share in SHARES:
+        if used >= share * minutes * 60:  # a slow step was enough for two shares
+            continue
         while used < share * minutes * 60:
             start = time.perf_counter()
             step()
