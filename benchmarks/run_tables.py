@@ -1,6 +1,6 @@
 """Tables about the detectors that learn from normal images: see tables.py."""
 
-from statistics import mean
+from statistics import mean, stdev
 
 from cells import DEMO, REAL, RESULTS, SEEDS, minutes, over_seeds, recorded, runs, test, text
 
@@ -116,14 +116,19 @@ def ablations(records):
 
 
 def inputs(records):
-    """The AUROC on pseudo-anomalies of two inputs, three seeds each."""
+    """The AUROC on pseudo-anomalies of two inputs, three seeds each, and the mean difference of
+    the pairs with its standard error."""
     categories = (*REAL, "carpet", "grid")
-    rows = [["", *categories, "mean", *(f"{c}: test" for c in REAL)]]
+    rows, flat = [["", *categories, "mean", *(f"{c}: test" for c in (*REAL, "carpet"))]], []
     for title, name in (("`--input rgb`", "unet"), ("`--input gradient`", "gradient")):
         found = [runs(records, c, [f"{name}-seed{s}" for s in range(3)]) for c in categories]
         pseudo = [[r["pseudo"] for r in part] for part in found]
         rows.append([title, *map(over_seeds, pseudo), text(mean(map(mean, pseudo))),
-                     *(over_seeds(test(part, "auroc")) for part in found[:2])])
+                     *(over_seeds(test(part, "auroc")) for part in found[:3])])
+        flat.append(sum(pseudo, []))
+    pairs = [b - a for a, b in zip(*flat)]
+    rows.append(["difference of the pairs", "", "", "", "",
+                 f"{text(mean(pairs))} ± {text(stdev(pairs) / len(pairs) ** 0.5)}", "", "", ""])
     return rows
 
 

@@ -32,7 +32,7 @@ TRANSLATED = {
     "parameters, millions": "參數量（百萬）", "learning rate, epochs": "學習率、週期數",
     "TPR / TNR, best accuracy": "TPR / TNR（最佳準確率）", "TPR / TNR, midpoint": "TPR / TNR（中點）",
     "the report's TPR / TNR": "原報告的 TPR / TNR", "epochs, training": "週期數、訓練時間",
-    "pseudo": "偽異常", "test AUROC": "測試 AUROC",
+    "pseudo": "偽異常", "test AUROC": "測試 AUROC", "difference of the pairs": "成對差異",
     "toothbrush, resnet18, random": "toothbrush, resnet18，隨機權重",
     "toothbrush, vit_b_16, random": "toothbrush, vit_b_16，隨機權重",
     "transistor, resnet18, random": "transistor, resnet18，隨機權重",

@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 # One thread: these networks are tiny, and threads of neighbours only wait for each other.
@@ -83,6 +84,14 @@ def run(script, *arguments, cwd, env=None):
             raise TimeoutError(f"{script} {' '.join(arguments)} took more than 300 s")
         out, err = (Path(file).read_text(encoding="utf-8") for file in files)
     return subprocess.CompletedProcess([script, *arguments], process.exitcode, out, err)
+
+
+def wait_for(path, process, seconds=120):
+    """Wait until the file is there, while the process runs."""
+    end = time.time() + seconds
+    while not path.exists():
+        assert process.poll() is None and time.time() < end, process.communicate()
+        time.sleep(0.02)
 
 
 TINY_TRAINING = ("--objective", "reconstruct", "--width", 4, "--depth", 2, "--batch", 4,

@@ -1,12 +1,12 @@
 """Two processes of torchrun, gloo, against one. As a script: what train_epoch learns, in double."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ sys.path.insert(0, str(PROJECT))
 from ad import InputError, checkpoint, distributed, jobs, training  # noqa: E402
 from ad.batchnorm import synchronise  # noqa: E402
 from ad.model import build_model  # noqa: E402
-from conftest import TINY_TRAINING, run, tiny_image, write_tiny  # noqa: E402
+from conftest import TINY_TRAINING, run, tiny_image, wait_for, write_tiny  # noqa: E402
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
 MODELS = {
@@ -57,16 +57,23 @@ def in_double(draw_crops):
     return lambda *args: draw_crops(*args).double()
 
 
-def torchrun(script, *arguments, cwd):
+@contextlib.contextmanager
+def launched(script, *arguments, cwd):
+    """torchrun in a session of its own, which does not outlive the block."""
     process = subprocess.Popen([*LAUNCH, str(PROJECT / script), *map(str, arguments)], cwd=cwd,
                                env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                start_new_session=True)
     try:
-        out, err = process.communicate(timeout=240)
+        yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
+
+
+def torchrun(script, *arguments, cwd):
+    with launched(script, *arguments, cwd=cwd) as process:
+        out, err = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -195,21 +202,13 @@ def test_categories_in_parallel(tmp_path):
 def test_a_killed_process_ends_the_job_which_resumes(many, tmp_path):
     options = ("--data", many, "--category", "lines", *TINY_TRAINING, "--precision", "fp32")
     folder = tmp_path / "runs/lines/unet-seed0"
-    process = subprocess.Popen([*LAUNCH, str(PROJECT / "train.py"), *map(str, options), "--epochs",
-                                "2000"], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                               text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        while not (folder / "last.pt").exists():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.1)
+    with launched("train.py", *options, "--epochs", 2000, cwd=tmp_path) as process:
+        wait_for(folder / "last.pt", process)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         second, = (int(child) for child in children
                    if "RANK=1" in Path(f"/proc/{child}/environ").read_text().split("\0"))
         os.kill(second, signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:
-            process.terminate()
     assert process.returncode != 0 and "train.py --resume goes on" in errors, errors
     assert "Traceback" not in errors.split("torch/distributed/elastic")[0]
     done = checkpoint.load(folder / "last.pt")["epoch"]
@@ -222,15 +221,10 @@ def test_both_processes_stop_at_the_same_step(many, tmp_path):
     options = ("--data", many, "--category", "lines", *TINY_TRAINING, "--precision", "fp32",
                "--val-every", 1000)
     folder = tmp_path / "runs/lines/unet-seed0"
-    process = subprocess.Popen([*LAUNCH, str(PROJECT / "train.py"), *map(str, options), "--epochs",
-                                "2000"], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               start_new_session=True)
-    while not (folder / "last.pt").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; torchrun passes it on once more
-    out, errors = process.communicate(timeout=60)
+    with launched("train.py", *options, "--epochs", 2000, cwd=tmp_path) as process:
+        wait_for(folder / "last.pt", process)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; torchrun passes it on once more
+        out, errors = process.communicate(timeout=60)
     assert process.returncode != 0 and out.count(f"{folder.relative_to(tmp_path)}: saved") == 1
     assert errors.count("stopped by SIGINT") == 2, errors
     last = checkpoint.load(folder / "last.pt")

@@ -23,7 +23,7 @@ import train
 from ad import InputError, checkpoint, data, layouts, training
 from ad.cli import Interrupted, deferred
 from ad.ensemble import load_member
-from conftest import PROJECT, TINY_TRAINING, run, tiny_image, write_tiny
+from conftest import PROJECT, TINY_TRAINING, run, tiny_image, wait_for, write_tiny
 
 
 def picture(seed=0, size=(60, 48)):
@@ -151,13 +151,6 @@ def start(*arguments, cwd, limit=None):
     env = {k: v for k, v in os.environ.items() if not (limit and k.startswith("COVERAGE"))}
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, env={**env, "OMP_NUM_THREADS": "1"}, preexec_fn=cap)
-
-
-def wait_for(path, process, seconds=120):
-    end = time.time() + seconds
-    while not path.exists():
-        assert process.poll() is None and time.time() < end, process.communicate()
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
