@@ -116,7 +116,7 @@ def score_job(job, root, args, device):
     (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
     seconds = time.perf_counter() - start
     labels = np.array([sample.label for sample in samples])
-    threshold = decide_threshold(members, args, device)
+    threshold = decide_threshold(members, args.threshold)
     predictions = (scores > threshold).astype(int)
     result = metrics.known_metrics(labels, scores, predictions)
     has_masks = any(mask.any() for mask in masks) and localise(members)
@@ -136,7 +136,7 @@ def score_files(args, device):
     members = load_members(args.category, args.members, args, device)
     samples = [layouts.Sample(path, args.category, "test", "image", -1, None)
                for path in args.image]
-    threshold = decide_threshold(members, args, device)
+    threshold = decide_threshold(members, args.threshold)
     (scores, _), _, _, _ = score_samples(members, samples, args, device)
     print(f"score (threshold {threshold:.3f})  prediction  path")
     for sample, score in zip(samples, scores):
@@ -209,7 +209,7 @@ def main():
         require(len(members) == 1, f"--export is of one run; choose with --members one of "
                 f"{', '.join(member['name'] for member in members)}")
         print(export(members[0], args.export, device))
-        return decide_threshold(members, args, device)
+        return decide_threshold(members, args.threshold)
     root = distributed.from_rank_0(lambda: layouts.resolve_data(args.data))
     table = distributed.from_rank_0(lambda: categories.full_table(root, Path(args.runs)))
     if args.profile:

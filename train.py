@@ -14,6 +14,7 @@ runs/<category>-classes/<name>/, with test.json and confusion.png.
 """
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,14 +26,15 @@ from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_a
 from ad.augment import symmetries
 from ad.classifier import Classifier
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
-from ad.fitting import fit, remember, wants_places
+from ad.errors import ERRORS
+from ad.fitting import folds, judges, new_places, wants_places
 from ad.jobs import jobs_to_train, own_jobs
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
 from ad.runs import begin, read_arguments
-from ad.scoring import calibrate, load_calibration
+from ad.scoring import calibrate, held_out_maps, load_calibration
 from ad.training import run_epochs, validation_scoring, validation_size
-from ad.validation import validate, validation_set
+from ad.validation import aurocs, judge_best, make_examples, validate
 
 
 def build_parser():
@@ -113,12 +115,16 @@ def check_args(args):
 
 
 def train_category(root, table, args):
-    """Train args.category into its run folder, then calibrate best.pt and last.pt."""
+    """Train args.category into its run folder, then judge best.pt by normal images."""
     category, device, scoring = args.category, torch.device(args.device), scoring_from(args)
     (samples, images), (anomalous, positives) = distributed.from_rank_0(lambda: [
         data.load_readable(layouts.find_samples(root, category, split, table), args.image_size,
                            args.skip_bad_images) for split in ("train", "validation")])
+    samples, images = data.drop_copies(samples, images)
+    trained = not hasattr(model_class(args.model), "fit")
     train, val = data.split_normals(samples, args.val_fraction, args.seed)
+    if not trained:
+        train, val = samples, judges(samples, args.seed)
     images = dict(zip(samples, images))
     images, val_images = ([images[s] for s in part] for part in (train, val))
     args.symmetries = symmetries(images) if args.augment else []
@@ -126,36 +132,46 @@ def train_category(root, table, args):
         root, {"train": train, "validation": val, "anomalous": anomalous},
         sorted({tuple(image.shape[1:]) for image in images + val_images}),
         {"name": args.model} | model_arguments(args), args)
-    if hasattr(model, "places"):
-        model.places = None  # it was of the weights as they were
-    validation = validation_set(val_images, validation_size(args), args.seed, positives)
-    trained = not hasattr(model, "fit")
     if trained:
-        run_epochs(model, (images, None), lambda: validate(
-            model, validation, validation_scoring(args), device, args.window_batch), state, folder,
-            args)
+        size = validation_size(args)
+        examples = make_examples(val_images, args.seed, positives, size)
+        looking = validation_scoring(args, max(map(max, (i.shape for i in val_images))))
+
+        def check():
+            if wants_places(model, scoring):  # as for the final score
+                model.places = new_places(model, images, size, device, args.seed)
+            try:
+                return validate(model, examples, looking, device, args.window_batch)
+            finally:
+                model.places = None
+        run_epochs(model, (images, None), check, state, folder, args)
     else:
-        fit(model, images, validation, state, folder, args)
+        images = [image for sample, image in zip(train, images) if sample not in set(val)]
 
     def finish():
-        for name in ("last.pt", "best.pt") if trained else ("best.pt",):
-            saved = checkpoint.load(folder / name)
-            model = checkpoint.restore_model(saved, folder / name, device)
-            if wants_places(model, scoring):
-                remember(model, images, scoring, device, args.precision, args.seed)
-                saved["model"] = {k: v.cpu() if torch.is_tensor(v) else v
-                                  for k, v in model.state_dict().items()}
-            with autocast(device, args.precision):
-                if wants_places(model, scoring):
-                    saved["val_auroc"] = validate(model, validation, validation_scoring(args),
-                                                  device, args.window_batch)["auroc"]
-                saved["calibration"] = calibrate(model, val_images, scoring, device,
-                                                 args.window_batch)
-            checkpoint.save(folder / name, saved)
+        saved = checkpoint.load(folder / "best.pt") if trained else {
+            "model_args": state["model_args"], "config": state["config"], "epoch": 1}
+        best = checkpoint.restore_model(saved, folder / "best.pt", device) if trained else model
+        examples, start = make_examples(val_images, args.seed, positives), time.perf_counter()
+        with autocast(device, args.precision):
+            maps = held_out_maps(folds(best, images, val_images, scoring, device, args.seed),
+                                 examples, scoring, device, args.window_batch)
+        saved["calibration"] = judge_best(*maps, examples, scoring)
+        found = aurocs(saved["calibration"])
+        if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and trained:
+            best.places = None
+        saved |= {"model": {k: v.cpu() if torch.is_tensor(v) else v
+                            for k, v in best.state_dict().items()}, "val_auroc": found["auroc"]}
+        if not trained:
+            saved["model_args"]["fingerprint"] = best.fingerprint
+            print(f"fitted: {best.describe()}")
+            checkpoint.write_atomic(folder / "log.jsonl", json.dumps(
+                {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
+        checkpoint.save(folder / "best.pt", saved)
         print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
               f"{category}: best epoch {saved['epoch']}, "
-              + (f"AUROC of {len(anomalous)} anomalous validation images {saved['val_auroc']:.3f}"
-                 if anomalous else f"pseudo-anomaly AUROC {saved['val_auroc']:.3f} (cut-and-pasted "
+              + (f"AUROC of {len(anomalous)} anomalous validation images {found['auroc']:.3f}"
+                 if anomalous else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
                  "damage, not real defects)") + f"; wrote {folder}/best.pt")
     distributed.from_rank_0(finish)
 
@@ -189,14 +205,12 @@ def train_classifier(root, args):
                args)
     if distributed.rank():
         return
-    for name in ("last.pt", "best.pt"):
-        saved = checkpoint.load(folder / name)
-        model = checkpoint.restore_model(saved, folder / name, device)
-        with autocast(device, args.precision):
-            saved["calibration"] = calibrate(
-                model, [i for i, g in zip(val_images, good) if g], scoring, device,
-                args.window_batch)
-        checkpoint.save(folder / name, saved)
+    saved = checkpoint.load(folder / "best.pt")
+    model = checkpoint.restore_model(saved, folder / "best.pt", device)
+    with autocast(device, args.precision):
+        saved["calibration"] = calibrate(model, [i for i, g in zip(val_images, good) if g], scoring,
+                                         device, args.window_batch)
+    checkpoint.save(folder / "best.pt", saved)
     result = check(model, test_images, test_labels)
     checkpoint.write_atomic(folder / "test.json", json.dumps(result, indent=1) + "\n")
     plots.save_confusion(folder / "confusion.png", classes, result["confusion"])

@@ -13,7 +13,7 @@ from ad.errors import ERRORS
 from ad.model import INPUTS, MODELS, model_class
 from ad.recipes import RECIPES
 from ad.scoring import CALIBRATIONS, Scoring
-from ad.vae import ENCODERS
+from ad.vae import ENCODERS, VARIANCES
 
 
 def add_data_arguments(parser):
@@ -77,6 +77,8 @@ def add_model_arguments(parser):
     add("--latent-dim", type=int, metavar="N", help="vae: size of the latent space (default: 512; "
         "for wells 256, 128 and 280)")
     add("--beta", type=float, metavar="W", help="vae: weight of the KL divergence (default: 1)")
+    add("--variance", choices=VARIANCES, help="vae: of the decoder; learned: sigma-VAE, whose KL "
+        "divergence weighs less the better the images are repaired (default: fixed)")
     add("--latent-samples", type=int, metavar="N", help="vae: draws over which a score is "
         "averaged, 0 = none, the mean latent (default: 0)")
     add("--image-height", type=int, metavar="PX", help="vae: images are resized to this (default: "

@@ -5,59 +5,11 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 import torchvision
 
 from ad import InputError
-from ad.pretrained import IMAGENET, lite0, load_weights
-from ad.ssim import gaussian_blur
-
-SCALES = (1.0, 2.0, 4.0)  # of the gradients, pixels
-DIRECTIONS = 8
-NOISE = 0.02  # gradients below this, in [0, 1] per pixel, are not enlarged to full contrast
-NEIGHBOURHOOD = 7  # cells over which contrast is normalised
-
-
-class Gradients(nn.Module):
-    """Oriented gradient energies and colour of every cell of `strides` pixels; nothing is learned.
-
-    Per scale the parts of the grey image's Gaussian-derivative gradient that point into each of 8
-    directions, squared, averaged over the cell, divided by the mean energy of the cells around
-    (Dalal and Triggs, "Histograms of oriented gradients", CVPR 2005) and, last, the square root;
-    then mean R, G, B. Forward: (N, 3, H, W) in [0, 1] -> [(N, 27, H / s, W / s) for s in strides].
-    """
-
-    def __init__(self, strides):
-        super().__init__()
-        self.strides = strides
-
-    @torch.autocast("cuda", enabled=False)
-    @torch.autocast("cpu", enabled=False)
-    def forward(self, images):
-        grey = images.mean(1, keepdim=True)
-        angles = torch.arange(DIRECTIONS, device=images.device) * (2 * torch.pi / DIRECTIONS)
-        energies = []
-        for scale in SCALES:
-            smooth = gaussian_blur(grey, 2 * int(3 * scale + 0.5) + 1, scale, "reflect")
-            smooth = F.pad(smooth, (1, 1, 1, 1), mode="replicate") * (scale / 2)
-            dx = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
-            dy = smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]
-            energies.append((dx * angles.cos().view(-1, 1, 1) + dy * angles.sin().view(-1, 1, 1))
-                            .clamp_min_(0).square_())
-        return [torch.cat([*(self.normalised(e, s) for e in energies), cells(images, s)], dim=1)
-                for s in self.strides]
-
-    @staticmethod
-    def normalised(energy, stride):
-        energy = cells(energy, stride)
-        around = F.avg_pool2d(energy.sum(1, keepdim=True), NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2,
-                              count_include_pad=False)
-        return (energy / (around + NOISE ** 2)).sqrt()
-
-
-def cells(images, stride):
-    """Means over cells of stride x stride pixels, partial ones at the far edges included."""
-    return F.avg_pool2d(images, stride, ceil_mode=True, count_include_pad=False)
+from ad.gradients import Gradients
+from ad.pretrained import IMAGENET, input_statistics, lite0, load_weights
 
 
 class Chain(nn.Module):
@@ -108,7 +60,7 @@ def load_lite0(strides, weights):
     model = lite0()
     load_weights(model, "efficientnet_lite0", weights)
     stem = nn.Sequential(model._conv_stem, model._bn0, model._swish)
-    return Chain([stem, *model._blocks], strides)
+    return Chain([stem, *model._blocks], strides, *input_statistics("efficientnet_lite0"))
 
 
 def load_unet(strides, weights):
@@ -126,7 +78,7 @@ def load_unet(strides, weights):
 
 def load_torchvision(name, strides, weights):
     try:
-        default = torchvision.models.get_model_weights(name).DEFAULT
+        torchvision.models.get_model_weights(name)
     except ValueError as error:
         raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
                          " and the classifiers of torchvision.models") from error
@@ -135,8 +87,7 @@ def load_torchvision(name, strides, weights):
     body = getattr(model, "features", None)
     if hasattr(model, "trunk_output"):  # RegNet
         body = [model.stem, *model.trunk_output]
-    preset = default.transforms()
-    return Chain(list(body or model.children()), strides, tuple(preset.mean), tuple(preset.std))
+    return Chain(list(body or model.children()), strides, *input_statistics(name))
 
 
 def load_backbone(name, strides, weights=None):

@@ -9,22 +9,23 @@ from ad.ssim import gaussian_blur, smooth
 
 GRID = 64  # cells per axis of the position statistics, whatever the image's size
 BLURS = (0.5, 1.0, 2.0, 4.0)  # smoothing of the position statistics that is tried, in cells
+BORDER = 8  # cells; nearer to an edge than this, a map may be higher or lower for that alone
 PRIOR = 2.0  # the global statistics weigh as much as this many images at every position
 OFFSET = 0.1  # added to an error before its logarithm, as a share of the mean normal error
-CALIBRATIONS = ("auto", "global", "position", "image")
+CALIBRATIONS = ("auto", "global", "border", "position", "image")
 
 
 @dataclass
 class Calibration:
-    """Mean and standard deviation of every map, over normal images.
+    """Mean and standard deviation of every map, over normal images: z = (x - mean) / (std + eps).
 
-    kind "global": one value each, z = (map - mean) / (std + eps). "position": a GRID x GRID table
-    each, of log(map + offset) after Gaussian smoothing by `smoothing` pixels, and |z|: an error
-    that is too low for its place is strange as well, and in logarithms as far away as one that is
-    too high; but the map called mask has one value each, and z has a sign: see learned_place.
-    "image": the map's own mean and std, which erases how strange an image is; kept for comparison.
-    mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}; blur: of the tables,
-    in cells, or None; evidence: {candidate: held-out log-likelihood per pixel}, what auto went by.
+    kind "global": x is the map, mean and std are one value each. "position": x is the logarithm of
+    the map, smoothed by `smoothing` pixels, + offset; mean and std are GRID x GRID tables, but of
+    the map called mask, see learned_place. "border": the same with one mean and std. "image": x
+    is the map, mean and std its own, which erases how strange an image is; kept for comparison.
+    mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}, {} for plain maps; blur: of the
+    tables, in cells, or None; evidence: {candidate: (held-out log-likelihood per pixel, standard
+    error of its distance from the best one)}, what auto went by.
     """
     kind: str
     blur: float | None = None
@@ -37,23 +38,30 @@ class Calibration:
 
     def apply(self, maps):
         """{name: (N, 1, H, W)} -> the same of z, in standard deviations."""
-        return {name: self._z(name, m) for name, m in maps.items()}
+        return self.standardise(self.prepare(maps))
 
-    def _z(self, name, m):
-        if self.kind == "image":
-            std, mean = torch.std_mean(m, (1, 2, 3), correction=0, keepdim=True)
-            return (m - mean) / (std + self.eps)
-        mean, std = (table[name].to(m) for table in (self.mean, self.std))
-        if self.kind == "global":
-            return (m - mean) / (std + self.eps)
-        mean, std = (F.interpolate(t, m.shape[-2:], mode="bilinear") for t in (mean, std))
-        z = (log_map(m, self.offset[name], self.smoothing) - mean) / (std + self.eps)
-        return z if learned_place(name) else z.abs()
+    def prepare(self, maps):
+        """{name: (N, 1, H, W)} -> the same of x: logarithms where this calibration is of those."""
+        return {name: log_map(m, self.offset[name], self.smoothing) if self.offset else m
+                for name, m in maps.items()}
+
+    def standardise(self, prepared):
+        """x of `prepare` -> z."""
+        result = {}
+        for name, x in prepared.items():
+            if self.kind == "image":
+                std, mean = torch.std_mean(x, (1, 2, 3), correction=0, keepdim=True)
+            else:
+                mean, std = (table[name].to(x) for table in (self.mean, self.std))
+            mean, std = (F.interpolate(t, x.shape[-2:], mode="bilinear") if t.shape[-1] > 1 else t
+                         for t in (mean, std))
+            result[name] = (x - mean) / (std + self.eps)
+        return result
 
     def describe(self):
         """One line: the kind, and what spoke for it."""
-        return self.kind + "".join(f"; {name} {value:.3f}" for name, value in
-                                   self.evidence.items()) + (
+        return self.kind + "".join(f"; {name} {value:.3f}" + (f" +- {error:.3f}" if error else "")
+                                   for name, (value, error) in self.evidence.items()) + (
             " (log-likelihood per pixel of held-out normal images)" if self.evidence else "")
 
 
@@ -82,72 +90,100 @@ def concatenate(cells):
     return {name: torch.cat([c[name] for c in cells]) for name in cells[0]}
 
 
-def statistics(cells, blur):
-    """Mean and std of one map from its moments (N, 2, GRID, GRID): two (1, 1, g, g), float64.
-
-    blur None: over all pixels, g = 1. Otherwise per cell, g = GRID, moments blurred by `blur` cells
-    and shrunk towards the global ones with the weight of PRIOR images.
+def mean_moments(cells, without=None):
+    """Moments (N, 2, GRID, GRID) -> their mean (1, 2, GRID, GRID) over all images, or all but one.
     """
-    first, second = cells.mean(0, keepdim=True).chunk(2, dim=1)
+    total = cells.sum(0, keepdim=True)
+    return total / len(cells) if without is None else (total - cells[without]) / (len(cells) - 1)
+
+
+def by_border(cells):
+    """(1, 1, GRID, GRID) -> the same, every value the mean of those as far from the nearest edges
+    above or below and beside, up to BORDER cells."""
+    depth = torch.arange(GRID).minimum(torch.arange(GRID).flip(0)).clamp_max(BORDER)
+    group = (depth[:, None] * (BORDER + 1) + depth).flatten()
+    total = torch.zeros((BORDER + 1) ** 2, dtype=cells.dtype).index_add_(0, group, cells.flatten())
+    return (total / group.bincount(minlength=len(total)).clamp_min(1))[group].view(cells.shape)
+
+
+def statistics(moments, count, blur):
+    """Mean and std of one map from mean moments of `count` images: two (1, 1, g, g), float64.
+
+    blur a number: per cell, g = GRID, moments blurred by `blur` cells and shrunk towards the global
+    ones with the weight of PRIOR images. "border": the mean by_border, the std one value.
+    None: both one value.
+    """
+    first, second = moments.chunk(2, dim=1)
     mean, square = first.mean((2, 3), keepdim=True), second.mean((2, 3), keepdim=True)
     variance = square - mean ** 2
     if blur is None:
         return mean, variance.clamp_min(0).sqrt()
+    if blur == "border":
+        table = by_border(first)
+        left = (second - 2 * table * first + table ** 2).mean((2, 3), keepdim=True)
+        return table, left.clamp_min(0).sqrt()
     size = 2 * int(3 * blur + 0.5) + 1
-    weight = len(cells) / (len(cells) + PRIOR)
+    weight = count / (count + PRIOR)
     first, second = (gaussian_blur(m, size, blur, "reflect") for m in (first, second))
     local = weight * (second - first ** 2) + (1 - weight) * variance
     return weight * first + (1 - weight) * mean, local.clamp_min(0).sqrt()
 
 
-def leave_one_out(cells):
-    """Yield (index, moments without that image) for {name: (N, 2, GRID, GRID)}."""
-    count = len(next(iter(cells.values())))
-    for index in range(count):
-        keep = [i for i in range(count) if i != index]
-        yield index, {name: c[keep] for name, c in cells.items()}
-
-
 def held_out_likelihood(cells, blur, eps=1e-6):
-    """Mean Gaussian log-likelihood (nats per pixel, all maps) of each image given the others."""
-    total = []
-    for index, others in leave_one_out(cells):
-        for name, rest in others.items():
-            mean, std = statistics(rest, blur)
-            first, second = cells[name][index].unbind(0)
+    """Gaussian log-likelihood (N,) of each image given the others, in nats per pixel, without the
+    constant; mean over maps. cells: {name: moments (N, 2, GRID, GRID)}."""
+    total = torch.zeros(len(next(iter(cells.values()))), dtype=torch.float64)
+    for c in cells.values():
+        for index in range(len(c)):
+            mean, std = statistics(mean_moments(c, index), len(c) - 1, blur)
+            first, second = c[index]
             spread = (second - 2 * mean * first + mean ** 2) / (std + eps) ** 2
-            total.append((-(std + eps).log() - 0.5 * spread).mean())
-    return torch.stack(total).mean().item()
+            total[index] += (-(std + eps).log() - 0.5 * spread).mean() / len(cells)
+    return total
 
 
-def refit(calibration, cells):
-    """The same calibration with mean and std from other moments."""
-    tables = {name: statistics(c, None if learned_place(name) else calibration.blur)
+def refit(calibration, cells, without=None):
+    """The same calibration with mean and std of these moments {name: (N, 2, GRID, GRID)}, of all
+    images or of all but one."""
+    tables = {name: statistics(mean_moments(c, without), len(c) - (without is not None),
+                               None if learned_place(name) else calibration.blur)
               for name, c in cells.items()}
     return replace(calibration, mean={n: t[0].float() for n, t in tables.items()},
                    std={n: t[1].float() for n, t in tables.items()})
 
 
+def choose_blur(cells):
+    """(blur of BLURS or None, evidence): are images likelier by mean and std at each position? It
+    must be so by more than one standard error over images; see Calibration's evidence."""
+    found = {f"position, blur {blur:g}": held_out_likelihood(cells, blur) for blur in BLURS}
+    found["border"] = held_out_likelihood(cells, "border")
+    names = list(found)
+    best = max(names[:-1], key=lambda name: found[name].mean())
+    gain = found[best] - found[names[-1]]
+    error = (gain.std() / len(gain) ** 0.5).item()
+    evidence = {name: (value.mean().item(), error if name == names[-1] else 0.0)
+                for name, value in found.items()}
+    return (BLURS[names.index(best)] if gain.mean() > error else "border"), evidence
+
+
 def fit_calibration(batches, kind, smoothing):
     """Calibration of [{name: (N, 1, H, W)}, ...] of >= 2 normal images, and its moments.
 
-    kind "auto": is the logarithm of the error of a held-out normal image likelier with the others'
-    mean and std at each position (the best of BLURS), or with one mean and std for all positions?
-    The winner, position or global, is taken. smoothing: see Calibration.
+    kind "auto": "position" where choose_blur finds that it pays, else "border", which is the
+    same with one mean and std for all positions. smoothing: see Calibration.
     """
-    linear = concatenate([moments(maps) for maps in batches])
-    offset = {name: OFFSET * cells[:, 0].mean().item() for name, cells in linear.items()}
-    errors = [name for name in linear if not learned_place(name)]
-    if kind not in ("auto", "position") or not errors:
-        kind = kind if kind == "image" else "global"
-        return refit(Calibration(kind, None, smoothing, offset), linear), linear
-    logs = concatenate([moments({n: log_map(m, offset[n], smoothing) for n, m in maps.items()})
-                        for maps in batches])
-    logs_of_errors = {name: logs[name] for name in errors}
-    tried = {f"position, blur {blur:g}": blur for blur in BLURS}
-    if kind == "auto":
-        tried["global"] = None
-    evidence = {name: held_out_likelihood(logs_of_errors, blur) for name, blur in tried.items()}
-    blur = tried[max(evidence, key=evidence.get)]
-    kind, cells = ("global", linear) if blur is None else ("position", logs)
-    return refit(Calibration(kind, blur, smoothing, offset, evidence=evidence), cells), cells
+    cells = concatenate([moments(maps) for maps in batches])
+    if kind in ("global", "image"):
+        return refit(Calibration(kind), cells), cells
+    calibration = Calibration(kind, None, smoothing, {
+        name: OFFSET * c[:, 0].mean().item() for name, c in cells.items()})
+    cells = concatenate([moments(calibration.prepare(maps)) for maps in batches])
+    errors = {name: c for name, c in cells.items() if not learned_place(name)}
+    calibration.blur = "border"
+    if kind in ("auto", "position") and errors:
+        calibration.blur, calibration.evidence = choose_blur(errors)
+        if kind == "position":
+            tried = list(calibration.evidence.values())[:-1]
+            calibration.blur = BLURS[tried.index(max(tried))]
+    calibration.kind = "border" if calibration.blur == "border" else "position"
+    return refit(calibration, cells), cells

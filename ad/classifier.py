@@ -8,7 +8,7 @@ import torchvision
 from ad import InputError
 from ad.data import resize_to
 from ad.distributed import own, total
-from ad.pretrained import IMAGENET, lite0, load_weights
+from ad.pretrained import input_statistics, lite0, load_weights
 
 OWN = ("resnet", "efficientnet_lite0")  # not torchvision's
 
@@ -105,8 +105,9 @@ class Classifier(nn.Module):
             self.net.get_submodule(self.head).requires_grad_(True)
         weights = class_weights or [1.0] * len(classes)
         self.register_buffer("class_weights", torch.tensor(weights, dtype=torch.float32))
-        self.register_buffer("mean", torch.tensor(IMAGENET[0]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET[1]).view(3, 1, 1))
+        for part, values in zip(("mean", "std"), input_statistics(
+                "resnet18" if name == "resnet" else name)):
+            self.register_buffer(part, torch.tensor(values).view(3, 1, 1))
 
     def load_pretrained(self, weights=None):
         """ImageNet's weights, but for the last layer: of a file or, without one, of torchvision's

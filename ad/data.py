@@ -113,6 +113,22 @@ def digest(path):
     return sha256(path.read_bytes()).digest()
 
 
+def drop_copies(samples, images):
+    """Normal samples and their images without those that show the same pixels as one before, which
+    would be judged by what has learned them; says which."""
+    first, copied = {}, []
+    for sample, image in zip(samples, images):
+        key = tuple(image.shape), sha256(image.numpy()).digest()
+        if key in first:
+            copied.append(f"{sample.path} = {first[key][0].path}")
+        else:
+            first[key] = sample, image
+    if copied:
+        print(f"left out {len(copied)} of {len(samples)} normal images, copies of others: "
+              + ", ".join(copied[:3]) + (", ..." if len(copied) > 3 else ""))
+    return [s for s, _ in first.values()], [i for _, i in first.values()]
+
+
 def report_copies(files, others, what):
     """Print which of `files` are copies of `others`, if any: leakage; what: e.g. "test"."""
     found = copies(files, [path for path in others if path.is_file()])

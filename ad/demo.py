@@ -13,10 +13,12 @@ from PIL import Image, ImageFilter
 
 from ad.checkpoint import write_once
 
-VERSION = 1  # raise it when the pictures change, so that an older set on disk is not mistaken
+VERSION = 2  # raise it when the pictures change, so that an older set on disk is not mistaken
 SIZE = 256
 CATEGORIES = {"carpet": ("cut", "stain", "thread"), "grid": ("bent", "broken", "glue"),
-              "tablet": ("chip", "crack", "print")}
+              "tablet": ("chip", "crack", "print"), "bolt": ("bent", "thread", "notch")}
+ANY_ANGLE = {"bolt"}
+DIM = {"bolt": 0.75}  # how much darker the test photographs of a category are, which is no defect
 COUNTS = {"train": 64, "good": 20}  # photographs per group; 10 per defect
 # The tablet's mark, L and 7: strokes (y0, x0, y1, x1) in pixels from its centre.
 MARK = ((-22, -56, 22, -56), (22, -56, 22, -30)), ((-22, 28, -22, 56), (-22, 56, 22, 38))
@@ -134,13 +136,40 @@ def tablet(rng, flaw, y, x, defect):
     return blend(belt[..., None] * [0.95, 1, 1.08], coat, ramp(0.9, -0.9, rim))
 
 
-def photograph(rng, scene, index):
+def bolt(rng, flaw, y, x, defect):
+    """A hexagon-head bolt, zinc-plated, on a plain tray; x runs along it, from head to point."""
+    tray = 0.42 + 0.015 * noise(rng, y, x, 40, 40) + 0.008 * noise(rng, y, x, 2, 2)
+    k, side = flaw.integers(2), flaw.choice([-1, 1])
+    if defect == "bent":  # the front half leans to one side
+        y = y + side * flaw.uniform(0.16, 0.28) * np.maximum(x - flaw.uniform(10, 25), 0)
+    pitch = np.abs((x / 7 + 0.5) % 1 - 0.5) * 2  # a triangle wave, 7 pixels a turn
+    turns = ramp(-12, -6, x)  # behind them the shank is plain
+    if defect == "thread":  # stripped over two turns or more
+        worn = np.abs(x - flaw.uniform(10, 55)) - flaw.uniform(7, 12)
+        turns = turns * ramp(-2, 2, worn)
+    half = 11 + turns * (3 * pitch - 1) - 9 * ramp(66, 80, x)  # it tapers to its point
+    shank = np.maximum(np.abs(y) - half, np.abs(x - 20) - 60)
+    head = np.maximum(np.abs(y) - 24 + 4 * ramp(-50, -66, x), np.abs(x + 53) - 13)
+    if defect == "notch":  # out of the head, or out of the plain shank behind the thread
+        at = np.array([[-48, 20], [-24, 8]])[k]
+        hole = flaw.uniform(8, 11) - rough_distance(flaw, y, x, [side * at[1], at[0]])
+        head, shank = np.maximum(head, hole), np.maximum(shank, hole)
+    metal = 0.78 - 0.35 * (y / 14) ** 2 * (x > -40) + 0.6 * turns * (pitch - 0.7)
+    facet = np.where(np.abs(y) < 11, 0.74, 0.52) + 0.08 * ramp(-62, -66, x)
+    metal = np.where(x < -40, facet, metal) + 0.025 * noise(rng, y, x, 1.5, 6)
+    inside = np.minimum(shank, head) + 0.4 * noise(rng, y, x, 20, 20)
+    shadow = 1 - 0.3 * ramp(5, 0, inside)
+    scene = (tray * shadow)[..., None] * [0.98, 1, 1.03]
+    return blend(scene, metal[..., None] * [1, 0.99, 0.93], ramp(0.9, -0.9, inside))
+
+
+def photograph(rng, scene, index, dim=1.0):
     """Light, colour cast and sensor noise: scene (H, W, 3) in [0, 1] -> uint8 of that shape."""
     # A low-discrepancy sequence over the index: ten photographs span the same light as twenty.
     level, contrast = (index * np.array([0.7549, 0.5698]) + rng.uniform(-0.1, 0.1, 2)) % 1
     down, right = rng.uniform(-0.1, 0.1, (2, 1)) * np.linspace(-1, 1, SIZE)  # the gradient
     cast = (1 + down[:, None] + right)[..., None] * rng.normal(1, 0.015, 3)
-    seen = ((scene - 0.45) * (0.8 + 0.35 * contrast) + 0.45) * (0.8 + 0.35 * level) * cast
+    seen = ((scene - 0.45) * (0.8 + 0.35 * contrast) + 0.45) * (0.8 + 0.35 * level) * dim * cast
     return np.uint8(255 * np.clip(seen + rng.normal(0, 0.015, scene.shape), 0, 1) + 0.5)
 
 
@@ -151,12 +180,14 @@ def render(category, group, index, seed=0):
     (256, 256, 3), and (256, 256), 255 on the defect; outside it the two are equal.
     """
     number, groups = list(CATEGORIES).index(category), (*COUNTS, *CATEGORIES[category])
-    key, paint = [seed, number, groups.index(group), index], (carpet, grid, tablet)[number]
+    key, paint = [seed, number, groups.index(group), index], (carpet, grid, tablet, bolt)[number]
     turn, *shift = np.random.default_rng([*key, 0]).uniform(-1, 1, 3) * [0.07, 7, 7]
+    turn *= np.pi / 0.07 if category in ANY_ANGLE else 1
+    dim = 1.0 if group == "train" else DIM.get(category, 1.0)
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2 - np.reshape(shift, (2, 1, 1))
     y, x = np.cos(turn) * y - np.sin(turn) * x, np.sin(turn) * y + np.cos(turn) * x
     clean = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, None)
-    picture = photograph(np.random.default_rng([*key, 3]), clean, index)
+    picture = photograph(np.random.default_rng([*key, 3]), clean, index, dim)
     if group in COUNTS:
         return picture, picture, np.zeros((SIZE, SIZE), np.uint8)
     flawed = paint(*(np.random.default_rng([*key, i]) for i in (1, 2)), y, x, group)
@@ -165,7 +196,7 @@ def render(category, group, index, seed=0):
     mask = mask.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
     mask = np.array(mask.filter(ImageFilter.MedianFilter(3)))
     flawed = np.where(mask[..., None] > 0, flawed, clean)
-    return photograph(np.random.default_rng([*key, 3]), flawed, index), picture, mask
+    return photograph(np.random.default_rng([*key, 3]), flawed, index, dim), picture, mask
 
 
 def write_demo(root, seed=0):

@@ -13,29 +13,42 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, data, distributed, plots
 from ad.arguments import scoring_from
 from ad.cli import autocast
-from ad.fitting import remember, wants_places
-from ad.runs import run_images
-from ad.scoring import (Calibration, Scoring, calibrate, load_calibration, score_images,
-                        standardise)
-from ad.threshold import pixel_threshold, top_of_maps
+from ad.fitting import folds, learns_in_one_pass
+from ad.runs import run_files, run_images
+from ad.scoring import (Calibration, Examples, Scoring, held_out_maps, judge, load_calibration,
+                        score_images, standardise)
+from ad.threshold import LABELLED, pixel_threshold, top_of_maps
+from ad.validation import make_examples
 
 CHUNK = 16  # images decoded at a time
+PARTS = {"scoring", "scores", "positives", "sources", "kinds", "pixels"}  # of `judge`, beside those
 MINOR = 0.1  # share of the best member's weight below which another has no vote
 
 
-def vote_weights(aurocs):
-    """Weights of members, adding up to 1, from their pseudo-anomaly AUROC (equal if one is None).
+def vote_weights(aurocs, counts):
+    """Weights of members, adding up to 1, from their pseudo-anomaly AUROC (equal if one is None),
+    of so many normal images each.
 
-    In proportion to d' squared, d' = sqrt(2) * the normal quantile of the AUROC: how many standard
-    deviations apart it holds normal and damaged images. One with less than MINOR of the best one's
-    weight gets none: all that it would add is noise.
+    In proportion to d' = sqrt(2) * the normal quantile of the AUROC: how many standard deviations
+    apart it holds normal and damaged images, which is the best weight of independent standardised
+    scores. Each d' is first drawn towards their mean, the more the less its standard error leaves
+    of their spread (Efron and Morris, JASA 1973). One with less than MINOR of the best one's weight
+    gets none: all that it would add is noise.
     """
-    if None in aurocs:
+    if None in aurocs or len(aurocs) == 1:
         return [1 / len(aurocs)] * len(aurocs)
-    # One of 1.0 says no more than that it was too easy to tell how good the member is.
-    weights = [NormalDist().inv_cdf(min(max(a, 0.501), 0.999)) ** 2 for a in aurocs]
-    weights = [w if w >= MINOR * max(weights) else 0.0 for w in weights]
-    return [w / sum(weights) for w in weights]
+    counts = np.asarray(counts, dtype=float)
+    # Half an image on either side: an AUROC of 1.0 only says that there were too few to tell.
+    area = (np.asarray(aurocs) * counts + 0.5) / (counts + 1)
+    normal = [NormalDist().inv_cdf(a) for a in area]
+    d = np.sqrt(2) * np.maximum(normal, 0)
+    # The variance of an AUROC is at most A (1 - A) / n (Birnbaum and Klose, Ann. Math. Stat. 1957).
+    slope = np.array([NormalDist().pdf(z) for z in normal]) / np.sqrt(2)
+    error = np.sqrt(area * (1 - area) / counts) / slope
+    spread = max(0.0, d.var(ddof=1) - (error ** 2).mean())
+    d = d.mean() + (d - d.mean()) * spread / (spread + error ** 2)
+    weights = np.where(d >= MINOR * d.max(), d, 0) if d.max() > 0 else np.ones(len(d))
+    return (weights / weights.sum()).tolist()
 
 
 def load_member(path, args, device):
@@ -57,21 +70,35 @@ def load_member(path, args, device):
         raise InputError(f"{path} is of another version of this project: it scores by "
                          f"{', '.join(sorted(trained))}; train it again")
     scoring = scoring_from(args, trained)
-    wanted = vars(scoring) | {"fields": sorted(Calibration.__dataclass_fields__)}
-    if calibration is None or wanted != calibration["scoring"] | {
-            "fields": sorted(calibration.keys() - {"scoring", "scores"})}:
-        if wants_places(model, scoring) and model.places is None:
-            print(f"{path}: remembering its {len(config['train'])} training images")
-            remember(model, run_images(config, "train"), scoring, device, args.precision,
-                     config["args"]["seed"])
-        print(f"{path}: calibrating on its {len(config['validation'])} validation images, since "
-              f"it has {'none of this scoring' if calibration else 'no calibration'}")
-        with autocast(device, args.precision):
-            calibration = calibrate(model, run_images(config, "validation"), scoring, device,
-                                    args.window_batch)
+    labelled = getattr(args, "threshold", None) in LABELLED
+    current = calibration and vars(scoring) == calibration["scoring"] and \
+        PARTS | set(Calibration.__dataclass_fields__) == set(calibration)
+    if not current or labelled and not calibration["positives"]:
+        print(f"{path}: judging by its {len(config['validation'])} validation images, since it has "
+              f"{'none of this scoring' if calibration else 'no calibration'}")
+        calibration = recalibrate(model, config, scoring, labelled, args, device)
         print(f"{path}: calibration {load_calibration(calibration).describe()}")
     return {"name": path.parent.name, "model": model, "config": config, "calibration": calibration,
             "normal": np.asarray(calibration["scores"]), "val_auroc": saved["val_auroc"]}
+
+
+def recalibrate(model, config, scoring, positives, args, device):
+    """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
+    scoring.check(model)
+    seed, judged = config["args"]["seed"], run_images(config, "validation")
+    names = set(config["validation"])
+    others = [data.read_image(path, config["image_size"]) for path, name in
+              zip(run_files(config, "train"), config["train"]) if name not in names] \
+        if learns_in_one_pass(model, scoring) else []
+    examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
+        Examples(judged)
+    if positives:
+        print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
+              "anomalous validation images for the threshold")
+    with autocast(device, args.precision):
+        maps = held_out_maps(folds(model, others, judged, scoring, device, seed), examples, scoring,
+                             device, args.window_batch)
+    return judge(*maps, examples, scoring)
 
 
 def load_members(category, names, args, device):
@@ -79,7 +106,8 @@ def load_members(category, names, args, device):
     prints them where there are several."""
     folders = checkpoint.find_runs(args.runs, category, names)
     members = [load_member(folder / args.ckpt, args, device) for folder in folders]
-    for member, weight in zip(members, vote_weights([m["val_auroc"] for m in members])):
+    weights = vote_weights([m["val_auroc"] for m in members], [len(m["normal"]) for m in members])
+    for member, weight in zip(members, weights):
         member["weight"] = weight
         if len(members) > 1:
             print(f"{category}/{member['name']}: weight {weight:.3f} in the vote, for its "
@@ -148,7 +176,7 @@ def score_samples(members, samples, args, device):
     scores, maps, masks, shown = [], [], [], {}
     mask_threshold = None
     if args.masks and localise(members):
-        mask_threshold = pixel_threshold(members, args, device)
+        mask_threshold = pixel_threshold(members, args.masks)
     high = top_of_maps(members)
     # Several processes share whole chunks: what is in a batch changes the last digits.
     chunks, sizes = distributed.own(chunked(samples)), image_sizes(members)

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from ad.ssim import ssim_map
 
 ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "msgms": ("msgms",),
-          "mask": ("mask",), "places": ("places",), "fused": ("ssim", "mask", "places"),
+          "mask": ("mask",), "places": ("places",), "repaired": ("ssim", "mask"),
+          "fused": ("ssim", "mask", "places"),
           "elbo": ("elbo",), "all": ("mse", "ssim", "msgms", "mask")}
 WHITE = (0.950456, 1.0, 1.088754)  # D65, the white of sRGB
 

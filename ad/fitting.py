@@ -1,16 +1,14 @@
 """What is learned in one pass, without training: a memory, also that of a trained U-Net."""
 
-import json
-import time
+import numpy as np
 
-import torch
-
-from ad import checkpoint, data
-from ad.arguments import scoring_from
-from ad.cli import autocast
+from ad import data
 from ad.errors import ERRORS
+from ad.memory import PatchMemory
 from ad.seed import seed_everything
-from ad.validation import validate
+
+FOLDS = 5  # memories by which normal images are judged, none by one that holds it
+JUDGED = 400  # normal images, at most, that are judged
 
 
 def wants_places(model, scoring):
@@ -18,26 +16,54 @@ def wants_places(model, scoring):
     return hasattr(model, "places") and "places" in ERRORS[scoring.error]
 
 
-def remember(model, images, scoring, device, precision, seed):
-    """Give a trained U-Net its memory of normal images (uint8), as large as they are scored."""
+def learns_in_one_pass(model, scoring):
+    """Does it remember normal images, apart from being trained?"""
+    return hasattr(model, "fit") or wants_places(model, scoring)
+
+
+def judges(samples, seed):
+    """Of the normal samples that a memory is fitted to those that judge it: JUDGED at most, in an
+    order drawn with the seed, so that neighbours in time do not share a fold."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return [samples[index] for index in order[:JUDGED]]
+
+
+def resized_batches(images, size, device):
+    return (data.resize_long_side(image, size).to(device) for image in images)
+
+
+def new_places(model, images, size, device, seed):
+    """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
-    size = scoring.window_input or max(max(image.shape) for image in images)
-    with autocast(device, precision):
-        model.remember(data.resize_long_side(image, size).to(device) for image in images)
+    places = PatchMemory(model.features, equalise=False)
+    places.fit(resized_batches(images, size, device))
+    return places
 
 
-def fit(model, images, validation, state, folder, args):
-    """Fit a model that needs one pass, no training: best.pt and the one line of log.jsonl."""
-    device, start = torch.device(args.device), time.perf_counter()
-    size = args.window_input or args.image_size
-    with autocast(device, args.precision):
-        model.fit(data.resize_long_side(image, size).to(device) for image in images)
-        seconds = time.perf_counter() - start
-        print(f"fitted in {seconds:.1f} s: {model.describe()}", flush=True)
-        result = validate(model, validation, scoring_from(args), device, args.window_batch)
-    record = {"epoch": 1, "seconds": seconds} | result
-    state["model_args"]["fingerprint"] = model.fingerprint
-    checkpoint.save(folder / "best.pt", {
-        "model": model.cpu().state_dict(), "model_args": state["model_args"], "epoch": 1,
-        "config": state["config"], "val_auroc": record["auroc"], "calibration": None})
-    (folder / "log.jsonl").write_text(json.dumps(record) + "\n")
+def folds(model, images, judged, scoring, device, seed):
+    """Yield (model, indices of `judged` that it has not learned from), and the memory, if it has
+    one, at last of all images: what held_out_maps wants.
+
+    images: normal images that a memory learns from beside `judged`, both uint8 (3, H, W). A memory
+    is fitted without every one of FOLDS parts of `judged`, then to everything.
+    """
+    whole = hasattr(model, "fit")
+    if not learns_in_one_pass(model, scoring):
+        yield model, range(len(judged))
+        return
+    seed_everything(seed)
+    size = scoring.window_input or max(max(image.shape) for image in (*images, *judged))
+    memory = model if whole else PatchMemory(model.features, equalise=False)
+    placed = memory.extract(resized_batches([*images, *judged], size, device))
+    memory.learn(placed)
+    for part in np.array_split(np.arange(len(judged)), min(FOLDS, len(judged))):
+        seed_everything(seed)
+        keep = np.setdiff1d(np.arange(placed.shape[1]), part + len(images))
+        fold = memory.empty()
+        fold.learn(placed[:, keep])
+        if not whole:
+            model.places = fold
+        yield fold if whole else model, part.tolist()
+    if not whole:
+        model.places = memory
+    yield model, []

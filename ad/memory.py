@@ -1,17 +1,20 @@
 """A memory of normal features: nearest neighbours (PatchCore), or a Gaussian per place (PaDiM)."""
 
+import itertools
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from ad.backbones import load_backbone
-from ad.neighbours import (POOL, alignment, farthest_points, nearest, nearest_around,
-                           random_rows)
+from ad.gradients import (ALIGNED, CONTEXTS, alignment, equalise, light,
+                          surroundings)
+from ad.neighbours import POOL, farthest_points, nearest, nearest_around, random_rows
 
-ALIGNED = 0.8  # alignment() from which --position auto looks for neighbours around a place only
 PROJECTED = 32  # random directions in which distances between them are measured for that
 AROUND = 9  # bank entries around the nearest one that PatchCore's re-weighting looks at
 GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
+LIT = 64  # batches whose light is averaged, and that are looked at for alignment
 SHRINKAGE = 20.0  # images; the weight of all places' covariance in that of one place
 
 
@@ -46,10 +49,10 @@ class PatchMemory(nn.Module):
     equation 7. Raises ValueError for other values.
     """
     SCORING = {"windows": (0,)}
-    BUFFERS = ("mean", "std", "bank", "around", "centre", "whitening", "projection")
+    BUFFERS = ("light", "mean", "std", "bank", "around", "centre", "whitening", "projection")
 
     def __init__(self, backbone="gradients", layers=None, weights=None, position="auto",
-                 coreset=0.1, distance="both", reweight=False, fingerprint=None):
+                 coreset=0.1, distance="both", reweight=False, equalise=True, fingerprint=None):
         super().__init__()
         if not 0 < coreset <= 1:
             raise ValueError(f"--coreset must be in (0, 1], got {coreset}")
@@ -62,8 +65,9 @@ class PatchMemory(nn.Module):
             raise ValueError(f"the memory was made with other weights of {backbone} "
                              f"({fingerprint}) than are here ({self.fingerprint})")
         self.trunk = [trunk]  # in a list: no part of the checkpoint, which names its weights
-        self.contexts = (3, 7) if backbone == "gradients" else (3,)
+        self.contexts = CONTEXTS if backbone == "gradients" else (3,)
         self.position, self.coreset, self.reweight = str(position), coreset, reweight
+        self.distance, self.equalise = distance, equalise
         self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
         self.grid = self.radius = self.evidence = None
         for name in self.BUFFERS:
@@ -86,32 +90,53 @@ class PatchMemory(nn.Module):
         """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, each averaged over its
         neighbourhood; (h, w) is `grid` or, where that is None, that of the finest layer."""
         trunk = self.trunk[0]
+        if self.light is not None:
+            images = equalise(images, self.light)
         maps = (trunk.to(images.device) if isinstance(trunk, nn.Module) else trunk)(images)
         grid = grid or tuple(maps[0].shape[-2:])
-        pooled = (F.avg_pool2d(m, width, 1, width // 2, count_include_pad=False)
-                  for m in maps for width in self.contexts)
-        return torch.cat([F.interpolate(m, grid, mode="bilinear") for m in pooled], dim=1)
+        return torch.cat([F.interpolate(surroundings(m, self.contexts), grid, mode="bilinear")
+                          for m in maps], dim=1)
+
+    def fit(self, batches):
+        """Remember normal images: `extract`, then `learn`."""
+        self.learn(self.extract(batches))
 
     @torch.no_grad()
-    def fit(self, batches):
-        """Remember normal images, batches (N, 3, H, W) in [0, 1] of one or several sizes: at the
-        grid of the first. All their features are in memory at once. Draws from torch's global
-        generator."""
+    def extract(self, batches):
+        """Normal images, batches (N, 3, H, W) in [0, 1] of one or several sizes -> patches
+        (h * w, N, C), all in memory at once, at the grid of the first. The light of the first
+        LIT batches is what later images are brought to."""
+        batches = iter(batches)
+        first = list(itertools.islice(batches, LIT))
+        if self.equalise:
+            self.light = torch.cat([light(batch) for batch in first]).mean(0)
+        if self.position == "auto":
+            self.evidence = alignment([image for batch in first for image in batch])
         found = []
-        for batch in batches:
+        for batch in itertools.chain(first, batches):
             found.append(self.features(batch, self.grid))
             self.grid = tuple(found[0].shape[-2:])
+        return by_place(torch.cat(found))
+
+    def empty(self):
+        """A memory that finds and looks for patches as this one does, and has learned none."""
+        twin = PatchMemory(self.trunk[0], position="free" if self.radius is None else self.radius,
+                           coreset=self.coreset, distance=self.distance, reweight=self.reweight)
+        twin.contexts, twin.grid, twin.light = self.contexts, self.grid, self.light
+        return twin
+
+    @torch.no_grad()
+    def learn(self, placed):
+        """Learn from patches (h * w, N, C) of N images. Draws from torch's global generator."""
         # Distances, and what is learned for them, need all their digits.
-        with torch.autocast(found[0].device.type, enabled=False):
-            self.remember(by_place(torch.cat(found)))
+        with torch.autocast(placed.device.type, enabled=False):
+            self.remember(placed)
 
     def remember(self, placed):
-        """Learn from patches (h * w, N, C) of N images."""
         std, self.mean = torch.std_mean(placed, (0, 1))
         self.std = std + 1e-6
         placed = self.standardised(placed)
         if self.position == "auto":
-            self.evidence = alignment(placed, self.grid)
             self.radius = 1 if self.evidence >= ALIGNED else None
         elif self.position != "free":
             self.radius = int(self.position)
@@ -174,5 +199,5 @@ class PatchMemory(nn.Module):
         bank = "" if self.bank is None else f"{self.bank.shape[:2].numel()} patches of "
         where = "anywhere" if self.radius is None else f"at most {self.radius} cells away"
         return f"{bank}{len(self.mean)} values, {size:.1f} MiB; neighbours {where}" + (
-            "" if self.evidence is None else f" (alignment of held-out normal images "
+            "" if self.evidence is None else f" (alignment of normal images "
             f"{self.evidence:.2f}; near the same place from {ALIGNED} on)")

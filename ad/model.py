@@ -58,7 +58,7 @@ class UNetAutoencoder(nn.Module):
     here". input: one of INPUTS, see `seen`. patch: the first level works on blocks of patch x patch
     pixels, as so many more channels, and the head takes them apart again: faster, and it sees
     farther. Any image size works: the input is replicate-padded to a multiple of patch * 2 ** depth
-    and the output cropped back. places: a memory of its features at normal images, see `remember`.
+    and the output cropped back. places: a memory of its features at normal images, see ad.fitting.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
@@ -82,16 +82,8 @@ class UNetAutoencoder(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         if any(key.startswith(prefix + "places.") for key in state_dict):
-            self.places = PatchMemory(self.features)
+            self.places = PatchMemory(self.features, equalise=False)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-    @torch.no_grad()
-    def remember(self, batches):
-        """Fit the memory to normal images, batches (N, 3, H, W) in [0, 1]: what the trained
-        encoder sees there, at every place where they are aligned. See ad.memory."""
-        self.eval()
-        self.places = PatchMemory(self.features)
-        self.places.fit(batches)
 
     def features(self, images):
         """(N, 3, H, W) -> [the encoder's map (N, C, H / s, W / s)], s STRIDE or what is nearest."""

@@ -6,7 +6,6 @@ import torch
 
 POOL = 40_000  # random patches that a bank for anywhere is made from, at most
 BLOCK = 2 ** 24  # distances held in memory at once
-HELD_OUT = 4  # images that alignment() looks at, at most
 
 
 def farthest_points(features, count):
@@ -61,20 +60,3 @@ def nearest_around(queries, bank, grid, radius):
 def random_rows(sets, count):
     """(1, M, C) -> at most `count` of the M rows, drawn by torch's global generator."""
     return sets[:, torch.randperm(sets.shape[1])[:count].to(sets.device)]
-
-
-def alignment(placed, grid):
-    """How well knowing the place makes up for a smaller bank: 1 fully, 0 not at all; may exceed 1.
-
-    placed: patches of N >= 2 images (h * w, N, C), of which at most HELD_OUT, or a fifth, are held
-    out. Compares the mean logarithm of the distances from their patches to the nearest of POOL
-    others from anywhere, of few from anywhere, and of as few from at most a cell away.
-    """
-    count = max(1, min(HELD_OUT, placed.shape[1] // 5))
-    queries, rest = placed[:, -count:], placed[:, :-count].contiguous()
-    pool = random_rows(rest.flatten(0, 1)[None], POOL)
-    flat = queries.reshape(1, -1, placed.shape[2])
-    many, few, near = ((d + 1e-12).log().mean().item() for d, _ in (
-        nearest(flat, pool), nearest(flat, pool[:, :9 * rest.shape[1]]),
-        nearest_around(queries, rest, grid, 1)))
-    return (few - near) / max(few - many, 1e-6)

@@ -9,7 +9,24 @@ from ad import InputError
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of its images
 LITE0 = "efficientnet_lite0"
+# EfficientNet-Lite's: (x - 127) / 128 of 8-bit values (its weights come from TensorFlow's
+# tpu/models/official/efficientnet/lite, MEAN_RGB and STDDEV_RGB).
+LITE0_INPUT = (127 / 255,) * 3, (128 / 255,) * 3
+# Torchvision's weights of these are Inception's, of images in [-1, 1]; its presets name ImageNet's
+# statistics, which the models undo themselves when they were built with transform_input.
+INCEPTION, INCEPTION_INPUT = ("googlenet", "inception_v3"), ((0.5,) * 3, (0.5,) * 3)
 VIT_SIDE = 224  # pixels; its position embedding is of this size
+
+
+def input_statistics(name):
+    """(mean, std) of R, G and B with which the pretrained network's input is normalised: Lite0's or
+    those of the preset of torchvision's weights."""
+    if name == LITE0:
+        return LITE0_INPUT
+    if name in INCEPTION:
+        return INCEPTION_INPUT
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return tuple(preset.mean), tuple(preset.std)
 
 
 def load_weights(model, name, path=None, head=None):
@@ -62,8 +79,8 @@ class Pretrained(nn.Module):
         self.head = "heads" if name == "vit_b_16" else "fc"
         self.channels = 768 if name == "vit_b_16" else self.net.fc.in_features
         setattr(self.net, self.head, nn.Identity())
-        self.register_buffer("mean", torch.tensor(IMAGENET[0]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET[1]).view(3, 1, 1))
+        for part, values in zip(("mean", "std"), input_statistics(name)):
+            self.register_buffer(part, torch.tensor(values).view(3, 1, 1))
 
     def forward(self, images):
         if self.name == "vit_b_16":

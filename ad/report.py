@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
 from ad.cli import autocast, require
-from ad.collapse import CHECKS, check_member, failing, reconstructs, side_seen, verdict
+from ad.collapse import CHECKS, check_member, grades, reconstructs, side_seen, verdict
 from ad.ensemble import chunked, decoded, image_sizes, load_members, localise, score_chunk
 from ad.jobs import folder_of
 from ad.runs import run_images
@@ -72,8 +72,8 @@ def describe_run(member, folder, args, device):
         return found | {"verdict": f"not checked: {error}"}
     numbers = check_member(member, normals, args, device)
     return found | {"verdict": verdict(numbers), "collapse": [
-        [name, numbers[name], f"{side} {limit}", meaning, name not in failing(numbers)]
-        for name, (side, limit, meaning, _) in CHECKS.items()]}
+        [name, numbers[name], f">= {low}", meaning, grades(numbers)[name] != "fails"]
+        for name, (low, _, meaning, *_) in CHECKS.items()]}
 
 
 def to_sample(row, root):

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
 
 from ad import InputError, data
-from ad.backbones import Gradients
+from ad.gradients import Gradients
 
 SIDE = 128  # pixels of the square at which images are described
 CHUNK = 64  # images described at a time

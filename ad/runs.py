@@ -44,7 +44,7 @@ def begin(root, parts, sizes, model_args, args):
     last = distributed.from_rank_0(
         lambda: checkpoint.open_run(folder, config, args.overwrite, MAY_CHANGE))
     for part, samples in parts.items():
-        if part != "train":
+        if not set(samples) <= set(parts["train"]):
             data.report_copies([s.path for s in samples], run_files(config, "train"), part)
     print(f"{args.category}: {len(parts['train'])} training and {len(parts['validation'])} "
           f"validation images on {device} in {args.precision} -> {folder}", flush=True)

@@ -1,13 +1,13 @@
 """Thresholds of scores and of pixels, from validation images only."""
 
+import math
+
 import numpy as np
-import torch
 
 from ad import InputError
-from ad.cli import autocast
-from ad.runs import run_images
-from ad.scoring import score_images, standardise
-from ad.validation import validation_set
+from ad.scoring import standardise
+
+FEW = 20  # normal images; a threshold by fewer is called rough
 
 
 def best_threshold(normal, anomalous, measure):
@@ -58,51 +58,88 @@ def top_of_maps(members):
     return sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
 
 
-def pixel_threshold(members, args, device):
-    """The --masks quantile of the maps of the members' own normal validation images, weighted."""
-    total = 0
-    for member in members:
-        with autocast(device, args.precision):
-            maps = [m.flatten().cpu() for _, m in score_images(
-                member["model"], run_images(member["config"], "validation"),
-                member["calibration"], device, args.window_batch)]
-        total += member["weight"] * float(np.quantile(torch.cat(maps).numpy(), args.masks))
-    print(f"{members[0]['config']['category']}: masks are where the map is above {total:.3f}, the "
-          f"{args.masks:g} quantile of the pixels of normal validation images")
-    return total
+def common_normals(members, values):
+    """The members' weighted mean of `values` (one a normal image, in the order of config.json's
+    validation images) for the images that judged all of them, or None where some of the member
+    with the fewest did not judge the others."""
+    tables = [dict(zip(member["config"]["validation"], part))
+              for member, part in zip(members, values)]
+    names = sorted(set.intersection(*map(set, tables)))
+    if len(names) < min(map(len, tables)):
+        return None
+    return np.stack([sum(member["weight"] * table[name] for member, table in zip(members, tables))
+                     for name in names])
 
 
-def labelled_scores(member, args, device):
-    """Scores of the member's normal and anomalous validation images, what a threshold is learned
-    from: the labelled ones its config.json names or, without any, pseudo-anomalies of the normal
-    ones. There are nine of these to a normal image, which then counts as often: otherwise calling
-    everything anomalous would be right nine times in ten."""
-    config = member["config"]
-    normals, labelled = (run_images(config, part) for part in ("validation", "anomalous"))
-    _, positives, kinds = validation_set(normals, config["image_size"], config["args"]["seed"],
-                                         labelled)
-    print(f"{config['category']}/{member['name']}: scoring {len(positives)} "
-          f"{'labelled anomalous' if labelled else 'pseudo-anomalous'} validation images for the "
-          "threshold")
-    with autocast(device, args.precision):
-        scores = torch.cat([scores.cpu() for scores, _ in score_images(
-            member["model"], positives, member["calibration"], device, args.window_batch)]).numpy()
-    times = 1 if labelled else round(len(scores) / len(normals))
-    return [standardise(part, member["normal"])
-            for part in (np.repeat(member["normal"], times), scores)]
+def pixel_threshold(members, quantile):
+    """The quantile of the pixels of the members' mean map of normal images that they have not
+    learned from."""
+    pixels = [member["calibration"]["pixels"].float().numpy() for member in members]
+    common = common_normals(members, pixels)
+    threshold = float(np.quantile(common, quantile)) if common is not None else sum(
+        member["weight"] * float(np.quantile(p, quantile)) for member, p in zip(members, pixels))
+    print(f"{members[0]['config']['category']}: masks are where the map is above {threshold:.3f}, "
+          f"the {quantile:g} quantile of the pixels of normal validation images")
+    return threshold
 
 
-def decide_threshold(members, args, device):
-    """Threshold of standardised scores, the members' own ones weighted, from their validation
-    images; prints the false-alarm rate."""
-    normal = [standardise(member["normal"], member["normal"]) for member in members]
-    known = [labelled_scores(member, args, device) if args.threshold in LABELLED else [own]
-             for member, own in zip(members, normal)]
-    thresholds = [parse_threshold(args.threshold)(*scores) for scores in known]
-    threshold = float(np.average(thresholds, weights=[member["weight"] for member in members]))
-    count = min(len(z) for z in normal)
-    above = np.mean([(z > own).mean() for z, own in zip(normal, thresholds)]) * count
-    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({args.threshold}), "
-          f"expected false alarms {(above + 1) / (count + 1):.1%} or fewer (one in {count + 1} is "
-          f"the finest that {count} normal images can tell)")
+def known_scores(member):
+    """Standardised scores of the member's normal images and of its positives, for LABELLED rules.
+    There may be more pseudo-anomalies than normal images, which then count as often: otherwise
+    calling everything anomalous would be right nine times in ten."""
+    saved = member["calibration"]
+    normal, positives = (standardise(saved[part], saved["scores"])
+                         for part in ("scores", "positives"))
+    pseudo = max(saved["sources"], default=-1) >= 0
+    return np.repeat(normal, max(1, round(len(positives) / len(normal))) if pseudo else 1), positives
+
+
+def false_alarms(above, count, confidence=0.9):
+    """(expected share, upper bound that holds with this confidence) of new normal images above a
+    threshold that `above` of `count` exchangeable normal images exceed.
+
+    The share is distributed as Beta(above + 1, count - above): exactly, if the threshold is the
+    score of the next one (David and Nagaraja, "Order statistics", 2003, 2.3); for a threshold that
+    was set without looking this is Clopper and Pearson's bound (Biometrika, 1934).
+    """
+    if above >= count:
+        return 1.0, 1.0
+
+    def at_most(share):
+        """Probability that Beta(above + 1, count - above) is at most `share`."""
+        return sum(math.comb(count, k) * share ** k * (1 - share) ** (count - k)
+                   for k in range(above + 1, count + 1))
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at_most(middle) < confidence else (low, middle)
+    return (above + 1) / (count + 1), high
+
+
+def decide_threshold(members, rule):
+    """Threshold of the members' weighted mean of standardised scores, by a rule of
+    `parse_threshold`; prints the expected false alarms and their bound.
+
+    Where all judged the same normal images the threshold is that of the votes on those. Otherwise
+    it is the weighted mean of their own, and as the vote is only above it where some member is
+    above its own, the members' rates add up to a bound.
+    """
+    find, weights = parse_threshold(rule), [member["weight"] for member in members]
+    own = [standardise(member["normal"], member["normal"]) for member in members]
+    votes = common_normals(members, own)
+    if rule in LABELLED or votes is None:
+        cuts = [find(*known_scores(m)) if rule in LABELLED else find(z) for m, z in
+                zip(members, own)]
+        threshold = float(np.average(cuts, weights=weights))
+    else:
+        threshold = find(votes)
+    groups = [(votes, threshold)] if votes is not None else [*zip(own, cuts)]
+    # One bound in ten may fail, of several that are added up one in ten of all together.
+    rates = [false_alarms(int((z > cut).sum()), len(z), 1 - 0.1 / len(groups))
+             for z, cut in groups]
+    expected, most = (min(1.0, sum(part)) for part in zip(*rates))
+    count = min(map(len, own))
+    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
+          f"alarms {expected:.1%}, at most {most:.1%} (90 % sure, by {count} normal images)"
+          + (f"; {count} are few: with 20 or more the bound is tighter" if count < FEW else ""))
     return threshold

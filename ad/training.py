@@ -32,12 +32,13 @@ def validation_size(args):
     return args.crop or args.long_side[1]
 
 
-def validation_scoring(args):
+def validation_scoring(args, long_side):
     """Scoring of the U-Net's validation. Windows belong to the final score; validation looks at
-    whole images, as large as in training."""
+    whole images, as large as in training, where sigma is the same share of an image as in the
+    final score of images of this long side (pixels)."""
     scoring = scoring_from(args)
     return replace(scoring, windows=(0,), window_input=0,
-                   sigma=scoring.sigma * validation_size(args) / args.image_size)
+                   sigma=scoring.sigma * validation_size(args) / long_side)
 
 
 def keep_freed_memory():

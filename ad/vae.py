@@ -6,10 +6,12 @@ import torch.nn.functional as F
 
 from ad import InputError
 from ad.data import resize_to
-from ad.distributed import own
+from ad.distributed import own, total
 from ad.errors import error_maps
 from ad.pretrained import Pretrained, load_weights
 
+VARIANCES = ("fixed", "learned")
+MOMENTUM = 0.1  # of the running mean of the decoder's variance
 ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")
 
 
@@ -42,23 +44,29 @@ class VAE(nn.Module):
     "resnet18" or "vit_b_16" (random unless `load_pretrained` is called), "linear" (fully connected
     layers of `widths` units). The decoder mirrors cnn or linear: a linear layer restores the
     smallest grid, transposed convolutions enlarge it, a sigmoid keeps the range of the images,
-    (0, 1). latent_dim: of the diagonal Gaussian. beta: weight of the KL divergence; 1 is the
-    negative evidence lower bound of a Gaussian of unit variance, divided by the number of values.
-    latent_samples: draws, the same for every image, whose error maps are averaged when scoring; 0
+    (0, 1). latent_dim: of the diagonal Gaussian. beta: weight of the KL divergence. variance: of
+    the decoder's Gaussian. "fixed": MSE + KL / values, which is, up to a factor and a constant, the
+    negative evidence lower bound for the variance 1/2, against which the KL divergence weighs a
+    lot; "learned": that for the variance which fits best, the MSE itself (Rybkin, Daniilidis and
+    Levine, "Simple and effective VAE training with calibrated decoders", ICML 2021, sigma-VAE):
+    log(MSE) / 2 + KL / values. latent_samples: draws, the same for every image, whose error maps are averaged when scoring; 0
     takes the mean of the latent distribution.
     """
 
     def __init__(self, encoder="cnn", image_height=256, image_width=256, latent_dim=512,
-                 widths=(32, 64, 128, 256, 512), beta=1.0, latent_samples=0):
+                 widths=(32, 64, 128, 256, 512), beta=1.0, latent_samples=0, variance="fixed"):
         super().__init__()
         if encoder not in ENCODERS or min(image_height, image_width, latent_dim, *widths) < 1:
             raise ValueError(f"VAE needs --encoder {', '.join(ENCODERS)} and sizes >= 1")
+        if variance not in VARIANCES:
+            raise ValueError(f"--variance must be {' or '.join(VARIANCES)}, got {variance}")
         if min(image_height, image_width) < 16 or beta < 0 or latent_samples < 0:
             raise ValueError("VAE needs --image-height and --image-width >= 16, --beta >= 0 and "
                              f"--latent-samples >= 0, got {image_height}, {image_width}, {beta} "
                              f"and {latent_samples}")
         self.size, self.latent_dim, widths = (image_height, image_width), latent_dim, list(widths)
-        self.beta, self.latent_samples = beta, latent_samples
+        self.beta, self.latent_samples, self.learned = beta, latent_samples, variance == "learned"
+        self.register_buffer("variance", torch.tensor(0.5))
         step = 2 ** len(widths)
         grid = [-(-side // step) for side in self.size]
         self.padded = [side * step for side in grid]
@@ -124,27 +132,36 @@ class VAE(nn.Module):
         return F.interpolate(output, images.shape[-2:], mode="bilinear")
 
     def loss(self, images, generator):
-        """{"loss": MSE + beta KL / values of an image, "mse", "kl" (nats)}, means over the batch.
+        """{"loss": see `variance`, with beta KL for KL, "mse", "kl" (nats)}, means over the batch.
         generator: of the latent draw."""
         noise = torch.randn(len(images), self.latent_dim, generator=generator, device=images.device)
+        share = len(own(images)) / len(images)
         images, noise = own(self.resize(images)), own(noise)
         mu, logvar = self.encode(images)
         mse = F.mse_loss(self.decode(reparameterise(mu, logvar, noise)), images)
         kl = kl_divergence(mu, logvar).mean()
-        return {"loss": mse + self.beta * kl / images[0].numel(), "mse": mse.detach(),
+        error = mse
+        if self.learned:
+            whole = total(mse * share).clamp_min(1e-8)
+            # Of several processes: this part's share of the whole batch's log(MSE) / 2.
+            error = 0.5 * (whole.detach().log() + (mse - mse.detach()) / whole.detach())
+            if self.training:
+                self.variance.lerp_(whole.detach().to(self.variance.dtype), MOMENTUM)
+        return {"loss": error + self.beta * kl / images[0].numel(), "mse": mse.detach(),
                 "kl": kl.detach()}
 
     def anomaly_maps(self, images, names=("mse",)):
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for names of errors.error_maps, and "elbo": squared
-        error + the image's share of the KL divergence, everywhere the same; its mean is the loss.
-        """
+        error + 2 variance beta KL / values, everywhere the same: the negative evidence lower bound
+        up to a factor and a constant."""
         small = self.resize(images)
         mu, logvar = self.encode(small)
         draws = torch.zeros(1, self.latent_dim)
         if self.latent_samples:
             draws = torch.randn(self.latent_samples, self.latent_dim,
                                 generator=torch.Generator().manual_seed(0))
-        kl = (self.beta * kl_divergence(mu, logvar) / small[0].numel()).view(-1, 1, 1, 1)
+        kl = self.beta * kl_divergence(mu, logvar) / small[0].numel()
+        kl = (2 * self.variance * kl).view(-1, 1, 1, 1)
         wanted = ["mse" if name == "elbo" else name for name in names]
         total = {}
         for noise in draws.to(mu.device):
@@ -168,17 +185,22 @@ def initialise(layer):
         nn.init.zeros_(layer.bias)
 
 
-def linear_vae(image_height=40, image_width=72, latent_dim=256, beta=1.0, latent_samples=0):
+def linear_vae(image_height=40, image_width=72, latent_dim=256, beta=1.0, latent_samples=0,
+               variance="fixed"):
     """Fully connected, about 89 million parameters; see VAE."""
-    return VAE("linear", image_height, image_width, latent_dim, (4096, 2048), beta, latent_samples)
+    return VAE("linear", image_height, image_width, latent_dim, (4096, 2048), beta, latent_samples,
+               variance)
 
 
-def small_conv_vae(image_height=40, image_width=72, latent_dim=128, beta=1.0, latent_samples=0):
+def small_conv_vae(image_height=40, image_width=72, latent_dim=128, beta=1.0, latent_samples=0,
+                   variance="fixed"):
     """Three convolutions, about 2.5 million parameters; see VAE."""
-    return VAE("cnn", image_height, image_width, latent_dim, (32, 64, 128), beta, latent_samples)
+    return VAE("cnn", image_height, image_width, latent_dim, (32, 64, 128), beta, latent_samples,
+               variance)
 
 
-def big_conv_vae(image_height=40, image_width=72, latent_dim=280, beta=1.0, latent_samples=0):
+def big_conv_vae(image_height=40, image_width=72, latent_dim=280, beta=1.0, latent_samples=0,
+                 variance="fixed"):
     """Four wide convolutions, about 12 million parameters; see VAE."""
     return VAE("cnn", image_height, image_width, latent_dim, (64, 128, 256, 512), beta,
-               latent_samples)
+               latent_samples, variance)

@@ -1,31 +1,42 @@
 """Validation: damage that was never seen on normal images never trained on, or real anomalies."""
 
+from dataclasses import replace
+
 import torch
 
 from ad.cutpaste import pseudo_anomalies, seeded_generator
 from ad.data import resize_long_side, to_float
+from ad.gradients import alignment
 from ad.metrics import auroc
-from ad.scoring import calibrate, score_images
+from ad.scoring import Examples, held_out_maps, judge
+
+DAMAGED = 24  # normal images, at most, of which pseudo-anomalies are made, nine of each
+MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
 
 
-def validation_set(images, size, seed, anomalous=()):
-    """Normal uint8 images -> (normals, positives, their kinds), all uint8 of long side `size`.
+def make_examples(images, seed, anomalous=(), size=None):
+    """Normal uint8 images (3, H, W) -> Examples; with `size` all get this long side.
 
     Positives are labelled `anomalous` images where there are any, otherwise pseudo-anomalies of
-    the normal ones; kinds: "labelled", or those of SIZES.
+    the first DAMAGED normal ones; kinds: "labelled", or those of cutpaste.SIZES.
     """
-    normals, positives, kinds = [], [], []
-    for index, image in enumerate(images):
-        small = resize_long_side(image, size)
-        normals.append(small[0])
-        for _, name, damaged, _ in pseudo_anomalies(small, seed, index) if not anomalous else ():
-            positives.append(damaged[0])
+    def prepared(image):
+        return resize_long_side(image, size or max(image.shape))
+
+    def to_bytes(image):
+        return (image[0] * 255).round().byte()
+    normals = [to_bytes(prepared(image)) for image in images] if size else list(images)
+    positives, sources, kinds = [], [], []
+    for index, image in enumerate(images[:0 if anomalous else DAMAGED]):
+        for _, name, damaged, _ in pseudo_anomalies(prepared(image), seed, index):
+            positives.append(to_bytes(damaged))
+            sources.append(index)
             kinds.append(name)
     for image in anomalous:
-        positives.append(resize_long_side(image, size)[0])
+        positives.append(to_bytes(prepared(image)))
+        sources.append(-1)
         kinds.append("labelled")
-    to_bytes = [[(image * 255).round().byte() for image in part] for part in (normals, positives)]
-    return *to_bytes, kinds
+    return Examples(normals, positives, sources, kinds, alignment(images))
 
 
 @torch.no_grad()
@@ -36,25 +47,40 @@ def mean_loss(model, images, device):
     return torch.stack(losses).mean().item()
 
 
-def validate(model, validation, scoring, device, window_batch):
-    """AUROC of whole-image scores on a validation_set: {"auroc", "auroc_<kind>", ..., "val_loss",
-    "val_loss_anomalous"}.
+def aurocs(saved):
+    """AUROC of the dict of `judge`: {"auroc", "auroc_<kind>", ...}; None without positives."""
+    normals, result = saved["scores"], {}
+    for name in (None, *dict.fromkeys(saved["kinds"])):
+        part = [s for s, kind in zip(saved["positives"], saved["kinds"]) if name in (None, kind)]
+        result["auroc" + (f"_{name}" if name else "")] = auroc(
+            [0] * len(normals) + [1] * len(part), normals + part)
+    return result
+
+
+def judge_best(maps, damaged, examples, scoring):
+    """`judge`, without the maps of a U-Net's memory where these make the AUROC lower."""
+    saved = judge(maps, damaged, examples, scoring)
+    if scoring.error != "fused" or not any(n.startswith(MEMORY) for n in maps[0]):
+        return saved
+    maps, damaged = ([{n: m for n, m in found.items() if not n.startswith(MEMORY)}
+                      for found in part] for part in (maps, damaged))
+    without = judge(maps, damaged, examples, replace(scoring, error="repaired"))
+    return max(saved, without, key=lambda found: aurocs(found)["auroc"] or 0)
+
+
+def validate(model, examples, scoring, device, window_batch):
+    """`aurocs` of a model that has learned from none of the Examples, and "val_loss",
+    "val_loss_anomalous".
 
     val_loss is the model's own loss on the normals, mean over images, where it has one; that of
     the positives means nothing where the loss itself does damage.
     """
-    normals, positives, kinds = validation
     model.eval()
-    saved = calibrate(model, normals, scoring, device, window_batch)
-    scores = torch.cat([scores.cpu() for scores, _ in score_images(
-        model, positives, saved, device, window_batch)]).tolist()
-    result = {"auroc": auroc([0] * len(normals) + [1] * len(scores), saved["scores"] + scores)}
-    for name in dict.fromkeys(kinds):
-        part = [s for s, kind in zip(scores, kinds) if kind == name]
-        result[f"auroc_{name}"] = auroc([0] * len(normals) + [1] * len(part),
-                                        saved["scores"] + part)
+    maps = held_out_maps([(model, range(len(examples.normals)))], examples, scoring, device,
+                         window_batch)
+    result = aurocs(judge_best(*maps, examples, scoring))
     if hasattr(model, "loss"):
-        result["val_loss"] = mean_loss(model, normals, device)
+        result["val_loss"] = mean_loss(model, examples.normals, device)
         if not getattr(model, "repairs", False):
-            result["val_loss_anomalous"] = mean_loss(model, positives, device)
+            result["val_loss_anomalous"] = mean_loss(model, examples.positives, device)
     return result

@@ -2,7 +2,7 @@
 
     python benchmarks/router.py        # 10 minutes, most of which it draws the images
 
-15 categories: the demo's three, each as it is, inverted, as outlines, enlarged and
+15 categories: three of the demo, each as it is, inverted, as outlines, enlarged and
 turned.
 Grouping and routing run in a process of their own, whose time and peak memory are reported.
 """
@@ -32,7 +32,7 @@ VARIANTS = {"plain": lambda image: image,
 
 def draw(root):
     """Write the flat folder, in an order without meaning; {"train/0.png": category}."""
-    kinds = [(c, v) for c in CATEGORIES for v in VARIANTS]
+    kinds = [(c, v) for c in list(CATEGORIES)[:3] for v in VARIANTS]
     truth = {}
     for split in ("train", "test"):
         (root / split).mkdir(parents=True)

@@ -1,57 +1,14 @@
 """Gradients by hand, chains of pretrained networks, and what is said when weights are missing."""
 
 import hashlib
-import math
 import sys
 
-import numpy as np
 import pytest
 import torch
 import torchvision
 
 from ad import InputError
-from ad.backbones import Chain, Gradients, load_backbone
-
-
-def test_gradients_of_a_ramp_point_one_way():
-    ramp = torch.linspace(0, 1, 128).expand(1, 3, 48, 128)
-    features = Gradients((8,))(ramp)[0]
-    assert features.shape == (1, 27, 6, 16)
-    energy = features[0, :8, 2, 8]  # the finest scale, away from the border; directions from +x on
-    slope = 1 / 127
-    for direction, value in enumerate(energy):
-        part = max(0.0, slope * math.cos(direction * math.pi / 4))
-        # Of all directions together the energy is 2 slope ** 2 (1 + 1/2 + 1/2).
-        expected = part / math.sqrt(2 * slope ** 2 + 0.02 ** 2)
-        assert value.item() == pytest.approx(expected, abs=1e-3)
-    np.testing.assert_allclose(features[0, 24:, 2, 8].numpy(), ramp[0, :, 0, 64:72].mean(1),
-                               atol=1e-5)
-
-
-def test_gradients_turn_with_the_image_and_do_not_care_about_contrast():
-    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    image = image.expand(1, 3, -1, -1)
-    module = Gradients((8, 16))
-    first, second = module(image)
-    assert second.shape == (1, 27, 4, 4)
-    turned = module(image.flip(3))[0].flip(3)
-    mirrored = [(4 - d) % 8 for d in range(8)]
-    order = [8 * scale + d for scale in range(3) for d in mirrored] + [24, 25, 26]
-    torch.testing.assert_close(turned, first[:, order], atol=1e-5, rtol=0)
-    ratio = (module(image * 0.5)[0][:, :8] / first[:, :8]).mean()
-    assert 0.9 < ratio < 1.0  # what is missing is the noise floor's
-
-
-def test_partial_cells_are_averaged_over_what_is_there():
-    assert Gradients((8,))(torch.full((1, 3, 20, 33), 0.5))[0].shape == (1, 27, 3, 5)
-    assert (Gradients((8,))(torch.full((1, 3, 20, 33), 0.5))[0][:, 24:] == 0.5).all()
-
-
-def test_half_precision_does_not_reach_the_gradients():
-    image = torch.rand(1, 3, 64, 64)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = Gradients((8,))(image)[0]
-    assert torch.equal(inside, Gradients((8,))(image)[0])
+from ad.backbones import Chain, load_backbone
 
 
 def write_weights(tmp_path, name="resnet18"):

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from ad import neighbours
-from ad.neighbours import alignment, farthest_points, nearest, nearest_around
+from ad.neighbours import farthest_points, nearest, nearest_around
 
 
 def naive_farthest(features, count):
@@ -66,16 +66,3 @@ def test_nearest_around_is_the_naive_loop(radius, block, monkeypatch):
                 d = (flat[allowed] - queries[y * w + x, j].double()).square().sum(1)
                 assert index[y * w + x, j, 0] == allowed[d.argmin()]
                 assert distance[y * w + x, j, 0].item() == pytest.approx(d.min().item(), abs=1e-5)
-
-
-def test_alignment_tells_fixed_places_from_wandering_ones():
-    generator = torch.Generator().manual_seed(3)
-    pattern = torch.randn(1, 8, 64, generator=generator) * 3
-    noise = torch.randn(12, 8, 64, generator=generator) * 0.3
-    shuffled = torch.stack([(pattern + n[None])[0][:, torch.randperm(64, generator=generator)]
-                            for n in noise])
-    torch.manual_seed(0)
-    fixed, wandering = (alignment(f.permute(2, 0, 1).contiguous(), (8, 8))
-                        for f in (pattern + noise, shuffled))
-    assert fixed > 0.9
-    assert wandering < 0.3

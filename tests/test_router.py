@@ -176,7 +176,7 @@ def test_pool_is_one_model_of_all_and_pooled_metrics_are_shown(flat, tmp_path):
                      cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     config = json.loads((tmp_path / "runs/pool/patchcore-seed0/config.json").read_text())
-    assert len(config["train"]) + len(config["validation"]) == 24
+    assert len(config["train"]) == len(config["validation"]) == 24
     result = run("infer.py", "--data", flat / "mvtec", "--all", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "results/metrics.json").read_text())

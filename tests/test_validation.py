@@ -1,18 +1,17 @@
 """Pseudo-anomaly validation with models whose answer is known."""
 
-from argparse import Namespace
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.stats import norm
+from scipy.stats import beta, norm
 
 from ad.cutpaste import SIZES
 from ad.ensemble import vote_weights
-from ad.scoring import Scoring, calibrate
-from ad.threshold import labelled_scores
-from ad.validation import validate, validation_set
+from ad.errors import ERRORS
+from ad.scoring import Examples, Scoring, calibrate, held_out_maps, judge
+from ad.threshold import (common_normals, decide_threshold, false_alarms, known_scores,
+                          pixel_threshold)
+from ad.validation import DAMAGED, aurocs, judge_best, make_examples, validate
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
 
@@ -23,16 +22,34 @@ def images(count=3):
             for _ in range(count)]
 
 
-def test_set_holds_every_family_and_size_and_never_changes():
-    normals, positives, sizes = validation_set(images(), 64, seed=7)
+def test_examples_hold_every_family_and_size_and_never_change():
+    examples = make_examples(images(), seed=7, size=64)
+    normals, positives, sizes = examples.normals, examples.positives, examples.kinds
     assert len(normals) == 3 and len(positives) == len(sizes) == 27
+    assert list(examples.sources) == [0] * 9 + [1] * 9 + [2] * 9
     assert {s: sizes.count(s) for s in SIZES} == dict.fromkeys(SIZES, 9)
     assert all(p.shape == (3, 48, 64) and p.dtype == torch.uint8 for p in normals + positives)
-    again = validation_set(images(), 64, seed=7)
-    assert all(torch.equal(a, b) for a, b in zip(positives, again[1]))
+    again = make_examples(images(), seed=7, size=64).positives
+    assert all(torch.equal(a, b) for a, b in zip(positives, again))
     # An image's positives do not depend on which other images there are, only on its number.
-    assert all(torch.equal(a, b) for a, b in zip(positives, validation_set(images(2), 64, 7)[1]))
-    assert not torch.equal(positives[0], validation_set(images(), 64, seed=8)[1][0])
+    fewer = make_examples(images(2), seed=7, size=64).positives
+    assert all(torch.equal(a, b) for a, b in zip(positives, fewer))
+    assert not torch.equal(positives[0], make_examples(images(), 8, (), 64).positives[0])
+
+
+def test_normals_and_positives_have_the_same_size():
+    """Positives enlarged to the largest size there is would have other scores for that alone."""
+    examples = make_examples(images(), seed=0)
+    assert {i.shape for i in [*examples.normals, *examples.positives]} == {(3, 60, 80)}
+    assert all(torch.equal(a, b) for a, b in zip(examples.normals, images()))
+    labelled = make_examples(images(), 0, images(5)[3:])
+    assert labelled.kinds == ["labelled"] * 2 and labelled.sources == [-1, -1]
+    assert torch.equal(labelled.positives[1], images(5)[4])
+
+
+def test_many_images_are_not_all_damaged():
+    examples = make_examples(images(DAMAGED + 4), seed=0)
+    assert len(examples.normals) == DAMAGED + 4 and len(examples.positives) == 9 * DAMAGED
 
 
 class Oracle(torch.nn.Module):
@@ -58,40 +75,161 @@ class Blind(Oracle):
 
 @pytest.mark.parametrize("model, expected", [(Oracle, 1.0), (Blind, 0.5)])
 def test_auroc_of_an_oracle_and_of_the_blind(model, expected):
-    validation = validation_set(images(), 64, seed=0)
-    result = validate(model(validation[0]), validation, SCORING, "cpu", 16)
+    examples = make_examples(images(), seed=0, size=64)
+    result = validate(model(examples.normals), examples, SCORING, "cpu", 16)
     assert [result[k] for k in ("auroc", "auroc_small", "auroc_medium", "auroc_large")] == [
         expected] * 4
-    mean = sum(n.float().mean().item() / 255 for n in validation[0]) / 3
+    mean = sum(n.float().mean().item() / 255 for n in examples.normals) / 3
     assert result["val_loss"] == pytest.approx(mean, rel=1e-5)
 
 
+class Distance(torch.nn.Module):
+    """A memory by hand: the distance to the mean of the images that it was given, as `fused`."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.mean = torch.stack(list(known)).float().mean(0) / 255
+
+    def anomaly_maps(self, batch, names):
+        error = (batch - self.mean).abs().mean(1, keepdim=True)
+        return {name: error + 0.01 * i for i, name in enumerate(("ssim", "mask", "neighbours"))}
+
+
+@pytest.mark.parametrize("calibration", ["global", "border", "position", "auto"])
+def test_positives_that_are_the_normals_are_a_coin_toss(calibration):
+    """Judged with statistics that hold their undamaged twins, positives would look better than
+    new images do: 0.5 would become 0.1."""
+    normals = images(6)
+    examples = Examples(normals, normals, range(6), ["small"] * 6)
+    folds = [(Distance(normals[:i] + normals[i + 2:]), [i, i + 1]) for i in (0, 2, 4)]
+    folds.append((Distance(normals), []))
+    scoring = Scoring(windows=(0,), window_input=0, error="mse", calibration=calibration)
+    saved = judge(*held_out_maps(folds, examples, scoring, "cpu"), examples, scoring)
+    assert saved["positives"] == saved["scores"] and aurocs(saved)["auroc"] == 0.5
+    # What is the worth of it: by one memory of all images and one calibration it is far from 0.5.
+    biased = Examples(normals, normals, [-1] * 6, ["small"] * 6)
+    maps = held_out_maps(folds, biased, scoring, "cpu")
+    assert abs(aurocs(judge(*maps, biased, scoring))["auroc"] - 0.5) > 0.2
+
+
+def test_maps_come_from_models_that_do_not_know_the_image():
+    normals = images(5)
+    examples = Examples(normals, normals + normals[:1], [0, 1, 2, 3, 4, -1], ["small"] * 6)
+    models = [Distance([image]) for image in images(3)]
+    folds = [(models[0], [3, 0]), (models[1], [1, 2, 4]), (models[2], [])]
+    maps, damaged = held_out_maps(folds, examples, SCORING, "cpu")
+
+    def map_of(model, image):
+        return model.anomaly_maps(image[None].float() / 255, ())["ssim"]
+    for index, model in enumerate((0, 1, 1, 0, 1)):
+        assert torch.equal(maps[index]["ssim@0"], map_of(models[model], normals[index]))
+        assert torch.equal(damaged[index]["ssim@0"], map_of(models[model], normals[index]))
+    assert torch.equal(damaged[5]["ssim@0"], map_of(models[2], normals[0]))
+
+
+def test_maps_of_a_memory_that_only_adds_noise_are_left_out():
+    class Noisy(Distance):
+        def anomaly_maps(self, batch, names):
+            found = super().anomaly_maps(batch, names)["ssim"]
+            noise = (batch.mean((1, 2, 3), keepdim=True) * 9999).sin().mul(9).exp()
+            return {"ssim": found, "mask": found, "neighbours": noise.expand_as(found)}
+
+    examples = make_examples(images(8), seed=0)
+    scoring = Scoring(windows=(0,), window_input=0, error="fused", calibration="global")
+    model = Noisy(images(8))
+    maps = held_out_maps([(model, range(8))], examples, scoring, "cpu")
+    with_noise = judge(*maps, examples, scoring)
+    best = judge_best(*maps, examples, scoring)
+    assert aurocs(best)["auroc"] > aurocs(with_noise)["auroc"] + 0.02
+    assert best["scoring"]["error"] == "repaired" and ERRORS["repaired"] == ("ssim", "mask")
+    assert set(best["mean"]) == {"ssim@0", "mask@0"}
+
+
 def test_votes_follow_the_evidence():
-    assert vote_weights([0.7]) == [1.0]
-    assert vote_weights([0.8, 0.8, 0.8]) == pytest.approx([1 / 3] * 3)
-    # d' = sqrt(2) * 1 and sqrt(2) * 2 standard deviations: one to four.
-    assert vote_weights([norm.cdf(1), norm.cdf(2)]) == pytest.approx([0.2, 0.8])
-    assert vote_weights([0.607, 0.918]) == [0.0, 1.0]  # nothing to add
-    assert vote_weights([0.3, 0.5]) == [0.5, 0.5]  # both know nothing
-    assert vote_weights([None, 0.9]) == [0.5, 0.5]  # not validated, as epoch_N.pt between times
-    assert sum(vote_weights([1.0, 0.99, 0.6])) == pytest.approx(1)
+    assert vote_weights([0.7], [5]) == [1.0]
+    assert vote_weights([0.8, 0.8, 0.8], [9, 9, 9]) == pytest.approx([1 / 3] * 3)
+    # d' = sqrt(2) * 1 and sqrt(2) * 2 standard deviations, of very many images: one to two.
+    assert vote_weights([norm.cdf(1), norm.cdf(2)], [10 ** 6] * 2) == pytest.approx(
+        [1 / 3, 2 / 3], abs=1e-3)
+    # Of six images each the difference is within its error: equal.
+    assert vote_weights([0.9, 0.95], [6, 6]) == pytest.approx([0.5, 0.5])
+    # A too easy 1.0 of few images does not outvote a good figure of many.
+    weights = vote_weights([1.0, 0.97], [5, 200])
+    assert weights[0] < 0.6
+    assert vote_weights([0.51, 0.95], [1000, 1000])[0] == 0.0  # nothing to add
+    assert vote_weights([0.3, 0.5], [9, 9]) == pytest.approx([0.5, 0.5], abs=0.5)
+    assert vote_weights([None, 0.9], [9, 9]) == [0.5, 0.5]  # not validated, as epoch_N.pt
+    assert sum(vote_weights([1.0, 0.99, 0.6], [8, 9, 10])) == pytest.approx(1)
 
 
-def test_a_normal_image_counts_as_often_as_pseudo_anomalies_but_not_as_labelled_ones(tmp_path):
-    names = [f"{i}.png" for i in range(5)]
-    for name, image in zip(names, images(5)):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / name)
-    model = Oracle([image.clone() for image in images(3)])
-    config = {"root": str(tmp_path), "category": "c", "image_size": 80, "args": {"seed": 0},
-              "validation": names[:3]}
-    calibration = calibrate(model, images(3), SCORING, "cpu")
-    member = {"name": "run", "model": model, "config": config, "calibration": calibration,
-              "normal": np.array([1.0, 2.0, 3.0])}
-    args = Namespace(precision="fp32", window_batch=16)
-    normal, anomalous = labelled_scores(member, args, torch.device("cpu"))
+@pytest.mark.parametrize("above, count", [(0, 4), (0, 101), (2, 30), (29, 30)])
+def test_false_alarms_are_those_of_the_beta_distribution(above, count):
+    expected, most = false_alarms(above, count)
+    assert expected == pytest.approx(beta.mean(above + 1, count - above))
+    assert most == pytest.approx(beta.ppf(0.9, above + 1, count - above), abs=1e-6)
+    assert false_alarms(count, count) == (1.0, 1.0)
+
+
+def test_the_promised_bound_holds():
+    """Nine times in ten: thresholds by 20 normal scores, false alarms of very many others."""
+    rng = np.random.default_rng(0)
+    kept, seen = [], []
+    for _ in range(2000):
+        normal = rng.normal(size=20)
+        threshold = np.sort(normal)[-2]
+        expected, most = false_alarms(1, 20)
+        seen.append(norm.sf(threshold))
+        kept.append(seen[-1] <= most)
+    assert np.mean(kept) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(seen) == pytest.approx(expected, rel=0.05)
+
+
+def member(names, scores, weight=0.5, pixels=None, positives=(), sources=()):
+    saved = {"scores": list(scores), "positives": list(positives), "sources": list(sources),
+             "pixels": torch.tensor(pixels if pixels is not None else [[0.0]] * len(names))}
+    return {"name": "run", "config": {"category": "c", "validation": list(names)}, "weight": weight,
+            "calibration": saved, "normal": np.asarray(scores, dtype=float)}
+
+
+def test_thresholds_of_several_members_are_those_of_their_votes(capsys):
+    names = [f"{i}.png" for i in range(6)]
+    first = member(names, [0, 1, 2, 3, 4, 5])
+    second = member(names[::-1], [0, 1, 2, 3, 4, 5])  # of the same images, the other way round
+    threshold = decide_threshold([first, second], "quantile:0.99")
+    assert threshold == pytest.approx(0, abs=1e-6)  # they cancel each other
+    assert "at most 31.9%" in capsys.readouterr().out  # 1 - 0.1 ** (1 / 6)
+    third = member([f"other{i}" for i in range(6)], [0, 1, 2, 3, 4, 5])
+    assert common_normals([first, third], [[1.0] * 6] * 2) is None
+    assert decide_threshold([first, third], "quantile:0.99") == pytest.approx(1.46, abs=0.01)
+    # The rates add up; each bound holds 19 times in 20, so that both do 9 times in 10.
+    assert "at most 78.6%" in capsys.readouterr().out  # 2 (1 - 0.05 ** (1 / 6))
+    some = member(names[:3], [7.0, 8.0, 9.0])
+    assert common_normals([first, some], [range(6), [5, 5, 5]]).tolist() == [2.5, 3.0, 3.5]
+
+
+def test_few_normal_images_are_called_few(capsys):
+    decide_threshold([member(range(8), range(8), 1.0)], "quantile:0.99")
+    assert "8 are few" in capsys.readouterr().out
+    decide_threshold([member(range(30), range(30), 1.0)], "0.5")  # a number is judged, too
+    out = capsys.readouterr().out
+    assert "are few" not in out and "expected false alarms 38.7%" in out  # (11 above + 1) / 31
+
+
+def test_thresholds_of_masks_are_of_the_mean_map():
+    pixels = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    one = member(["a", "b"], [0, 1], 1.0, pixels)
+    assert pixel_threshold([one], 0.5) == 3.5
+    two = member(["b", "a"], [0, 1], 0.5, pixels)
+    one["weight"] = 0.5
+    assert pixel_threshold([one, two], 1.0) == pytest.approx(4.5)  # not 6: never both at once
+
+
+def test_a_normal_image_counts_as_often_as_pseudo_anomalies_but_not_as_labelled_ones():
+    scores, positives = [1.0, 2.0, 3.0], np.linspace(2, 9, 27)
+    normal, anomalous = known_scores(member("abc", scores, 1.0, None, positives,
+                                            np.repeat([0, 1, 2], 9)))
     assert len(anomalous) == 27 and len(normal) == 27
     assert normal.mean() == pytest.approx(0, abs=1e-9)
     assert normal.std() == pytest.approx(1, abs=1e-4)
-    config["anomalous"] = names[3:]
-    normal, anomalous = labelled_scores(member, args, torch.device("cpu"))
+    normal, anomalous = known_scores(member("abc", scores, 1.0, None, [5.0, 6.0], [-1, -1]))
     assert len(anomalous) == 2 and len(normal) == 3

@@ -1,10 +1,12 @@
 """The collapse check on models whose fault is known by construction, and on trained ones."""
 
+import re
+
 import pytest
 import torch
 
 from ad import InputError
-from ad.collapse import collapse_check, failing
+from ad.collapse import collapse_check, grades, verdict
 from ad.cutpaste import seeded_generator
 from ad.layouts import find_samples
 from ad.model import build_model
@@ -21,6 +23,10 @@ def normals(count=4):
     return (images + 0.05 * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
 
+def failing(numbers):
+    return {name for name, grade in grades(numbers).items() if grade == "fails"}
+
+
 class Repair:
     """Knows the clean images and gives them back whatever is pasted into them."""
 
@@ -30,13 +36,15 @@ class Repair:
 
 @pytest.mark.parametrize("model, expected", [
     (Repair(), set()),
-    (lambda images: images, {"copying"}),
+    (lambda images: images, {"trace"}),
     (lambda images: torch.full_like(images, 0.5), {"contrast", "variety", "sharpness"}),
     (lambda images: normals().mean(0, keepdim=True).expand_as(images), {"variety"}),
     (lambda images: gaussian_blur(normals(), 15, 4.0, "reflect"), {"sharpness"}),
 ], ids=["repair", "identity", "grey", "average image", "blurred repair"])
 def test_every_fault_is_told_apart(model, expected):
-    assert set(failing(collapse_check(model, normals(), seeded_generator("cpu", 0)))) == expected
+    numbers = collapse_check(model, normals(), seeded_generator("cpu", 0))
+    assert failing(numbers) == expected
+    assert verdict(numbers).startswith("healthy") == (not expected)
 
 
 def discs(count, seed):
@@ -50,9 +58,8 @@ def discs(count, seed):
 
 
 @pytest.mark.parametrize("objective, steps, weight_decay, expected", [
-    ("reconstruct", 100, 0, {"copying"}), ("repair", 200, 0, set()),
-    ("reconstruct", 0, 0, {"contrast", "variety", "sharpness"}),
-    ("reconstruct", 30, 1, {"contrast", "variety", "sharpness"})],
+    ("reconstruct", 100, 0, "usable: defects leave a weak error"), ("repair", 200, 0, "healthy|usable: outputs vary less than inputs"),
+    ("reconstruct", 0, 0, "grey collapse"), ("reconstruct", 30, 1, "grey collapse")],
     ids=["reconstruct", "repair", "untrained", "over-regularised"])
 def test_trained_networks_are_told_apart(objective, steps, weight_decay, expected):
     torch.manual_seed(0)
@@ -67,13 +74,28 @@ def test_trained_networks_are_told_apart(objective, steps, weight_decay, expecte
             "loss"].backward()
         optimizer.step()
     numbers = collapse_check(model.eval(), discs(6, seed=2), seeded_generator("cpu", 0))
-    assert set(failing(numbers)) == expected
+    assert re.match(expected, verdict(numbers)), numbers
 
 
-def test_numbers_of_identity_and_repair_by_hand():
+def test_numbers_of_identity_repair_and_half_of_each_by_hand():
     identity = collapse_check(lambda images: images, normals(), seeded_generator("cpu", 0))
-    assert identity == pytest.approx({"contrast": 1, "variety": 1, "sharpness": 1, "copying": 1})
-    assert collapse_check(Repair(), normals(), seeded_generator("cpu", 0))["copying"] < 1e-6
+    assert identity == pytest.approx({"contrast": 1, "variety": 1, "sharpness": 1, "trace": 0.5,
+                                      "copied": 1}, abs=1e-4)
+    repair = collapse_check(Repair(), normals(), seeded_generator("cpu", 0))
+    assert repair["copied"] == pytest.approx(0, abs=1e-4) and repair["trace"] > 0.99
+    half = collapse_check(lambda images: (images + normals()) / 2, normals(),
+                          seeded_generator("cpu", 0))
+    assert half["copied"] == pytest.approx(0.5, abs=1e-4) and half["trace"] > 0.99
+
+
+def test_verdicts_are_graded():
+    fine = {"contrast": 0.9, "variety": 0.9, "sharpness": 0.6, "trace": 0.95, "copied": 0.4}
+    assert verdict(fine).startswith("healthy")
+    assert verdict(fine | {"sharpness": 0.3}) == "usable: fine structure is softened"
+    assert verdict(fine | {"trace": 0.6, "copied": 0.6}).startswith("identity shortcut")
+    assert verdict(fine | {"trace": 0.6}) == verdict(fine | {"copied": 0.6}) == \
+        "usable: defects leave a weak error"
+    assert verdict(fine | {"contrast": 0.1, "sharpness": 0.3}).startswith("grey collapse")
 
 
 def test_pick_by_name_and_at_random(tiny):

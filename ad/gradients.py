@@ -1,0 +1,112 @@
+"""Oriented gradients, features that need no learning; and whether images are aligned, by them."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ad.data import resize_long_side
+from ad.neighbours import nearest
+from ad.ssim import gaussian_blur
+
+SCALES = (1.0, 2.0, 4.0)  # of the gradients, pixels
+DIRECTIONS = 8
+NOISE = 0.02  # gradients below this, in [0, 1] per pixel, are not enlarged to full contrast
+NEIGHBOURHOOD = 7  # cells over which contrast is normalised
+
+
+CONTEXTS = (3, 7)  # cells over which features are averaged
+STRETCH = 2.0  # the most by which equalise() changes contrast
+STANDARD = 0.5, 0.2  # light of images that are compared for alignment
+SIDE, STRIDE = 256, 8  # pixels: images are compared at this long side, in cells of this size
+MOST, HELD_OUT = 48, 8  # images that alignment() looks at, and looks up in the others, at most
+REACH = 2  # cells; as far from its place a patch's nearest neighbour is at the same place
+ALIGNED = 0.5  # alignment() from which images are aligned
+
+
+class Gradients(nn.Module):
+    """Oriented gradient energies and colour of every cell of `strides` pixels; nothing is learned.
+
+    Per scale the parts of the grey image's Gaussian-derivative gradient that point into each of 8
+    directions, squared, averaged over the cell, divided by the mean energy of the cells around
+    (Dalal and Triggs, "Histograms of oriented gradients", CVPR 2005) and, last, the square root;
+    then mean R, G, B. Forward: (N, 3, H, W) in [0, 1] -> [(N, 27, H / s, W / s) for s in strides].
+    """
+
+    def __init__(self, strides):
+        super().__init__()
+        self.strides = strides
+
+    @torch.autocast("cuda", enabled=False)
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, images):
+        grey = images.mean(1, keepdim=True)
+        angles = torch.arange(DIRECTIONS, device=images.device) * (2 * torch.pi / DIRECTIONS)
+        energies = []
+        for scale in SCALES:
+            smooth = gaussian_blur(grey, 2 * int(3 * scale + 0.5) + 1, scale, "reflect")
+            smooth = F.pad(smooth, (1, 1, 1, 1), mode="replicate") * (scale / 2)
+            dx = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
+            dy = smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]
+            energies.append((dx * angles.cos().view(-1, 1, 1) + dy * angles.sin().view(-1, 1, 1))
+                            .clamp_min_(0).square_())
+        return [torch.cat([*(self.normalised(e, s) for e in energies), cells(images, s)], dim=1)
+                for s in self.strides]
+
+    @staticmethod
+    def normalised(energy, stride):
+        energy = cells(energy, stride)
+        around = F.avg_pool2d(energy.sum(1, keepdim=True), NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2,
+                              count_include_pad=False)
+        return (energy / (around + NOISE ** 2)).sqrt()
+
+
+def cells(images, stride):
+    """Means over cells of stride x stride pixels, partial ones at the far edges included."""
+    return F.avg_pool2d(images, stride, ceil_mode=True, count_include_pad=False)
+
+
+def light(images):
+    """(N, 3, H, W) -> (N, 2): mean and standard deviation of the grey image."""
+    std, mean = torch.std_mean(images.float().mean(1), (1, 2))
+    return torch.stack([mean, std], 1)
+
+
+def equalise(images, target):
+    """Bring images (N, 3, H, W) to the `light` target (2,): one shift and one factor an image for
+    all its pixels and channels, the factor in [1 / STRETCH, STRETCH]. Colours keep their relations."""
+    mean, std = light(images).view(-1, 2, 1, 1, 1).unbind(1)
+    factor = (target[1] / std.clamp_min(1e-6)).clamp(1 / STRETCH, STRETCH)
+    return (images - mean) * factor + target[0]
+
+
+def surroundings(maps, widths):
+    """(N, C, H, W) -> (N, C * len(widths), H, W): means over width x width cells around each."""
+    return torch.cat([F.avg_pool2d(maps, width, 1, width // 2, count_include_pad=False)
+                      for width in widths], dim=1)
+
+
+@torch.no_grad()
+def alignment(images):
+    """Share of the patches of normal images whose nearest neighbour in the others is at the same
+    place, in [0, 1]; images: 2 or more, uint8 or float (3, H, W), of any sizes.
+
+    A patch counts by its squared distance from the median patch, so that it is the object that
+    decides, not the background. An object that always lies alike has 0.7 and more, one at any angle
+    0.35, a texture less than 0.2.
+    """
+    trunk, found = Gradients((STRIDE,)), []
+    for image in images[:MOST]:
+        x = surroundings(trunk(equalise(resize_long_side(image, SIDE), STANDARD))[0], CONTEXTS)
+        found.append(F.interpolate(x, found[0].shape[-2:] if found else x.shape[-2:]))
+    placed = torch.cat(found).flatten(2).permute(2, 0, 1)  # (h * w, N, C)
+    std, mean = torch.std_mean(placed, (0, 1))
+    placed = (placed - mean) / (std + 1e-6)
+    count = max(1, min(HELD_OUT, len(found) // 4))
+    queries, others = placed[:, :count], placed[:, count:]
+    index = nearest(queries.reshape(1, -1, len(mean)), others.reshape(1, -1, len(mean)))[1]
+    width = found[0].shape[-1]
+    there = (index.view(-1, count) // others.shape[1])
+    here = torch.arange(len(placed), device=there.device)[:, None]
+    far = (there // width - here // width).abs().maximum((there % width - here % width).abs())
+    weight = (queries - placed.flatten(0, 1).median(0).values).square().sum(2) + 1e-9
+    return ((far <= REACH) * weight).sum().div(weight.sum()).item()

@@ -1,0 +1,168 @@
+"""Is what a memory was shown as normal normal? Promises beside what is seen, and AUROC.
+
+    python benchmarks/normals.py --data DIR...          # DIR: folders in MVTec AD layout
+    python benchmarks/normals.py --table                # the table of what is recorded
+
+Trains and scores both memories, `train.py --model patchcore` as it is and with --backbone
+efficientnet_lite0: on four categories of the demo, SEEDS data sets of each, and on every category
+of the folders, one seed; the floor is plain_patchcore.py. Every row is kept in
+benchmarks/results/normals.json as soon as it is there, and not made again.
+
+called: share of the training images called anomalous. promised, bound: false alarms expected at the
+default threshold, and the bound that holds 9 times in 10; seen: those of test/good. recall: of the
+defective images at that threshold; best: at the lowest threshold with no more false alarms. mask:
+share of the pixels of good test images above the threshold of --masks, nominally 0.5 %. fair: the
+pseudo-anomaly AUROC with the normal images themselves as positives, 0.5 if it is fair.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from plain_patchcore import plain_patchcore
+
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT))
+from ad import checkpoint, data, layouts  # noqa: E402  (the project's folder is put on the path)
+from ad.demo import CATEGORIES, write_demo  # noqa: E402
+from ad.fitting import folds  # noqa: E402
+from ad.metrics import auroc  # noqa: E402
+from ad.scoring import Examples, Scoring, held_out_maps, judge  # noqa: E402
+from ad.seed import seed_everything  # noqa: E402
+from ad.validation import aurocs  # noqa: E402
+
+RECORDS = PROJECT / "benchmarks/results/normals.json"
+BACKBONES = ("gradients", "efficientnet_lite0")
+SEEDS = 6
+COLUMNS = ("auroc", "plain", "pixel_auroc", "pro", "called", "promised", "bound", "seen", "recall",
+           "best", "mask", "fair")
+
+
+def run(script, *options):
+    """What a script prints."""
+    return subprocess.run([sys.executable, PROJECT / script, *map(str, options)], check=True,
+                          capture_output=True, text=True).stdout
+
+
+def fair_auroc(saved, category):
+    """The memory of best.pt fitted again, and its normal images judged as if they were damaged."""
+    config = saved["config"]
+    normals = [data.read_image(Path(config["root"]) / name, config["image_size"])
+               for name in config["validation"]]
+    examples = Examples(normals, normals, range(len(normals)), ["normal"] * len(normals))
+    model, seed = checkpoint.restore_model(saved, category), config["args"]["seed"]
+    scoring, device = Scoring(**saved["calibration"]["scoring"]), torch.device("cpu")
+    seed_everything(seed)
+    maps = held_out_maps(folds(model, [], normals, scoring, device, seed), examples, scoring,
+                         device)
+    return aurocs(judge(*maps, examples, scoring))["auroc"]
+
+
+def measure(root, category, backbone, seed, folder):
+    """One row of the table."""
+    options = ("--data", root, "--category", category, "--runs", folder / "runs")
+    start = time.perf_counter()
+    run("train.py", *options, "--model", "patchcore", "--backbone", backbone, "--seed", seed)
+    trained = time.perf_counter()
+    said = run("infer.py", *options, "--results", folder, "--masks")
+    scored = time.perf_counter()
+    training = [s.path for s in layouts.find_samples(root, category, "train")]
+    called = run("infer.py", *options, "--image", *training).count("  anomalous  ")
+    found = json.loads((folder / "metrics.json").read_text())["categories"][category]
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    labels, scores = (np.array([float(row[key]) for row in rows]) for key in ("label", "score"))
+    good, bad = scores[labels == 0], scores[labels == 1]
+    alarms = int((good > found["threshold"]).sum())
+    lowest = np.sort(good)[-alarms - 1]
+    masks = [np.asarray(Image.open(folder / "masks" / category / f"{row['id']}.png").convert("L"))
+             for row in rows if row["label"] == "0"]
+    promised, bound = re.search(r"alarms ([\d.]+)%, at most ([\d.]+)%", said).groups()
+    saved = checkpoint.load(folder / f"runs/{category}/patchcore-seed{seed}/best.pt")
+    row = {key: found[key] for key in ("auroc", "pixel_auroc", "pro")} | {
+        "pseudo": saved["val_auroc"], "called": called / len(training),
+        "promised": float(promised) / 100, "bound": float(bound) / 100,
+        "seen": alarms / len(good), "good": len(good), "recall": float((bad > found[
+            "threshold"]).mean()), "best": float((bad > lowest).mean()),
+        "mask": float(np.mean([mask > 127 for mask in masks])),
+        "train, s": trained - start, "infer, s": scored - trained}
+    if seed == 0:
+        row["fair"] = fair_auroc(saved, category)
+    if backbone != "gradients":
+        images = [data.load_images(layouts.find_samples(root, category, split), 512)
+                  for split in ("train", "test")]
+        row["plain"] = auroc(labels, plain_patchcore(*images, seed))
+    return row
+
+
+def table(records):
+    """One line a set and memory, means over its seeds; of seen false alarms how often the bound
+    held."""
+    lines = [["set", "memory", *COLUMNS], ["---"] * (len(COLUMNS) + 2)]
+    groups = {}
+    for key, row in records["rows"].items():
+        name, backbone, _ = key.split("|")
+        groups.setdefault((name, backbone), []).append(row)
+    for (name, backbone), rows in groups.items():
+        cells = []
+        for column in COLUMNS:
+            values = [row[column] for row in rows if row.get(column) is not None]
+            cells.append(f"{np.mean(values):.3f}" if values else "-")
+        lines.append([name + (f" ({len(rows)})" if len(rows) > 1 else ""),
+                      backbone.removeprefix("efficientnet_"), *cells])
+    rows = list(records["rows"].values())
+    demo = [row for key, row in records["rows"].items() if key.startswith("demo")]
+    ratio = np.mean([row["mask"] for row in demo]) / 0.005
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + (
+        f"\nOf {len(demo)} runs on the demo: {np.mean([r['seen'] for r in demo]):.3f} false alarms "
+        f"seen where {np.mean([r['promised'] for r in demo]):.3f} were promised; masks on good test"
+        f" images {ratio:.2f} of the nominal share; training images called anomalous in all "
+        f"{len(rows)} runs: {np.mean([r['called'] for r in rows]):.4f}.\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="*", type=Path, default=[], metavar="DIR")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="demo sets (default: %(default)s)")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"),
+                        help="make every N-th row only, from the I-th on, beside other processes")
+    parser.add_argument("--table", action="store_true", help="print what is recorded, run nothing")
+    args = parser.parse_args()
+    jobs = [] if args.table else [
+        *((f"demo {c}", None, c, seed) for seed in range(args.seeds) for c in CATEGORIES),
+        *((c, root, c, 0) for root in args.data for c in layouts.find_categories(root))]
+    jobs = [(*job, backbone) for job in jobs for backbone in BACKBONES][args.part[0]::args.part[1]]
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (name, root, category, seed, backbone) in enumerate(jobs):
+            key = f"{name}|{backbone}|{seed}"
+            if key in read()["rows"]:
+                continue
+            print(key, flush=True)
+            folder = Path(scratch) / str(number)
+            row = measure(root or write_demo(Path(scratch) / f"demo{seed}", seed), category,
+                          backbone, seed, folder)
+            records = read()
+            records["rows"][key] = row | {"date": time.strftime("%Y-%m-%d")}
+            records |= {"command": sys.argv, "threads": torch.get_num_threads(),
+                        "machine": torch.cpu.get_capabilities().get("cpu_name")
+                        or platform.machine(), "torch": str(torch.__version__)}
+            checkpoint.write_atomic(RECORDS, json.dumps(records, indent=1) + "\n")
+    print(table(read()))
+
+
+def read():
+    return json.loads(RECORDS.read_text()) if RECORDS.is_file() else {"rows": {}}
+
+
+if __name__ == "__main__":
+    main()
