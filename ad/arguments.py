@@ -153,7 +153,8 @@ def add_scoring_arguments(parser, trained):
                            f"{' as trained, normally' if trained else ''}: {value})", **options)
     add("windows", "sliding-window sides in pixels, stride half of it, 0 = the whole image",
         type=int, nargs="+", metavar="PX")
-    add("window_input", "long side to which windows are resized before the model, 0 = not at all",
+    add("window_input", "long side to which windows are resized before the model, small ones to "
+        "256 at most, 0 = not at all",
         type=int, metavar="PX")
     add("error", "which error maps to use", choices=ERRORS)
     add("colour_weight", "weight of the Lab ab-difference that is added", type=float, metavar="W")

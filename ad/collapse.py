@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from ad.cli import autocast
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.data import resize_long_side
+from ad.scoring import side_for_model
 from ad.ssim import gaussian_blur, smooth
 
 PASTES = 10  # CutPaste patches in each image
@@ -92,7 +93,7 @@ def check_member(member, normals, args, device):
     """collapse_check of a member of ad.ensemble at the size at which it scores; normals: 2 or more
     uint8 (3, H, W)."""
     # One size for all, so that outputs of different inputs can be compared.
-    normals = [resize_long_side(image, side_seen(member) or max(image.shape))
+    normals = [resize_long_side(image, side_for_model(max(image.shape), side_seen(member)))
                for image in normals]
     batch = torch.cat([F.interpolate(image.to(device), normals[0].shape[2:], mode="bilinear")
                        for image in normals])

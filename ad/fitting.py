@@ -5,6 +5,7 @@ import numpy as np
 from ad import data
 from ad.errors import ERRORS
 from ad.memory import PatchMemory
+from ad.scoring import side_for_model
 from ad.seed import seed_everything
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
@@ -28,15 +29,17 @@ def judges(samples, seed):
     return [samples[index] for index in order[:JUDGED]]
 
 
-def resized_batches(images, size, device):
-    return (data.resize_long_side(image, size).to(device) for image in images)
+def resized_batches(images, window_input, device):
+    """uint8 images -> batches of one, as large as a model gets whole images to score."""
+    return (data.resize_long_side(image, side_for_model(max(image.shape), window_input)).to(device)
+            for image in images)
 
 
-def new_places(model, images, size, device, seed):
+def new_places(model, images, window_input, device, seed):
     """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
     places = PatchMemory(model.features, equalise=False)
-    places.fit(resized_batches(images, size, device))
+    places.fit(resized_batches(images, window_input, device))
     return places
 
 
@@ -52,9 +55,8 @@ def folds(model, images, judged, scoring, device, seed):
         yield model, range(len(judged))
         return
     seed_everything(seed)
-    size = scoring.window_input or max(max(image.shape) for image in (*images, *judged))
     memory = model if whole else PatchMemory(model.features, equalise=False)
-    placed = memory.extract(resized_batches([*images, *judged], size, device))
+    placed = memory.extract(resized_batches([*images, *judged], scoring.window_input, device))
     memory.learn(placed)
     for part in np.array_split(np.arange(len(judged)), min(FOLDS, len(judged))):
         seed_everything(seed)

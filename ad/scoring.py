@@ -15,6 +15,7 @@ from ad.gradients import ALIGNED, alignment
 from ad.sliding_window import NonFiniteError, sliding_window
 from ad.ssim import smooth
 
+ENLARGED = 256  # pixels
 PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
 
 
@@ -23,7 +24,7 @@ class Scoring:
     """How maps become a score.
 
     windows: sides in pixels, 0 = the whole image. window_input: long side in pixels to which each
-    window is resized before the model, 0 = not at all. error: a key of errors.ERRORS, for models
+    window is resized before the model, see side_for_model, 0 = not at all. error: a key of errors.ERRORS, for models
     that reconstruct. colour_weight: of the Lab ab-difference added to it. calibration: one of
     CALIBRATIONS. sigma: Gaussian smoothing of the final map in pixels, 0 = none. topk: share of
     the pixels that is averaged, in (0, 1].
@@ -72,11 +73,18 @@ class Examples:
     alignment: float | None = None
 
 
+def side_for_model(side, window_input):
+    """Long side in pixels at which a model gets a window of long side `side`: window_input where
+    that is smaller; a small window is enlarged, but to ENLARGED at most."""
+    return min(window_input, max(side, ENLARGED)) if window_input else side
+
+
 def resized(predict, size):
-    """Wrap a window predictor: windows to long side `size` before it, its maps back after it."""
+    """Wrap a window predictor: windows to side_for_model before it, its maps back after it."""
     def wrapped(windows):
         shape = windows.shape[-2:]
-        small = [max(1, round(side * size / max(shape))) for side in shape]
+        scale = side_for_model(max(shape), size) / max(shape)
+        small = [max(1, round(side * scale)) for side in shape]
         windows = F.interpolate(windows, small, mode="bilinear", antialias=True)
         return F.interpolate(predict(windows), shape, mode="bilinear")
     return wrapped if size else predict
@@ -102,7 +110,7 @@ def raw_maps(model, images, scoring, window_batch=16):
         size = tuple(min(window or side, side) for side in shape)
         if size not in done:
             stride = tuple(max(1, side // 2) for side in size)
-            scale = scoring.window_input / max(size) if scoring.window_input else 1
+            scale = side_for_model(max(size), scoring.window_input) / max(size)
             batch = max(1, round(window_batch * 256 ** 2 / (size[0] * size[1] * scale ** 2)))
             run = resized(predict, scoring.window_input)
             # An exported program takes batches of any size, which no loop over images can.

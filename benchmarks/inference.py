@@ -28,7 +28,7 @@ from timing import PROJECT, alternate, arguments, report
 from ad import data, ensemble, layouts, plots
 from ad.cli import autocast, select_precision
 from ad.model import build_model
-from ad.fitting import remember
+from ad.fitting import new_places
 from ad.scoring import Scoring, calibrate
 
 KINDS = {"one scale": (Scoring(windows=(0,), error="fused"), 1),
@@ -59,7 +59,8 @@ def make_members(samples, scoring, count, image_size, small, args):
         model = build_model("unet", **{"width": 4, "depth": 2} if small else {"patch": 4})
         model = model.to(memory_format=torch.channels_last).eval()
         if not small:
-            remember(model, normals, scoring, device, args.precision, seed)
+            with autocast(device, args.precision):
+                model.places = new_places(model, normals, 256, device, seed)
         with autocast(device, args.precision):
             saved = calibrate(model, normals, scoring, device)
         members.append({"name": str(seed), "model": model, "weight": 1 / count,

@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from plain_patchcore import plain_patchcore
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
@@ -40,6 +39,7 @@ from ad.metrics import auroc  # noqa: E402
 from ad.scoring import Examples, Scoring, held_out_maps, judge  # noqa: E402
 from ad.seed import seed_everything  # noqa: E402
 from ad.validation import aurocs  # noqa: E402
+from plain_patchcore import plain_patchcore  # noqa: E402
 
 RECORDS = PROJECT / "benchmarks/results/normals.json"
 BACKBONES = ("gradients", "efficientnet_lite0")

@@ -40,7 +40,7 @@ from ad.augment import symmetries  # noqa: E402
 from ad.backbones import load_backbone  # noqa: E402
 from ad.cli import autocast, select_precision  # noqa: E402
 from ad.checkpoint import write_atomic  # noqa: E402
-from ad.fitting import remember  # noqa: E402
+from ad.fitting import new_places  # noqa: E402
 from ad.memory import PatchMemory  # noqa: E402
 from ad.metrics import auroc, pixel_auroc  # noqa: E402
 from ad.model import build_model  # noqa: E402
@@ -209,7 +209,8 @@ def unet(train, normals, test, options):
 
     def judge():
         start = time.perf_counter()
-        remember(model, images, scoring, CPU, args.precision, 0)
+        with autocast(CPU, args.precision):
+            model.places = new_places(model, images, scoring.window_input, CPU, 0)
         score = our_scores(model, normals, scoring, args.precision)
         extra = {"memory_seconds": time.perf_counter() - start}
         result = evaluate(test, score)

@@ -18,14 +18,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from ad import checkpoint, data, layouts, scoring as sc  # noqa: E402
-from ad.calibration import CALIBRATIONS, fit_calibration, leave_one_out, refit  # noqa: E402
+from ad.calibration import CALIBRATIONS  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
-from ad.cutpaste import SIZES  # noqa: E402
 from ad.errors import ERRORS  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
-from ad.validation import validation_set  # noqa: E402
+from ad.validation import aurocs, make_examples  # noqa: E402
 
-VARIANTS = list(itertools.product(("patch", "scar", "texture"), SIZES))  # of pseudo_anomalies
 WINDOWS = {"128": (128,), "256": (256,), "512": (512,), "whole": (0,), "multi": (128, 256, 512)}
 
 
@@ -45,27 +43,17 @@ def select(maps, windows, error):
             if name.split("@")[0] in ERRORS[error] and int(name.split("@")[1]) in windows}
 
 
-def score(maps, calibration, scoring):
-    maps = select(maps, scoring.windows, scoring.error)
-    return sc.topk_mean(sc.final_maps(maps, calibration, scoring), scoring.topk).item()
-
-
-def aurocs(parts, labels, sizes, scoring, kind):
-    """Pseudo-anomaly and test AUROC. A validation image, and what was made of it, is judged by
-    the statistics of the other validation images."""
-    normals, positives, tests = parts
-    calibration, cells = fit_calibration(
-        [select(m, scoring.windows, scoring.error) for m in normals], kind, scoring.sigma / 2)
-    others = [refit(calibration, rest) for _, rest in leave_one_out(cells)]
-    normal = [score(m, c, scoring) for m, c in zip(normals, others)]
-    each = len(VARIANTS)
-    positive = [score(m, others[i // each], scoring) for i, m in enumerate(positives)]
-    result = {"chosen": calibration.kind, "evidence": calibration.evidence,
-              "pseudo": auroc([0] * len(normal) + [1] * len(positive), normal + positive)}
-    for size in dict.fromkeys(sizes):
-        some = [s for s, z in zip(positive, sizes) if z == size]
-        result[f"pseudo_{size}"] = auroc([0] * len(normal) + [1] * len(some), normal + some)
-    return result | {"test": auroc(labels, [score(m, calibration, scoring) for m in tests])}
+def figures(parts, labels, examples, scoring):
+    """Pseudo-anomaly and test AUROC, and what the calibration is."""
+    normals, positives, tests = ([select(m, scoring.windows, scoring.error) for m in part]
+                                 for part in parts)
+    saved = sc.judge(normals, positives, examples, scoring)
+    calibration = sc.load_calibration(saved)
+    scores = [sc.topk_mean(sc.final_maps(m, calibration, scoring), scoring.topk).item()
+              for m in tests]
+    pseudo = {name.replace("auroc", "pseudo"): value for name, value in aurocs(saved).items()}
+    return {"chosen": calibration.kind, "evidence": calibration.evidence, **pseudo,
+            "test": auroc(labels, scores)}
 
 
 def main():
@@ -75,7 +63,6 @@ def main():
     parser.add_argument("--errors", nargs="+", choices=ERRORS, default=("both",))
     parser.add_argument("--calibrations", nargs="+", choices=CALIBRATIONS,
                         default=("global", "auto"))
-    parser.add_argument("--positives", type=int, default=8, help="validation images to damage")
     parser.add_argument("--out", type=Path, default=Path("results/scoring.json"))
     args = parser.parse_args()
     device = select_device("auto")
@@ -88,18 +75,16 @@ def main():
     tests = layouts.find_samples(root, config["category"], "test")
     labels = [s.label for s in tests]
     test_images = data.load_images(tests, config["image_size"])
-    # At the images' own size: enlarged ones would differ from the normal images by that alone.
-    _, positives, sizes = validation_set(normals[:args.positives], max(normals[0].shape[1:]),
-                                         config["args"]["seed"])
+    examples = make_examples(normals, config["args"]["seed"])
     rows = []
     for window_input in args.window_inputs:
         parts = [all_maps(model, images, window_input, device, precision)
-                 for images in (normals, positives, test_images)]
+                 for images in (normals, examples.positives, test_images)]
         for (name, windows), error, kind in itertools.product(
                 WINDOWS.items(), args.errors, args.calibrations):
-            scoring = replace(sc.Scoring(), error=error, windows=windows)
+            scoring = replace(sc.Scoring(), error=error, windows=windows, calibration=kind)
             row = {"windows": name, "window_input": window_input, "error": error,
-                   "calibration": kind} | aurocs(parts, labels, sizes, scoring, kind)
+                   "calibration": kind} | figures(parts, labels, examples, scoring)
             rows.append(row)
             print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}"
                            for k, v in row.items() if k != "evidence"), flush=True)

@@ -27,7 +27,7 @@ from ad import checkpoint, data, layouts  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.cutpaste import pseudo_anomalies  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
-from ad.scoring import calibrate, score_images  # noqa: E402
+from ad.scoring import Examples, held_out_maps, judge, score_images  # noqa: E402
 from ad.training import validation_scoring, validation_size  # noqa: E402
 
 KINDS = {"all pseudo-anomalies": ("patch", "scar", "texture"), "CutPaste patches": ("patch",),
@@ -51,29 +51,33 @@ def history(folder, device, precision):
     paths = sorted(folder.glob("epoch_*.pt"), key=lambda p: int(p.stem[6:]))
     config = checkpoint.load(folder / "best.pt")["config"]
     args = argparse.Namespace(**config["args"])
-    root, size, scoring = Path(config["root"]), validation_size(args), validation_scoring(args)
+    root, size = Path(config["root"]), validation_size(args)
+    scoring = validation_scoring(args, max(map(max, config["sizes"])))
 
     def load(files):
         images = [data.resize_long_side(data.read_image(f, args.image_size), size) for f in files]
         return [(image[0] * 255).round().byte() for image in images], images
     normals, floats = load(root / name for name in config["validation"])
-    variants = [v for i, image in enumerate(floats) for v in pseudo_anomalies(image, args.seed, i)]
-    positives = [(v[2][0] * 255).round().byte() for v in variants]
+    variants = [(i, v) for i, image in enumerate(floats)
+                for v in pseudo_anomalies(image, args.seed, i)]
+    examples = Examples(normals, [(v[2][0] * 255).round().byte() for _, v in variants],
+                        [i for i, _ in variants], [v[0] for _, v in variants])
     samples = layouts.find_samples(root, config["category"], "test")
     tests, _ = load(s.path for s in samples)
 
     def row(path, error):
-        saved = checkpoint.load(path)
-        model = checkpoint.restore_model(saved, path, device).eval()
+        epoch, model = (found := checkpoint.load(path))["epoch"], checkpoint.restore_model(
+            found, path, device).eval()
         with torch.no_grad(), autocast(device, precision):
-            calibration = calibrate(model, normals, replace(scoring, error=error), device)
-            scores = [torch.cat([s for s, _ in score_images(model, part, calibration, device)])
-                      .tolist() for part in (positives, tests)]
-        result = {"epoch": saved["epoch"], "error": error}
+            one = replace(scoring, error=error)
+            saved = judge(*held_out_maps([(model, range(len(normals)))], examples, one, device),
+                          examples, one)
+            scores = torch.cat([s for s, _ in score_images(model, tests, saved, device)]).tolist()
+        result = {"epoch": epoch, "error": error}
         for name, families in KINDS.items():
-            part = [s for s, v in zip(scores[0], variants) if v[0] in families]
-            result[name] = auroc([0] * len(normals) + [1] * len(part), calibration["scores"] + part)
-        return result | {"test": auroc([s.label for s in samples], scores[1])}
+            part = [s for s, kind in zip(saved["positives"], saved["kinds"]) if kind in families]
+            result[name] = auroc([0] * len(normals) + [1] * len(part), saved["scores"] + part)
+        return result | {"test": auroc([s.label for s in samples], scores)}
     # Weights of an epoch have no memory yet: fused is without it, as in validation.
     return ([row(path, scoring.error) for path in tqdm(paths, disable=not sys.stderr.isatty())],
             [row(folder / "best.pt", e) for e in ("mse", "ssim", "mask", "places", "fused")])

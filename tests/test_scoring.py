@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from ad import InputError
 from ad.scoring import (Scoring, calibrate, combine, map_images, raw_maps,
-                        resized, score_images, smooth, standardise, topk_mean)
+                        resized, side_for_model, score_images, smooth, standardise, topk_mean)
 from ad.threshold import parse_threshold
 
 
@@ -80,6 +80,9 @@ def test_windows_are_resized_before_the_model_and_maps_back():
     assert seen == [(2, 3, 32, 48)] and maps.shape == (2, 1, 64, 96)
     torch.testing.assert_close(maps, smooth_images[:, :1], rtol=0, atol=0.06)
     assert resized(predict, 0) is predict
+    # Small windows are enlarged to 256 pixels at most, large ones shrunk to any size.
+    assert [side_for_model(*pair) for pair in ((128, 256), (128, 384), (300, 384), (512, 384),
+                                               (512, 64), (90, 0))] == [256, 256, 300, 384, 64, 90]
 
 
 def test_whole_chain_by_hand():
