@@ -29,12 +29,13 @@ from ad.cli import Parser, autocast, require, run_script, select_device, select_
 from ad.errors import ERRORS
 from ad.fitting import folds, judges, new_places, wants_places
 from ad.jobs import jobs_to_train, own_jobs
+from ad.judging import aurocs, calibrate, held_out_maps, judge_best
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
 from ad.runs import begin, read_arguments
-from ad.scoring import calibrate, held_out_maps, load_calibration
+from ad.scoring import load_calibration
 from ad.training import run_epochs, validation_scoring, validation_size
-from ad.validation import aurocs, judge_best, make_examples, validate
+from ad.validation import make_examples, validate
 
 
 def build_parser():
@@ -148,32 +149,45 @@ def train_category(root, table, args):
     else:
         images = [image for sample, image in zip(train, images) if sample not in set(val)]
 
-    def finish():
-        saved = checkpoint.load(folder / "best.pt") if trained else {
-            "model_args": state["model_args"], "config": state["config"], "epoch": 1}
-        best = checkpoint.restore_model(saved, folder / "best.pt", device) if trained else model
-        examples, start = make_examples(val_images, args.seed, positives), time.perf_counter()
-        with autocast(device, args.precision):
-            maps = held_out_maps(folds(best, images, val_images, scoring, device, args.seed),
-                                 examples, scoring, device, args.window_batch)
-        saved["calibration"] = judge_best(*maps, examples, scoring)
-        found = aurocs(saved["calibration"])
-        if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and trained:
-            best.places = None
-        saved |= {"model": {k: v.cpu() if torch.is_tensor(v) else v
-                            for k, v in best.state_dict().items()}, "val_auroc": found["auroc"]}
-        if not trained:
-            saved["model_args"]["fingerprint"] = best.fingerprint
-            print(f"fitted: {best.describe()}")
-            checkpoint.write_atomic(folder / "log.jsonl", json.dumps(
-                {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-        checkpoint.save(folder / "best.pt", saved)
-        print(f"{category}: calibration {load_calibration(saved['calibration']).describe()}\n"
-              f"{category}: best epoch {saved['epoch']}, "
-              + (f"AUROC of {len(anomalous)} anomalous validation images {found['auroc']:.3f}"
-                 if anomalous else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
-                 "damage, not real defects)") + f"; wrote {folder}/best.pt")
-    distributed.from_rank_0(finish)
+    # A memory is judged by all normal images, each by one that does not hold it.
+    distributed.from_rank_0(lambda: finish(
+        folder, None if trained else (model, state), images, val_images,
+        make_examples(val_images, args.seed, positives), args))
+
+
+def finish(folder, fitted, images, val_images, examples, args):
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; say what was found.
+
+    fitted: (model, state) of a model that learns in one pass, here, or None. images: normal images
+    that only taught; val_images: those that judge; see ad.fitting.folds.
+    """
+    start, scoring, device = time.perf_counter(), scoring_from(args), torch.device(args.device)
+    if fitted:
+        model, state = fitted
+        saved = {"model_args": state["model_args"], "config": state["config"], "epoch": 1}
+    else:
+        saved = checkpoint.load(folder / "best.pt")
+        model = checkpoint.restore_model(saved, folder / "best.pt", device)
+    with autocast(device, args.precision):
+        maps = held_out_maps(folds(model, images, val_images, scoring, device, args.seed),
+                             examples, scoring, device, args.window_batch)
+    saved["calibration"] = judge_best(*maps, examples, scoring)
+    found = aurocs(saved["calibration"])
+    if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
+        model.places = None
+    if fitted:
+        saved["model_args"]["fingerprint"] = model.fingerprint
+        print(f"fitted: {model.describe()}")
+        checkpoint.write_atomic(folder / "log.jsonl", json.dumps(
+            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
+    checkpoint.save(folder / "best.pt", saved | {"val_auroc": found["auroc"], "model": {
+        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
+    labelled = sum(source < 0 for source in examples.sources)
+    print(f"{args.category}: calibration {load_calibration(saved['calibration']).describe()}\n"
+          f"{args.category}: best epoch {saved['epoch']}, "
+          + (f"AUROC of {labelled} anomalous validation images {found['auroc']:.3f}"
+             if labelled else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
+             "damage, not real defects)") + f"; wrote {folder}/best.pt")
 
 
 def train_classifier(root, args):

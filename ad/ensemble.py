@@ -13,12 +13,9 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, data, distributed, plots
 from ad.arguments import scoring_from
 from ad.cli import autocast
-from ad.fitting import folds, learns_in_one_pass
-from ad.runs import run_files, run_images
-from ad.scoring import (Calibration, Examples, Scoring, held_out_maps, judge, load_calibration,
-                        score_images, standardise)
+from ad.fitting import recalibrate
+from ad.scoring import Calibration, Scoring, load_calibration, score_images, standardise
 from ad.threshold import LABELLED, pixel_threshold, top_of_maps
-from ad.validation import make_examples
 
 CHUNK = 16  # images decoded at a time
 PARTS = {"scoring", "scores", "positives", "sources", "kinds", "pixels"}  # of `judge`, beside those
@@ -80,25 +77,6 @@ def load_member(path, args, device):
         print(f"{path}: calibration {load_calibration(calibration).describe()}")
     return {"name": path.parent.name, "model": model, "config": config, "calibration": calibration,
             "normal": np.asarray(calibration["scores"]), "val_auroc": saved["val_auroc"]}
-
-
-def recalibrate(model, config, scoring, positives, args, device):
-    """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
-    scoring.check(model)
-    seed, judged = config["args"]["seed"], run_images(config, "validation")
-    names = set(config["validation"])
-    others = [data.read_image(path, config["image_size"]) for path, name in
-              zip(run_files(config, "train"), config["train"]) if name not in names] \
-        if learns_in_one_pass(model, scoring) else []
-    examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
-        Examples(judged)
-    if positives:
-        print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
-              "anomalous validation images for the threshold")
-    with autocast(device, args.precision):
-        maps = held_out_maps(folds(model, others, judged, scoring, device, seed), examples, scoring,
-                             device, args.window_batch)
-    return judge(*maps, examples, scoring)
 
 
 def load_members(category, names, args, device):

@@ -1,12 +1,17 @@
-"""What is learned in one pass, without training: a memory, also that of a trained U-Net."""
+"""What is learned in one pass, without training: a memory, also that of a trained U-Net, and what
+is normal for it, by memories that do not hold what they judge."""
 
 import numpy as np
 
 from ad import data
+from ad.cli import autocast
 from ad.errors import ERRORS
+from ad.judging import Examples, held_out_maps, judge
 from ad.memory import PatchMemory
+from ad.runs import run_files, run_images
 from ad.scoring import side_for_model
 from ad.seed import seed_everything
+from ad.validation import make_examples
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
 JUDGED = 400  # normal images, at most, that are judged
@@ -69,3 +74,22 @@ def folds(model, images, judged, scoring, device, seed):
     if not whole:
         model.places = memory
     yield model, []
+
+
+def recalibrate(model, config, scoring, positives, args, device):
+    """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
+    scoring.check(model)
+    seed, judged = config["args"]["seed"], run_images(config, "validation")
+    names = set(config["validation"])
+    others = [data.read_image(path, config["image_size"]) for path, name in
+              zip(run_files(config, "train"), config["train"]) if name not in names] \
+        if learns_in_one_pass(model, scoring) else []
+    examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
+        Examples(judged)
+    if positives:
+        print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
+              "anomalous validation images for the threshold")
+    with autocast(device, args.precision):
+        maps = held_out_maps(folds(model, others, judged, scoring, device, seed), examples, scoring,
+                             device, args.window_batch)
+    return judge(*maps, examples, scoring)

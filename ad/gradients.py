@@ -73,7 +73,8 @@ def light(images):
 
 def equalise(images, target):
     """Bring images (N, 3, H, W) to the `light` target (2,): one shift and one factor an image for
-    all its pixels and channels, the factor in [1 / STRETCH, STRETCH]. Colours keep their relations."""
+    all its pixels and channels, the factor in [1 / STRETCH, STRETCH]. Colours keep their
+    relations."""
     mean, std = light(images).view(-1, 2, 1, 1, 1).unbind(1)
     factor = (target[1] / std.clamp_min(1e-6)).clamp(1 / STRETCH, STRETCH)
     return (images - mean) * factor + target[0]

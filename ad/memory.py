@@ -43,10 +43,10 @@ class PatchMemory(nn.Module):
     with neighbours only at about the same place where images are aligned; with distance
     "gaussian" Mahalanobis distances (Defard et al., "PaDiM", ICPR 2021); "both" gives both maps.
     backbone, layers, weights: see load_backbone, or backbone is the function that gives the maps;
-    fingerprint: of the weights there when fit() was
-    called, or None. position: "auto", "free" (anywhere) or a radius in cells. coreset: share of the
-    patches of each place, or of POOL from anywhere, that is kept, in (0, 1]. reweight: PatchCore's
-    equation 7. Raises ValueError for other values.
+    fingerprint: of the weights there when fit() was called, or None. position: "auto" (by
+    alignment), "free" (anywhere) or a radius in cells. coreset: share of the patches of each place,
+    or of POOL from anywhere, that is kept, in (0, 1]. reweight: PatchCore's equation 7. equalise:
+    bring images to the same light first. Raises ValueError for other values.
     """
     SCORING = {"windows": (0,)}
     BUFFERS = ("light", "mean", "std", "bank", "around", "centre", "whitening", "projection")

@@ -91,7 +91,8 @@ def known_scores(member):
     normal, positives = (standardise(saved[part], saved["scores"])
                          for part in ("scores", "positives"))
     pseudo = max(saved["sources"], default=-1) >= 0
-    return np.repeat(normal, max(1, round(len(positives) / len(normal))) if pseudo else 1), positives
+    times = max(1, round(len(positives) / len(normal))) if pseudo else 1
+    return np.repeat(normal, times), positives
 
 
 def false_alarms(above, count, confidence=0.9):

@@ -44,13 +44,13 @@ class VAE(nn.Module):
     "resnet18" or "vit_b_16" (random unless `load_pretrained` is called), "linear" (fully connected
     layers of `widths` units). The decoder mirrors cnn or linear: a linear layer restores the
     smallest grid, transposed convolutions enlarge it, a sigmoid keeps the range of the images,
-    (0, 1). latent_dim: of the diagonal Gaussian. beta: weight of the KL divergence. variance: of
-    the decoder's Gaussian. "fixed": MSE + KL / values, which is, up to a factor and a constant, the
-    negative evidence lower bound for the variance 1/2, against which the KL divergence weighs a
-    lot; "learned": that for the variance which fits best, the MSE itself (Rybkin, Daniilidis and
-    Levine, "Simple and effective VAE training with calibrated decoders", ICML 2021, sigma-VAE):
-    log(MSE) / 2 + KL / values. latent_samples: draws, the same for every image, whose error maps are averaged when scoring; 0
-    takes the mean of the latent distribution.
+    (0, 1). latent_dim: of the diagonal Gaussian. beta: weight of the KL divergence. latent_samples:
+    draws, the same for every image, whose error maps are averaged when scoring; 0 takes the mean of
+    the latent distribution. variance: of the decoder's Gaussian. "fixed": MSE + KL / values, up to
+    a factor and a constant the negative evidence lower bound for the variance 1/2, where the KL
+    divergence weighs a lot. "learned": that for the variance that fits best, the MSE itself,
+    log(MSE) / 2 + KL / values (sigma-VAE: Rybkin, Daniilidis and Levine, "Simple and effective VAE
+    training with calibrated decoders", ICML 2021).
     """
 
     def __init__(self, encoder="cnn", image_height=256, image_width=256, latent_dim=512,

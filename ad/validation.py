@@ -1,17 +1,13 @@
 """Validation: damage that was never seen on normal images never trained on, or real anomalies."""
 
-from dataclasses import replace
-
 import torch
 
 from ad.cutpaste import pseudo_anomalies, seeded_generator
 from ad.data import resize_long_side, to_float
 from ad.gradients import alignment
-from ad.metrics import auroc
-from ad.scoring import Examples, held_out_maps, judge
+from ad.judging import Examples, aurocs, held_out_maps, judge_best
 
 DAMAGED = 24  # normal images, at most, of which pseudo-anomalies are made, nine of each
-MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
 
 
 def make_examples(images, seed, anomalous=(), size=None):
@@ -45,27 +41,6 @@ def mean_loss(model, images, device):
     losses = [model.loss(to_float(image, device)[None], seeded_generator(device, 0, i))["loss"]
               for i, image in enumerate(images)]
     return torch.stack(losses).mean().item()
-
-
-def aurocs(saved):
-    """AUROC of the dict of `judge`: {"auroc", "auroc_<kind>", ...}; None without positives."""
-    normals, result = saved["scores"], {}
-    for name in (None, *dict.fromkeys(saved["kinds"])):
-        part = [s for s, kind in zip(saved["positives"], saved["kinds"]) if name in (None, kind)]
-        result["auroc" + (f"_{name}" if name else "")] = auroc(
-            [0] * len(normals) + [1] * len(part), normals + part)
-    return result
-
-
-def judge_best(maps, damaged, examples, scoring):
-    """`judge`, without the maps of a U-Net's memory where these make the AUROC lower."""
-    saved = judge(maps, damaged, examples, scoring)
-    if scoring.error != "fused" or not any(n.startswith(MEMORY) for n in maps[0]):
-        return saved
-    maps, damaged = ([{n: m for n, m in found.items() if not n.startswith(MEMORY)}
-                      for found in part] for part in (maps, damaged))
-    without = judge(maps, damaged, examples, replace(scoring, error="repaired"))
-    return max(saved, without, key=lambda found: aurocs(found)["auroc"] or 0)
 
 
 def validate(model, examples, scoring, device, window_batch):

@@ -27,9 +27,10 @@ from timing import PROJECT, alternate, arguments, report
 
 from ad import data, ensemble, layouts, plots
 from ad.cli import autocast, select_precision
+from ad.judging import calibrate
 from ad.model import build_model
 from ad.fitting import new_places
-from ad.scoring import Scoring, calibrate
+from ad.scoring import Scoring
 
 KINDS = {"one scale": (Scoring(windows=(0,), error="fused"), 1),
          "three scales": (Scoring(error="both"), 1),

@@ -17,10 +17,11 @@ from timing import alternate, arguments, report
 
 from ad import data, layouts
 from ad.backbones import load_backbone
+from ad.judging import calibrate
 from ad.memory import PatchMemory
 from ad.metrics import auroc
 from ad.neighbours import nearest
-from ad.scoring import Scoring, calibrate, score_images
+from ad.scoring import Scoring, score_images
 
 
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}

@@ -16,11 +16,13 @@ pseudo-anomaly AUROC with the normal images themselves as positives, 0.5 if it i
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import platform
 import re
-import subprocess
+import runpy
 import sys
 import tempfile
 import time
@@ -35,10 +37,10 @@ sys.path.insert(0, str(PROJECT))
 from ad import checkpoint, data, layouts  # noqa: E402  (the project's folder is put on the path)
 from ad.demo import CATEGORIES, write_demo  # noqa: E402
 from ad.fitting import folds  # noqa: E402
+from ad.judging import aurocs, Examples, held_out_maps, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
-from ad.scoring import Examples, Scoring, held_out_maps, judge  # noqa: E402
+from ad.scoring import Scoring  # noqa: E402
 from ad.seed import seed_everything  # noqa: E402
-from ad.validation import aurocs  # noqa: E402
 from plain_patchcore import plain_patchcore  # noqa: E402
 
 RECORDS = PROJECT / "benchmarks/results/normals.json"
@@ -49,9 +51,11 @@ COLUMNS = ("auroc", "plain", "pixel_auroc", "pro", "called", "promised", "bound"
 
 
 def run(script, *options):
-    """What a script prints."""
-    return subprocess.run([sys.executable, PROJECT / script, *map(str, options)], check=True,
-                          capture_output=True, text=True).stdout
+    """What a script prints, run in this process, which has imported everything already."""
+    sys.argv, said = [script, *map(str, options)], io.StringIO()
+    with contextlib.redirect_stdout(said):
+        runpy.run_path(str(PROJECT / script), run_name="__main__")
+    return said.getvalue()
 
 
 def fair_auroc(saved, category):
@@ -138,6 +142,7 @@ def main():
                         help="make every N-th row only, from the I-th on, beside other processes")
     parser.add_argument("--table", action="store_true", help="print what is recorded, run nothing")
     args = parser.parse_args()
+    command = sys.argv
     jobs = [] if args.table else [
         *((f"demo {c}", None, c, seed) for seed in range(args.seeds) for c in CATEGORIES),
         *((c, root, c, 0) for root in args.data for c in layouts.find_categories(root))]
@@ -153,7 +158,7 @@ def main():
                           backbone, seed, folder)
             records = read()
             records["rows"][key] = row | {"date": time.strftime("%Y-%m-%d")}
-            records |= {"command": sys.argv, "threads": torch.get_num_threads(),
+            records |= {"command": command, "threads": torch.get_num_threads(),
                         "machine": torch.cpu.get_capabilities().get("cpu_name")
                         or platform.machine(), "torch": str(torch.__version__)}
             checkpoint.write_atomic(RECORDS, json.dumps(records, indent=1) + "\n")
@@ -161,6 +166,7 @@ def main():
 
 
 def read():
+    """The rows so far."""
     return json.loads(RECORDS.read_text()) if RECORDS.is_file() else {"rows": {}}
 
 

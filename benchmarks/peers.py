@@ -41,10 +41,11 @@ from ad.backbones import load_backbone  # noqa: E402
 from ad.cli import autocast, select_precision  # noqa: E402
 from ad.checkpoint import write_atomic  # noqa: E402
 from ad.fitting import new_places  # noqa: E402
+from ad.judging import calibrate  # noqa: E402
 from ad.memory import PatchMemory  # noqa: E402
 from ad.metrics import auroc, pixel_auroc  # noqa: E402
 from ad.model import build_model  # noqa: E402
-from ad.scoring import Scoring, calibrate, score_images  # noqa: E402
+from ad.scoring import Scoring, score_images  # noqa: E402
 from ad.training import keep_freed_memory, make_updates, train_epoch  # noqa: E402
 
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}  # anomalib's 0.1 of the transistor takes an hour

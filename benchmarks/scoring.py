@@ -21,8 +21,9 @@ from ad import checkpoint, data, layouts, scoring as sc  # noqa: E402
 from ad.calibration import CALIBRATIONS  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.errors import ERRORS  # noqa: E402
+from ad.judging import aurocs, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
-from ad.validation import aurocs, make_examples  # noqa: E402
+from ad.validation import make_examples  # noqa: E402
 
 WINDOWS = {"128": (128,), "256": (256,), "512": (512,), "whole": (0,), "multi": (128, 256, 512)}
 
@@ -47,7 +48,7 @@ def figures(parts, labels, examples, scoring):
     """Pseudo-anomaly and test AUROC, and what the calibration is."""
     normals, positives, tests = ([select(m, scoring.windows, scoring.error) for m in part]
                                  for part in parts)
-    saved = sc.judge(normals, positives, examples, scoring)
+    saved = judge(normals, positives, examples, scoring)
     calibration = sc.load_calibration(saved)
     scores = [sc.topk_mean(sc.final_maps(m, calibration, scoring), scoring.topk).item()
               for m in tests]

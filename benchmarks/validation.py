@@ -26,8 +26,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 from ad import checkpoint, data, layouts  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.cutpaste import pseudo_anomalies  # noqa: E402
+from ad.judging import Examples, held_out_maps, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
-from ad.scoring import Examples, held_out_maps, judge, score_images  # noqa: E402
+from ad.scoring import score_images  # noqa: E402
 from ad.training import validation_scoring, validation_size  # noqa: E402
 
 KINDS = {"all pseudo-anomalies": ("patch", "scar", "texture"), "CutPaste patches": ("patch",),

@@ -1,14 +1,19 @@
-"""Gradients by hand, chains of pretrained networks, and what is said when weights are missing."""
+"""Chains of pretrained networks, their input, and what is said when weights are missing."""
 
 import hashlib
 import sys
+import types
 
 import pytest
+import skimage.data
 import torch
 import torchvision
 
 from ad import InputError
 from ad.backbones import Chain, load_backbone
+from ad.classifier import Classifier
+from ad.data import resize_to
+from ad.pretrained import IMAGENET, input_statistics, lite0, load_weights
 
 
 def write_weights(tmp_path, name="resnet18"):
@@ -98,3 +103,47 @@ def test_fingerprint_is_a_hash_of_the_weights():
     for tensor in (chain.mean, chain.std, chain.parts[0].weight, chain.parts[0].bias):
         digest.update(tensor.detach().numpy().tobytes())
     assert chain.fingerprint() == digest.hexdigest()[:16]
+
+
+def picture(name):
+    """A photograph of scikit-image, its middle at 224 x 224: (1, 3, 224, 224) in [0, 1]."""
+    image = torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)[None] / 255
+    height, width = image.shape[2:]
+    side = min(height, width)
+    image = image[..., (height - side) // 2:(height + side) // 2,
+                  (width - side) // 2:(width + side) // 2]
+    return resize_to(image, (224, 224))
+
+
+@pytest.mark.parametrize("name, classes", [("chelsea", (281, 282, 285)), ("coffee", (967,))])
+def test_lite0_knows_a_cat_and_a_cup_of_espresso(name, classes):
+    """And is surer of them with its own input than with ImageNet's mean and deviation."""
+    model = lite0()
+    load_weights(model, "efficientnet_lite0")
+    sure = []
+    for mean, std in (input_statistics("efficientnet_lite0"), IMAGENET):
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+        with torch.no_grad():
+            probability = model.eval()((picture(name) - mean) / std).softmax(1)[0]
+        sure.append(probability[list(classes)].sum().item())
+    assert int(probability.argmax()) in classes and sure[0] > 0.85 and sure[0] > sure[1] + 0.03
+
+
+def test_every_network_gets_the_input_that_its_weights_were_trained_with():
+    """TensorFlow's EfficientNet-Lite: (x - 127) / 128; torchvision: what its presets say, but for
+    Inception's weights, whose models undo the preset (transform_input)."""
+    mean, std = (torch.tensor(v) for v in input_statistics("efficientnet_lite0"))
+    pixels = torch.tensor([0.0, 127.0, 255.0])
+    torch.testing.assert_close((pixels / 255 - mean) / std, (pixels - 127) / 128)
+    assert input_statistics("resnet18") == IMAGENET
+    assert input_statistics("efficientnet_v2_l") == ((0.5,) * 3, (0.5,) * 3)
+    image = torch.rand(2, 3, 8, 8)
+    preset = torchvision.transforms.Normalize(*IMAGENET)(image)
+    ours = torchvision.transforms.Normalize(*input_statistics("googlenet"))(image)
+    undone = torchvision.models.GoogLeNet._transform_input(
+        types.SimpleNamespace(transform_input=True), preset)
+    torch.testing.assert_close(ours, undone)
+    chain, _ = load_backbone("efficientnet_lite0", (8,))
+    torch.testing.assert_close(chain.mean.flatten(), mean)
+    classifier = Classifier("efficientnet_lite0")
+    torch.testing.assert_close(classifier.std.flatten(), std)

@@ -20,8 +20,8 @@ sys.path.insert(0, str(PROJECT))
 # torchrun starts this as a script, which finds the project there.
 from ad import InputError, checkpoint, distributed, jobs, training  # noqa: E402
 from ad.batchnorm import synchronise  # noqa: E402
+from ad.judging import aurocs
 from ad.model import build_model  # noqa: E402
-from ad.validation import aurocs  # noqa: E402
 from conftest import TINY_TRAINING, run, tiny_image, wait_for, write_tiny  # noqa: E402
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")

@@ -9,7 +9,8 @@ import torch
 from conftest import write_tiny
 
 from ad import InputError, data, ensemble, layouts
-from ad.scoring import Scoring, calibrate, score_images, standardise
+from ad.judging import calibrate
+from ad.scoring import Scoring, score_images, standardise
 
 CPU = torch.device("cpu")
 ARGS = Namespace(precision="fp32", window_batch=16, maps=False, masks=None, spot_check=[])

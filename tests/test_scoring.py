@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from ad import InputError
-from ad.scoring import (Scoring, calibrate, combine, map_images, raw_maps,
-                        resized, side_for_model, score_images, smooth, standardise, topk_mean)
+from ad.judging import calibrate
+from ad.scoring import (Scoring, combine, map_images, raw_maps, resized, side_for_model,
+                        score_images, smooth, standardise, topk_mean)
 from ad.threshold import parse_threshold
 
 

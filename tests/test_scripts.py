@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from ad import checkpoint
 from ad.ensemble import vote_weights
-from ad.validation import aurocs
+from ad.judging import aurocs
 from conftest import PROJECT, TINY_TRAINING, run, write_tiny
 
 

@@ -225,7 +225,8 @@ def test_models_for_wells_train_score_and_are_looked_at(tmp_path):
     assert config["args"]["lr"] == 3e-4 and config["args"]["batch"] == 512
     result = run("infer.py", *options, "--threshold", "midpoint", "--members",
                  "small_conv_vae-seed0", "--error", "elbo", cwd=tmp_path)
-    assert result.returncode == 0 and "scoring 4 labelled anomalous validation" in result.stdout, result.stderr
+    assert result.returncode == 0, result.stderr
+    assert "scoring 4 labelled anomalous validation" in result.stdout
     rows = (tmp_path / "results/scores.csv").read_text().splitlines()
     assert len(rows) == 7 and sum(",wells,,1," in row for row in rows) == 3
     result = run("visualize.py", *options[:2], "--ckpt", "runs/wells/small_conv_vae-seed0/best.pt",

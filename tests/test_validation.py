@@ -8,10 +8,11 @@ from scipy.stats import beta, norm
 from ad.cutpaste import SIZES
 from ad.ensemble import vote_weights
 from ad.errors import ERRORS
-from ad.scoring import Examples, Scoring, calibrate, held_out_maps, judge
+from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
+from ad.scoring import Scoring
 from ad.threshold import (common_normals, decide_threshold, false_alarms, known_scores,
                           pixel_threshold)
-from ad.validation import DAMAGED, aurocs, judge_best, make_examples, validate
+from ad.validation import DAMAGED, make_examples, validate
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
 

@@ -58,7 +58,8 @@ def discs(count, seed):
 
 
 @pytest.mark.parametrize("objective, steps, weight_decay, expected", [
-    ("reconstruct", 100, 0, "usable: defects leave a weak error"), ("repair", 200, 0, "healthy|usable: outputs vary less than inputs"),
+    ("reconstruct", 100, 0, "usable: defects leave a weak error"),
+    ("repair", 200, 0, "healthy|usable: outputs vary less than inputs"),
     ("reconstruct", 0, 0, "grey collapse"), ("reconstruct", 30, 1, "grey collapse")],
     ids=["reconstruct", "repair", "untrained", "over-regularised"])
 def test_trained_networks_are_told_apart(objective, steps, weight_decay, expected):

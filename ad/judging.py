@@ -1,0 +1,117 @@
+"""Judging a model by normal images that it has not learned from, and by anomalous ones: what is
+normal, how normal images score, and what is told from them."""
+
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from ad.calibration import fit_calibration, refit
+from ad.gradients import ALIGNED, alignment
+from ad.metrics import auroc
+from ad.scoring import fuse, map_images, topk_mean
+
+PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
+MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a model is judged by, uint8 images (3, H, W) of any sizes.
+
+    normals: normal images. positives: anomalous ones; sources: the index of the normal image that
+    each was made from, -1 where it was made from none; kinds: what they are called in figures.
+    alignment: see ad.gradients, of the normals where it is None.
+    """
+    normals: list
+    positives: list = ()
+    sources: list = ()
+    kinds: list = ()
+    alignment: float | None = None
+
+
+def held_out_maps(folds, examples, scoring, device, window_batch=16):
+    """raw_maps of every normal and positive image of the Examples, by a model that has not learned
+    from it: two lists of {name: (1, 1, H, W)}, all in memory at once.
+
+    folds: (model, indices of the normal images that it does not know) one after the other, every
+    index once; a positive goes with the image that it was made from, one of no normal image
+    with the last model.
+    """
+    found = [None] * len(examples.normals), [None] * len(examples.positives)
+    for model, held in folds:
+        known, last = set(held), len(held) == 0 or len(held) == len(examples.normals)
+        parts = list(held), [j for j, source in enumerate(examples.sources)
+                             if source in known or (source < 0 and last)]
+        for maps, images, chosen in zip(found, (examples.normals, examples.positives), parts):
+            batches = map_images(model, [images[i] for i in chosen], scoring, device, window_batch)
+            singles = ({name: m[i:i + 1] for name, m in batch.items()} for batch in batches
+                       for i in range(len(next(iter(batch.values())))))
+            for index, single in zip(chosen, singles):
+                maps[index] = single
+    return found
+
+
+def sample_pixels(map_):
+    """(1, 1, H, W) -> float32 (PIXELS ** 2,), at places evenly spaced, whatever the size."""
+    rows, columns = (((torch.arange(PIXELS) + 0.5) / PIXELS * side).long().to(map_.device)
+                     for side in map_.shape[-2:])
+    return map_[0, 0, rows[:, None], columns].flatten().float().cpu()
+
+
+def judge(maps, damaged, examples, scoring):
+    """Learn what is normal from held_out_maps: the checkpoint's `calibration`.
+
+    Plain dict: scoring (its values); the fields of Calibration; scores, those of the normal images,
+    and positives, those of the others, with their sources and kinds; pixels, sample_pixels of the
+    normal images' final maps. A normal image and what was made from it get the statistics of the
+    other normal images, so that they are as high as those of images not seen before.
+    """
+    kind = scoring.calibration
+    if kind == "auto":
+        aligned = alignment(examples.normals) if examples.alignment is None else examples.alignment
+        kind = "auto" if aligned >= ALIGNED else "border"
+    calibration, cells = fit_calibration(maps, kind, scoring.sigma / 2)
+    scores, pixels, positives = [], [], [None] * len(damaged)
+
+    def score(group, own):
+        return [fuse(own.standardise(own.prepare(m)), scoring) for m in group]
+    for index in range(-1, len(maps)):
+        mine = [j for j, source in enumerate(examples.sources) if source == index]
+        own = calibration if index < 0 else refit(calibration, cells, without=index)
+        for j, final in zip(mine, score([damaged[j] for j in mine], own)):
+            positives[j] = topk_mean(final, scoring.topk).item()
+        if index >= 0:
+            final, = score([maps[index]], own)
+            scores.append(topk_mean(final, scoring.topk).item())
+            pixels.append(sample_pixels(final))
+    return {"scoring": asdict(scoring), **vars(calibration), "scores": scores,
+            "positives": positives, "sources": list(examples.sources),
+            "kinds": list(examples.kinds), "pixels": torch.stack(pixels).clamp(-6e4, 6e4).half()}
+
+
+def calibrate(model, images, scoring, device, window_batch=16):
+    """`judge` of a model by normal images (uint8 (3, H, W)) that it has not learned from."""
+    examples = Examples(images)
+    return judge(*held_out_maps([(model, range(len(images)))], examples, scoring.check(model),
+                                device, window_batch), examples, scoring)
+
+
+def aurocs(saved):
+    """AUROC of the dict of `judge`: {"auroc", "auroc_<kind>", ...}; None without positives."""
+    normals, result = saved["scores"], {}
+    for name in (None, *dict.fromkeys(saved["kinds"])):
+        part = [s for s, kind in zip(saved["positives"], saved["kinds"]) if name in (None, kind)]
+        result["auroc" + (f"_{name}" if name else "")] = auroc(
+            [0] * len(normals) + [1] * len(part), normals + part)
+    return result
+
+
+def judge_best(maps, damaged, examples, scoring):
+    """`judge`, without the maps of a U-Net's memory where these make the AUROC lower."""
+    saved = judge(maps, damaged, examples, scoring)
+    if scoring.error != "fused" or not any(n.startswith(MEMORY) for n in maps[0]):
+        return saved
+    maps, damaged = ([{n: m for n, m in found.items() if not n.startswith(MEMORY)}
+                      for found in part] for part in (maps, damaged))
+    without = judge(maps, damaged, examples, replace(scoring, error="repaired"))
+    return max(saved, without, key=lambda found: aurocs(found)["auroc"] or 0)
