@@ -14,6 +14,7 @@ from ad import InputError, checkpoint, data, distributed, plots
 from ad.arguments import scoring_from
 from ad.cli import autocast
 from ad.fitting import recalibrate
+from ad.judging import standard_error
 from ad.scoring import Calibration, Scoring, load_calibration, score_images, standardise
 from ad.threshold import LABELLED, pixel_threshold, top_of_maps
 
@@ -39,9 +40,8 @@ def vote_weights(aurocs, counts):
     area = (np.asarray(aurocs) * counts + 0.5) / (counts + 1)
     normal = [NormalDist().inv_cdf(a) for a in area]
     d = np.sqrt(2) * np.maximum(normal, 0)
-    # The variance of an AUROC is at most A (1 - A) / n (Birnbaum and Klose, Ann. Math. Stat. 1957).
     slope = np.array([NormalDist().pdf(z) for z in normal]) / np.sqrt(2)
-    error = np.sqrt(area * (1 - area) / counts) / slope
+    error = np.array([standard_error(a, n) for a, n in zip(aurocs, counts)]) / slope
     spread = max(0.0, d.var(ddof=1) - (error ** 2).mean())
     d = d.mean() + (d - d.mean()) * spread / (spread + error ** 2)
     weights = np.where(d >= MINOR * d.max(), d, 0) if d.max() > 0 else np.ones(len(d))

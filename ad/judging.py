@@ -106,12 +106,22 @@ def aurocs(saved):
     return result
 
 
+def standard_error(area, count):
+    """Of an AUROC of `count` normal images, at most: the variance is at most A (1 - A) / n (Birnbaum
+    and Klose, Ann. Math. Stat. 1957), A moved half an image away from 0 and 1."""
+    area = (area * count + 0.5) / (count + 1)
+    return (area * (1 - area) / count) ** 0.5
+
+
 def judge_best(maps, damaged, examples, scoring):
-    """`judge`, without the maps of a U-Net's memory where these make the AUROC lower."""
+    """`judge`, without the maps of a U-Net's memory where these make the AUROC lower by more than
+    its standard error."""
     saved = judge(maps, damaged, examples, scoring)
     if scoring.error != "fused" or not any(n.startswith(MEMORY) for n in maps[0]):
         return saved
     maps, damaged = ([{n: m for n, m in found.items() if not n.startswith(MEMORY)}
                       for found in part] for part in (maps, damaged))
     without = judge(maps, damaged, examples, replace(scoring, error="repaired"))
-    return max(saved, without, key=lambda found: aurocs(found)["auroc"] or 0)
+    one, other = (aurocs(found)["auroc"] for found in (saved, without))
+    better = None not in (one, other) and other - one > standard_error(other, len(maps))
+    return without if better else saved

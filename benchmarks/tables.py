@@ -9,13 +9,14 @@ from pathlib import Path
 
 import label_tables
 import run_tables
-from cells import REAL, bench, text
+from cells import REAL, bench, recorded, text
 from zh import TRANSLATED
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import infer  # noqa: E402  (the project's folder is put on the path above)
 import train  # noqa: E402
 import visualize  # noqa: E402
+from normals import table as normals_table  # noqa: E402
 
 
 def make(name, records, language):
@@ -59,6 +60,12 @@ def collapse(records):
 def survive(records):
     return [["tried", "how often", "what held"]] + [[what, str(count), held] for what, count, held
                                                     in bench("survive")]
+
+
+def normals(records):
+    """benchmarks/normals.py's table."""
+    return [line.strip("| ").split(" | ") for line in normals_table(recorded("normals"))
+            .split("\n\n")[0].splitlines() if not line.startswith("| ---")]
 
 
 def router(records):
@@ -122,7 +129,7 @@ def options(records):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, collapse, survive, router, options, train_step, inference, many_images, peers,
+    patchcore, normals, collapse, survive, router, options, train_step, inference, many_images, peers,
     run_tables.unet, run_tables.which, run_tables.published, run_tables.windows, run_tables.pooled,
     run_tables.ablations, run_tables.inputs, run_tables.objectives, run_tables.maps,
     run_tables.correlation, run_tables.memory,
