@@ -12,15 +12,13 @@ SCALES = (1.0, 2.0, 4.0)  # of the gradients, pixels
 DIRECTIONS = 8
 NOISE = 0.02  # gradients below this, in [0, 1] per pixel, are not enlarged to full contrast
 NEIGHBOURHOOD = 7  # cells over which contrast is normalised
-
-
 CONTEXTS = (3, 7)  # cells over which features are averaged
 STRETCH = 2.0  # the most by which equalise() changes contrast
 STANDARD = 0.5, 0.2  # light of images that are compared for alignment
 SIDE, STRIDE = 256, 8  # pixels: images are compared at this long side, in cells of this size
-MOST, HELD_OUT = 48, 8  # images that alignment() looks at, and looks up in the others, at most
+MOST, PAIRS = 12, 3  # images that alignment() looks at, and others that each is looked up in
 REACH = 2  # cells; as far from its place a patch's nearest neighbour is at the same place
-ALIGNED = 0.5  # alignment() from which images are aligned
+ALIGNED = 0.4  # alignment() from which images are aligned
 
 
 class Gradients(nn.Module):
@@ -88,26 +86,28 @@ def surroundings(maps, widths):
 
 @torch.no_grad()
 def alignment(images):
-    """Share of the patches of normal images whose nearest neighbour in the others is at the same
-    place, in [0, 1]; images: 2 or more, uint8 or float (3, H, W), of any sizes.
+    """Share of the patches of one normal image whose nearest neighbour in another one is at the
+    same place, in [0, 1], mean over pairs; images: 2 or more, uint8 or float (3, H, W), any sizes.
 
     A patch counts by its squared distance from the median patch, so that it is the object that
-    decides, not the background. An object that always lies alike has 0.7 and more, one at any angle
-    0.35, a texture less than 0.2.
+    decides, not the background; and it is looked up in one image at a time, as among many images
+    of a part at any angle one is at the same angle. An object that always lies alike has 0.55 and
+    more, one at any angle 0.2 at most, a texture hardly anything.
     """
     trunk, found = Gradients((STRIDE,)), []
     for image in images[:MOST]:
-        x = surroundings(trunk(equalise(resize_long_side(image, SIDE), STANDARD))[0], CONTEXTS)
+        x = trunk(equalise(resize_long_side(image, SIDE), STANDARD))[0]
+        x = surroundings(x, CONTEXTS)
         found.append(F.interpolate(x, found[0].shape[-2:] if found else x.shape[-2:]))
-    placed = torch.cat(found).flatten(2).permute(2, 0, 1)  # (h * w, N, C)
-    std, mean = torch.std_mean(placed, (0, 1))
-    placed = (placed - mean) / (std + 1e-6)
-    count = max(1, min(HELD_OUT, len(found) // 4))
-    queries, others = placed[:, :count], placed[:, count:]
-    index = nearest(queries.reshape(1, -1, len(mean)), others.reshape(1, -1, len(mean)))[1]
     width = found[0].shape[-1]
-    there = (index.view(-1, count) // others.shape[1])
-    here = torch.arange(len(placed), device=there.device)[:, None]
-    far = (there // width - here // width).abs().maximum((there % width - here % width).abs())
-    weight = (queries - placed.flatten(0, 1).median(0).values).square().sum(2) + 1e-9
-    return ((far <= REACH) * weight).sum().div(weight.sum()).item()
+    patches = torch.cat(found).flatten(2).transpose(1, 2)  # (N, h * w, C)
+    std, mean = torch.std_mean(patches, (0, 1))
+    patches = (patches - mean) / (std + 1e-6)
+    weight = (patches - patches.flatten(0, 1).median(0).values).square().sum(2) + 1e-9
+    here = torch.arange(patches.shape[1], device=patches.device)
+    same, total = 0.0, 0.0
+    for step in range(1, min(PAIRS + 1, len(found))):
+        there = nearest(patches, patches.roll(-step, 0))[1][..., 0]
+        far = (there // width - here // width).abs().maximum((there % width - here % width).abs())
+        same, total = same + ((far <= REACH) * weight).sum(), total + weight.sum()
+    return (same / total).item()

@@ -58,7 +58,7 @@ def pictures(category, count):
 
 @pytest.mark.parametrize("category, aligned", [("tablet", True), ("bolt", False), ("carpet", False),
                                                ("grid", False)])
-@pytest.mark.parametrize("count", [4, 12])
+@pytest.mark.parametrize("count", [2, 4, 12])
 def test_alignment_is_judged_where_the_object_is(category, aligned, count):
     """The bolt lies at any angle on a tray that is plain, and alike, in most places."""
     assert (alignment(pictures(category, count)) >= ALIGNED) == aligned
