@@ -24,7 +24,7 @@ RECIPES = {
     "classifier": START | PLAIN | {
         "epochs": 100, "lr": 3e-4, "batch": 32, "augment": True, "patience": 15, "val_every": 1}}
 # A pretrained network sees fine damage only where it is not shrunk away.
-RECIPES["network"] = RECIPES["reconstruct"] | {"window_input": 384}
+RECIPES["network"] = RECIPES["reconstruct"] | {"window_input": 512}
 
 
 def recipe_name(args):

@@ -19,33 +19,33 @@ def unet(records):
     return rows
 
 
-MODELS = {"U-Net (repair)": SEEDS, "memory of gradients": ["patchcore-seed0"],
-          "memory of EfficientNet-Lite0": ["lite0"]}
+MEMORIES = {"memory of gradients": "gradients", "memory of EfficientNet-Lite0": "efficientnet_lite0"}
+
+
+def memory_mean(name, backbone, key="auroc"):
+    """Mean over the seeds of a row of benchmarks/normals.py, e.g. of "demo carpet"."""
+    return mean(row[key] for place, row in recorded("normals")["rows"].items()
+                if place.startswith(f"{name}|{backbone}|"))
 
 
 def which(records):
     """One column a model, means over its seeds."""
-    def row(title, cell):
-        return [title, *(cell(names) for names in MODELS.values())]
-
-    def per_image(names):
-        return text(mean(r["test"]["seconds"] / r["test"]["images"]
-                         for r in runs(records, "transistor", names)), 2) + " s"
-    demo = row("demo carpet, grid, tablet", lambda names: ", ".join(
-        text(mean(test(runs(records, c, names), "auroc"))) for c in DEMO))
-    first = {title: runs(records, "transistor", names)[0] for title, names in MODELS.items()}
-    return [["", *MODELS],
+    def row(title, names, digits=3):
+        return [title, ", ".join(text(mean(test(runs(records, c, SEEDS), "auroc")), digits)
+                                 for c in names),
+                *(", ".join(text(memory_mean(f"demo {c}" if c in DEMO else c, backbone), digits)
+                            for c in names) for backbone in MEMORIES.values())]
+    first = runs(records, "transistor", SEEDS)
+    return [["", "U-Net (repair)", *MEMORIES],
             ["`train.py --category NAME` and", "`--epochs 80`", "`--model patchcore`",
              "`--model patchcore --backbone efficientnet_lite0`"],
             ["pretrained weights", "none", "none", "ImageNet, from the package registry"],
-            *(row(f"{c}, image AUROC", lambda names, c=c: text(mean(
-                test(runs(records, c, names), "auroc")))) for c in REAL),
-            demo,
-            ["transistor: time to fit 213 images", *(
-                f"{r['training, s'] / 60:.0f} min of one core" if "unet" in MODELS[title][0] else
-                f"{r['wall, s']:.0f} s" for title, r in first.items())],
-            row("transistor: time per image", per_image),
-            ["transistor: checkpoint", *(f"{r['megabytes']:.0f} MB" for r in first.values())]]
+            *(row(f"{c}, image AUROC", [c]) for c in REAL),
+            row("demo carpet, grid, tablet", DEMO),
+            ["transistor: time of train.py, 213 images",
+             f"{first[0]['training, s'] / 60:.0f} min of one core", *(
+                 f"{memory_mean('transistor', backbone, 'train, s'):.0f} s"
+                 for backbone in MEMORIES.values())]]
 
 
 PUBLISHED = [["published, at full data and GPU budgets: RIAD", "0.909", "1.000"],
@@ -57,7 +57,8 @@ def published(records):
     def ours(title, names):
         return [title, *(text(mean(test(runs(records, c, names), "auroc"))) for c in REAL)]
     windows = scoring()
-    return [["", *REAL], ours("memory of gradients", ["patchcore-seed0"]),
+    return [["", *REAL],
+            ["memory of gradients", *(text(memory_mean(c, "gradients")) for c in REAL)],
             ours("U-Net (repair), mean of the seeds", SEEDS),
             ["`--objective reconstruct`, scored by position", *(
                 text(window(windows, c, "multi", 256, "auto", "test")) for c in REAL)],
