@@ -8,6 +8,7 @@ import torch
 import torchvision
 
 from ad import InputError, checkpoint
+from ad.demo import render
 from ad.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
 from ad.ssim import gaussian_blur
@@ -190,3 +191,40 @@ def test_images_of_several_sizes():
 def test_impossible_options(options, expected):
     with pytest.raises(ValueError, match=expected):
         PatchMemory(**options)
+
+
+def test_light_is_no_defect_but_tone_and_colour_are():
+    """The demo's carpet, remembered: a dimmer photograph is as near as it was, a stain and another
+    dye are not."""
+    def photograph(group, index):
+        image, _, mask = render("carpet", group, index)
+        return torch.from_numpy(image).permute(2, 0, 1)[None] / 255, torch.from_numpy(mask > 0)
+    torch.manual_seed(0)
+    model = PatchMemory()
+    model.fit([photograph("train", i)[0] for i in range(16)])
+    blind = PatchMemory(equalise=False)
+    blind.fit([photograph("train", i)[0] for i in range(16)])
+
+    def strangeness(image, memory=model):
+        return memory.anomaly_maps(image)["gaussian"].mean().item()
+    good = [photograph("good", i)[0] for i in range(4)]
+    usual = max(strangeness(image) for image in good)
+    dimmed = [0.6 * image for image in good]
+    assert max(map(strangeness, dimmed)) < 1.01 * usual
+    assert sum(strangeness(image, blind) for image in dimmed) > 1.08 * sum(
+        strangeness(image, blind) for image in good)
+    dyed = [image * torch.tensor([1.25, 1.0, 0.8]).view(3, 1, 1) for image in good]
+    assert min(map(strangeness, dyed)) > 2 * usual
+    for index in range(4):
+        image, mask = photograph("stain", index)
+        found = model.anomaly_maps(image)["gaussian"][0, 0]
+        assert found[mask].mean() > 1.5 * found[~mask].mean()
+
+
+def test_a_training_image_is_the_least_strange():
+    """And near copies of it: one-sided distances have no other meaning."""
+    model = fitted(images(12))
+    new = model.anomaly_maps(images(4, seed=1))
+    for known in (images(12)[:4], (1.02 * images(12)[:4]).clamp(0, 1)):
+        for name, near in model.anomaly_maps(known).items():
+            assert near.mean() < new[name].mean()
