@@ -78,7 +78,8 @@ def add_model_arguments(parser):
         "for wells 256, 128 and 280)")
     add("--beta", type=float, metavar="W", help="vae: weight of the KL divergence (default: 1)")
     add("--variance", choices=VARIANCES, help="vae: of the decoder; learned: sigma-VAE, whose KL "
-        "divergence weighs less the better the images are repaired (default: fixed)")
+        "divergence weighs less the better images are reproduced (default: fixed; for wells "
+        "learned)")
     add("--latent-samples", type=int, metavar="N", help="vae: draws over which a score is "
         "averaged, 0 = none, the mean latent (default: 0)")
     add("--image-height", type=int, metavar="PX", help="vae: images are resized to this (default: "

@@ -10,7 +10,7 @@ from ad.plots import COLOURS, plt, save_figure
 
 NEAR = 0.99  # converged: the first validation at this share of the best one
 # Of log.jsonl: what a value is, the panel it belongs to, and its line style.
-LOSS, RATE = "loss (logarithmic)", "validation accuracy or AUROC"
+LOSS, RATE = "loss (logarithmic axis)", "validation accuracy or AUROC"
 CURVES = {"loss": ("training loss", LOSS, "-"), "val_loss": ("validation loss, normal", LOSS, "--"),
           "val_loss_anomalous": ("validation loss, anomalous", LOSS, ":"),
           "accuracy": ("accuracy", RATE, "-"), "auroc": ("AUROC", RATE, "--")}
@@ -85,8 +85,12 @@ def save_curves(path, runs):
                 if points:
                     axis.plot(*zip(*points), CURVES[key][2], color=colour,
                               marker="." if len(points) < 30 else None)
-        axis.set(xlabel="epoch", ylabel=panel, yscale="log" if panel.startswith("loss") else
-                 "linear")
+        scale = "linear"
+        if panel == LOSS:  # that of a sigma-VAE is a log-likelihood, of either sign
+            values = [r[key] for run in runs for r in run["log"] for key in there
+                      if CURVES[key][1] == LOSS and r.get(key) is not None]
+            scale = "log" if min(values) > 0 else "symlog"
+        axis.set(xlabel="epoch", ylabel=panel, yscale=scale)
         axis.grid(alpha=0.3)
     handles = [plt.Line2D([], [], color=c) for c, _ in zip(itertools.cycle(COLOURS), runs)]
     handles += [plt.Line2D([], [], color="grey", linestyle=CURVES[key][2]) for key in there]

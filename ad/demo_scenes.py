@@ -1,7 +1,7 @@
 """What the demo's photographs are of: functions of warped coordinates, and their defects.
 
-Every scene takes rng, flaw (two random streams: of what is normal, and of the defect), coordinates y
-and x (H, W) in pixels from the centre, and a defect's name or None; it gives (H, W, 3) in [0, 1].
+Every scene takes rng, flaw (two random streams: of what is normal, and of the defect), coordinates
+y and x (H, W) in pixels from the centre, and a defect's name or None; it gives (H, W, 3) in [0, 1].
 """
 
 import numpy as np

@@ -107,8 +107,8 @@ def aurocs(saved):
 
 
 def standard_error(area, count):
-    """Of an AUROC of `count` normal images, at most: the variance is at most A (1 - A) / n (Birnbaum
-    and Klose, Ann. Math. Stat. 1957), A moved half an image away from 0 and 1."""
+    """Of an AUROC A of `count` normal images, at most: the variance is at most A (1 - A) / n
+    (Birnbaum and Klose, Ann. Math. Stat. 1957). A is moved half an image away from 0 and 1."""
     area = (area * count + 0.5) / (count + 1)
     return (area * (1 - area) / count) ** 0.5
 

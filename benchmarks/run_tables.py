@@ -19,7 +19,8 @@ def unet(records):
     return rows
 
 
-MEMORIES = {"memory of gradients": "gradients", "memory of EfficientNet-Lite0": "efficientnet_lite0"}
+MEMORIES = {"memory of gradients": "gradients",
+            "memory of EfficientNet-Lite0": "efficientnet_lite0"}
 
 
 def memory_mean(name, backbone, key="auroc"):

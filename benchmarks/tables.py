@@ -129,7 +129,8 @@ def options(records):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, normals, collapse, survive, router, options, train_step, inference, many_images, peers,
+    patchcore, normals, collapse, survive, router, options, train_step, inference, many_images,
+    peers,
     run_tables.unet, run_tables.which, run_tables.published, run_tables.windows, run_tables.pooled,
     run_tables.ablations, run_tables.inputs, run_tables.objectives, run_tables.maps,
     run_tables.correlation, run_tables.memory,
