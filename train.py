@@ -14,7 +14,6 @@ runs/<category>-classes/<name>/, with test.json and confusion.png.
 """
 
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,16 +25,19 @@ from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_a
 from ad.augment import symmetries
 from ad.classifier import Classifier
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
-from ad.errors import ERRORS
-from ad.fitting import folds, judges, new_places, wants_places
+from ad.fitting import finish, judges, new_places, wants_places
+from ad.gradients import ALIGNED, alignment
 from ad.jobs import jobs_to_train, own_jobs
-from ad.judging import aurocs, calibrate, held_out_maps, judge_best
+from ad.judging import calibrate
 from ad.model import build_model, model_class
 from ad.recipes import RECIPES, recipe_name
 from ad.runs import begin, read_arguments
-from ad.scoring import load_calibration
 from ad.training import run_epochs, validation_scoring, validation_size
 from ad.validation import make_examples, validate
+
+# Pixels. A texture's fine damage is lost at 256. Where images are aligned, neighbours are looked for
+# one cell away at most, and a finer grid would halve how far a part may move.
+CLOSELY = 512
 
 
 def build_parser():
@@ -82,6 +84,9 @@ def parse_args():
     args.model = args.model or RECIPES.get(args.recipe, {}).get("model", "unet")
     recipe = RECIPES[recipe_name(args)]
     vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
+    # Whether a pretrained memory looks closely depends on the images, see train_category.
+    args.closely = (args.window_input is None and args.model == "patchcore"
+                    and args.backbone not in (None, "gradients", "unet"))
     model_arguments(args)
     check_args(args)
     return args
@@ -117,7 +122,7 @@ def check_args(args):
 
 def train_category(root, table, args):
     """Train args.category into its run folder, then judge best.pt by normal images."""
-    category, device, scoring = args.category, torch.device(args.device), scoring_from(args)
+    category, device = args.category, torch.device(args.device)
     (samples, images), (anomalous, positives) = distributed.from_rank_0(lambda: [
         data.load_readable(layouts.find_samples(root, category, split, table), args.image_size,
                            args.skip_bad_images) for split in ("train", "validation")])
@@ -128,6 +133,9 @@ def train_category(root, table, args):
         train, val = samples, judges(samples, args.seed)
     images = dict(zip(samples, images))
     images, val_images = ([images[s] for s in part] for part in (train, val))
+    if args.closely and alignment(val_images) < ALIGNED:
+        args.window_input = CLOSELY
+    scoring = scoring_from(args)
     args.symmetries = symmetries(images) if args.augment else []
     model, state, folder = begin(
         root, {"train": train, "validation": val, "anomalous": anomalous},
@@ -153,41 +161,6 @@ def train_category(root, table, args):
     distributed.from_rank_0(lambda: finish(
         folder, None if trained else (model, state), images, val_images,
         make_examples(val_images, args.seed, positives), args))
-
-
-def finish(folder, fitted, images, val_images, examples, args):
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; say what was found.
-
-    fitted: (model, state) of a model that learns in one pass, here, or None. images: normal images
-    that only taught; val_images: those that judge; see ad.fitting.folds.
-    """
-    start, scoring, device = time.perf_counter(), scoring_from(args), torch.device(args.device)
-    if fitted:
-        model, state = fitted
-        saved = {"model_args": state["model_args"], "config": state["config"], "epoch": 1}
-    else:
-        saved = checkpoint.load(folder / "best.pt")
-        model = checkpoint.restore_model(saved, folder / "best.pt", device)
-    with autocast(device, args.precision):
-        maps = held_out_maps(folds(model, images, val_images, scoring, device, args.seed),
-                             examples, scoring, device, args.window_batch)
-    saved["calibration"] = judge_best(*maps, examples, scoring)
-    found = aurocs(saved["calibration"])
-    if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
-        model.places = None
-    if fitted:
-        saved["model_args"]["fingerprint"] = model.fingerprint
-        print(f"fitted: {model.describe()}")
-        checkpoint.write_atomic(folder / "log.jsonl", json.dumps(
-            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-    checkpoint.save(folder / "best.pt", saved | {"val_auroc": found["auroc"], "model": {
-        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
-    labelled = sum(source < 0 for source in examples.sources)
-    print(f"{args.category}: calibration {load_calibration(saved['calibration']).describe()}\n"
-          f"{args.category}: best epoch {saved['epoch']}, "
-          + (f"AUROC of {labelled} anomalous validation images {found['auroc']:.3f}"
-             if labelled else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
-             "damage, not real defects)") + f"; wrote {folder}/best.pt")
 
 
 def train_classifier(root, args):

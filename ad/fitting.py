@@ -1,15 +1,20 @@
 """What is learned in one pass, without training: a memory, also that of a trained U-Net, and what
 is normal for it, by memories that do not hold what they judge."""
 
-import numpy as np
+import json
+import time
 
-from ad import data
+import numpy as np
+import torch
+
+from ad import checkpoint, data
+from ad.arguments import scoring_from
 from ad.cli import autocast
 from ad.errors import ERRORS
-from ad.judging import Examples, held_out_maps, judge
+from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
 from ad.memory import PatchMemory
 from ad.runs import run_files, run_images
-from ad.scoring import side_for_model
+from ad.scoring import load_calibration, side_for_model
 from ad.seed import seed_everything
 from ad.validation import make_examples
 
@@ -93,3 +98,38 @@ def recalibrate(model, config, scoring, positives, args, device):
         maps = held_out_maps(folds(model, others, judged, scoring, device, seed), examples, scoring,
                              device, args.window_batch)
     return judge(*maps, examples, scoring)
+
+
+def finish(folder, fitted, images, val_images, examples, args):
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; say what was found.
+
+    fitted: (model, state) of a model that learns in one pass, here, or None. images: normal images
+    that only taught; val_images: those that judge; see ad.fitting.folds.
+    """
+    start, scoring, device = time.perf_counter(), scoring_from(args), torch.device(args.device)
+    if fitted:
+        model, state = fitted
+        saved = {"model_args": state["model_args"], "config": state["config"], "epoch": 1}
+    else:
+        saved = checkpoint.load(folder / "best.pt")
+        model = checkpoint.restore_model(saved, folder / "best.pt", device)
+    with autocast(device, args.precision):
+        maps = held_out_maps(folds(model, images, val_images, scoring, device, args.seed),
+                             examples, scoring, device, args.window_batch)
+    saved["calibration"] = judge_best(*maps, examples, scoring)
+    found = aurocs(saved["calibration"])
+    if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
+        model.places = None
+    if fitted:
+        saved["model_args"]["fingerprint"] = model.fingerprint
+        print(f"fitted: {model.describe()}")
+        checkpoint.write_atomic(folder / "log.jsonl", json.dumps(
+            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
+    checkpoint.save(folder / "best.pt", saved | {"val_auroc": found["auroc"], "model": {
+        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
+    labelled = sum(source < 0 for source in examples.sources)
+    print(f"{args.category}: calibration {load_calibration(saved['calibration']).describe()}\n"
+          f"{args.category}: best epoch {saved['epoch']}, "
+          + (f"AUROC of {labelled} anomalous validation images {found['auroc']:.3f}"
+             if labelled else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
+             "damage, not real defects)") + f"; wrote {folder}/best.pt")

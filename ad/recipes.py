@@ -25,15 +25,11 @@ RECIPES = {
     "big_conv_vae": WELLS | {"epochs": 100, "lr": 3e-4},
     "classifier": START | PLAIN | {
         "epochs": 100, "lr": 3e-4, "batch": 32, "augment": True, "patience": 15, "val_every": 1}}
-# A pretrained network sees fine damage only where it is not shrunk away.
-RECIPES["network"] = RECIPES["reconstruct"] | {"window_input": 512}
 
 
 def recipe_name(args):
     """The recipe of parsed arguments: --recipe, or what suits --model and --objective."""
     if args.recipe:
         return args.recipe
-    if args.model == "patchcore" and args.backbone not in (None, "gradients", "unet"):
-        return "network"
     return {"unet": args.objective or "repair", "vae": "lab-vae", "patchcore": "reconstruct"}.get(
         args.model, args.model if args.model in RECIPES else "classifier")
