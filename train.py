@@ -35,8 +35,8 @@ from ad.runs import begin, read_arguments
 from ad.training import run_epochs, validation_scoring, validation_size
 from ad.validation import make_examples, validate
 
-# Pixels. A texture's fine damage is lost at 256. Where images are aligned, neighbours are looked for
-# one cell away at most, and a finer grid would halve how far a part may move.
+# Pixels. A texture's fine damage is lost at 256. Where images are aligned, neighbours are looked
+# for one cell away at most, and a finer grid would halve how far a part may move.
 CLOSELY = 512
 
 

@@ -52,7 +52,7 @@ TRANSLATED = {
     "carpet, resnet, from scratch": "carpet, resnet，從頭訓練",
     "grid, resnet, from scratch": "grid, resnet，從頭訓練",
     # Collapse check
-    "contrast": "對比", "variety": "變化", "sharpness": "銳利度", "copying": "複製程度",
+    "contrast": "對比", "variety": "變化", "sharpness": "銳利度", "copied": "複製程度", "trace": "痕跡",
     "verdict": "判定",
     "healthy: it changes what is strange and keeps what is normal":
         "健康：改變異常之處，保留正常之處",
