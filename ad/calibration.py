@@ -21,14 +21,15 @@ class Calibration:
 
     kind "global": x is the map, mean and std are one value each. "position": x is the logarithm of
     the map, smoothed by `smoothing` pixels, + offset; mean and std are GRID x GRID tables, but of
-    the map called mask, see learned_place. "border": the same with one mean and std. "image": x
-    is the map, mean and std its own, which erases how strange an image is; kept for comparison.
-    mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}, {} for plain maps; blur: of the
-    tables, in cells, or None; evidence: {candidate: (held-out log-likelihood per pixel, standard
-    error of its distance from the best one)}, what auto went by.
+    the map called mask, see learned_place. "border": the same, but the mean only depends on the
+    distance from the edges, and the std is one value. "image": x is the map, mean and std its own,
+    which erases how strange an image is; kept for comparison.
+    mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}, {} for plain maps; blur: see
+    `statistics`; evidence: {candidate: (held-out log-likelihood per pixel, standard
+    error of the distance between border, which has it, and the best position)}, what auto went by.
     """
     kind: str
-    blur: float | None = None
+    blur: float | str | None = None
     smoothing: float = 0.0
     offset: dict = field(default_factory=dict)
     mean: dict = field(default_factory=dict)
@@ -36,19 +37,15 @@ class Calibration:
     eps: float = 1e-6
     evidence: dict = field(default_factory=dict)
 
-    def apply(self, maps):
-        """{name: (N, 1, H, W)} -> the same of z, in standard deviations."""
-        return self.standardise(self.prepare(maps))
-
     def prepare(self, maps):
         """{name: (N, 1, H, W)} -> the same of x: logarithms where this calibration is of those."""
         return {name: log_map(m, self.offset[name], self.smoothing) if self.offset else m
                 for name, m in maps.items()}
 
-    def standardise(self, prepared):
-        """x of `prepare` -> z."""
+    def apply(self, maps):
+        """{name: (N, 1, H, W)} -> the same of z, in standard deviations."""
         result = {}
-        for name, x in prepared.items():
+        for name, x in self.prepare(maps).items():
             if self.kind == "image":
                 std, mean = torch.std_mean(x, (1, 2, 3), correction=0, keepdim=True)
             else:

@@ -8,7 +8,7 @@ import torch
 from ad.calibration import fit_calibration, refit
 from ad.gradients import ALIGNED, alignment
 from ad.metrics import auroc
-from ad.scoring import fuse, map_images, topk_mean
+from ad.scoring import final_maps, map_images, topk_mean
 
 PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
 MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
@@ -72,16 +72,13 @@ def judge(maps, damaged, examples, scoring):
         kind = "auto" if aligned >= ALIGNED else "border"
     calibration, cells = fit_calibration(maps, kind, scoring.sigma / 2)
     scores, pixels, positives = [], [], [None] * len(damaged)
-
-    def score(group, own):
-        return [fuse(own.standardise(own.prepare(m)), scoring) for m in group]
     for index in range(-1, len(maps)):
         mine = [j for j, source in enumerate(examples.sources) if source == index]
         own = calibration if index < 0 else refit(calibration, cells, without=index)
-        for j, final in zip(mine, score([damaged[j] for j in mine], own)):
-            positives[j] = topk_mean(final, scoring.topk).item()
+        for j in mine:
+            positives[j] = topk_mean(final_maps(damaged[j], own, scoring), scoring.topk).item()
         if index >= 0:
-            final, = score([maps[index]], own)
+            final = final_maps(maps[index], own, scoring)
             scores.append(topk_mean(final, scoring.topk).item())
             pixels.append(sample_pixels(final))
     return {"scoring": asdict(scoring), **vars(calibration), "scores": scores,

@@ -7,8 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ad.backbones import load_backbone
-from ad.gradients import (ALIGNED, CONTEXTS, alignment, equalise, light,
-                          surroundings)
+from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
 from ad.neighbours import POOL, farthest_points, nearest, nearest_around, random_rows
 
 PROJECTED = 32  # random directions in which distances between them are measured for that
@@ -125,14 +124,12 @@ class PatchMemory(nn.Module):
         twin.contexts, twin.grid, twin.light = self.contexts, self.grid, self.light
         return twin
 
+    # Distances, and what is learned for them, need all their digits.
+    @torch.autocast("cuda", enabled=False)
+    @torch.autocast("cpu", enabled=False)
     @torch.no_grad()
     def learn(self, placed):
         """Learn from patches (h * w, N, C) of N images. Draws from torch's global generator."""
-        # Distances, and what is learned for them, need all their digits.
-        with torch.autocast(placed.device.type, enabled=False):
-            self.remember(placed)
-
-    def remember(self, placed):
         std, self.mean = torch.std_mean(placed, (0, 1))
         self.std = std + 1e-6
         placed = self.standardised(placed)

@@ -152,19 +152,12 @@ def topk_mean(maps, fraction):
     return flat.topk(max(1, round(fraction * flat.shape[1])), dim=1, sorted=False).values.mean(1)
 
 
-def fuse(z, scoring):
-    """Calibrated maps -> the one combined, smoothed map (N, 1, H, W)."""
-    with record_function("combine"):
-        maps = combine(z, scoring.colour_weight)
-    with record_function("smooth"):
-        return smooth(maps, scoring.sigma)
-
-
 def final_maps(maps, calibration, scoring):
     """raw_maps -> the one calibrated, combined, smoothed map (N, 1, H, W)."""
     with record_function("combine"):
-        maps = calibration.apply(maps)
-    return fuse(maps, scoring)
+        maps = combine(calibration.apply(maps), scoring.colour_weight)
+    with record_function("smooth"):
+        return smooth(maps, scoring.sigma)
 
 
 def load_calibration(saved):

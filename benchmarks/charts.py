@@ -113,7 +113,8 @@ def draw(records, runs, results):
             str(results / "look"), *options.replace("RUNS", str(runs)).split()],
             check=True, stdout=subprocess.PIPE, text=True).stdout
         folder, run, checkpoint = file.removesuffix(".pt").split("/")
-        numbers = dict(re.findall(r"^(contrast|variety|sharpness|trace|copied) +(-?[\d.]+)", shown, re.M))
+        numbers = dict(re.findall(
+            r"^(contrast|variety|sharpness|trace|copied) +(-?[\d.]+)", shown, re.M))
         if numbers and folder == "transistor":
             verdict, = re.findall(r"^verdict: (.*)", shown, re.M)
             records.setdefault("collapse", {})[f"{folder}/{run}"] = numbers | {"verdict": verdict}

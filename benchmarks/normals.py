@@ -108,10 +108,9 @@ def measure(root, category, backbone, seed, folder):
     return row
 
 
-def table(records):
-    """One line a set and memory, means over its seeds; of seen false alarms how often the bound
-    held."""
-    lines = [["set", "memory", *COLUMNS], ["---"] * (len(COLUMNS) + 2)]
+def table_rows(records):
+    """One row a set and memory, means over its seeds; the header first."""
+    lines = [["set", "memory", *COLUMNS]]
     groups = {}
     for key, row in records["rows"].items():
         name, backbone, _ = key.split("|")
@@ -123,6 +122,13 @@ def table(records):
             cells.append(f"{np.mean(values):.3f}" if values else "-")
         lines.append([name + (f" ({len(rows)})" if len(rows) > 1 else ""),
                       backbone.removeprefix("efficientnet_"), *cells])
+    return lines
+
+
+def table(records):
+    """table_rows as Markdown, and a sentence about all of them."""
+    lines = table_rows(records)
+    lines.insert(1, ["---"] * len(lines[0]))
     rows = list(records["rows"].values())
     demo = [row for key, row in records["rows"].items() if key.startswith("demo")]
     ratio = np.mean([row["mask"] for row in demo]) / 0.005

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import infer  # noqa: E402  (the project's folder is put on the path above)
 import train  # noqa: E402
 import visualize  # noqa: E402
-from normals import table as normals_table  # noqa: E402
+from normals import table_rows  # noqa: E402
 
 
 def make(name, records, language):
@@ -64,8 +64,7 @@ def survive(records):
 
 def normals(records):
     """benchmarks/normals.py's table."""
-    return [line.strip("| ").split(" | ") for line in normals_table(recorded("normals"))
-            .split("\n\n")[0].splitlines() if not line.startswith("| ---")]
+    return table_rows(recorded("normals"))
 
 
 def router(records):

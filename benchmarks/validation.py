@@ -67,14 +67,14 @@ def history(folder, device, precision):
     tests, _ = load(s.path for s in samples)
 
     def row(path, error):
-        epoch, model = (found := checkpoint.load(path))["epoch"], checkpoint.restore_model(
-            found, path, device).eval()
+        found = checkpoint.load(path)
+        model = checkpoint.restore_model(found, path, device).eval()
         with torch.no_grad(), autocast(device, precision):
             one = replace(scoring, error=error)
             saved = judge(*held_out_maps([(model, range(len(normals)))], examples, one, device),
                           examples, one)
             scores = torch.cat([s for s, _ in score_images(model, tests, saved, device)]).tolist()
-        result = {"epoch": epoch, "error": error}
+        result = {"epoch": found["epoch"], "error": error}
         for name, families in KINDS.items():
             part = [s for s, kind in zip(saved["positives"], saved["kinds"]) if kind in families]
             result[name] = auroc([0] * len(normals) + [1] * len(part), saved["scores"] + part)
