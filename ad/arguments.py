@@ -10,7 +10,7 @@ from ad.classifier import Classifier
 from ad.cli import PRECISIONS, require
 from ad.damage import FAMILIES
 from ad.errors import ERRORS
-from ad.model import INPUTS, MODELS, model_class
+from ad.model import MODELS, model_class
 from ad.recipes import RECIPES
 from ad.scoring import CALIBRATIONS, Scoring
 from ad.vae import ENCODERS, VARIANCES
@@ -46,8 +46,6 @@ def add_model_arguments(parser):
     add("--depth", type=int, help="unet: halvings (default: 4)")
     add("--patch", type=int, metavar="PX", help="unet: side of the blocks of pixels that its first "
         "level works on (default: 4; reconstruct 1)")
-    add("--input", choices=INPUTS, help="unet: see the colours, or only one channel of edges, from "
-        "which all must be inferred (default: rgb)")
     add("--objective", choices=("reconstruct", "repair"), help="unet: reproduce the image, or undo "
         "damage done to it (default: repair)")
     add("--damage", nargs="+", choices=FAMILIES, help="unet: what repair learns from (default: all "
@@ -85,7 +83,6 @@ def add_model_arguments(parser):
     add("--image-height", type=int, metavar="PX", help="vae: images are resized to this (default: "
         "256; for wells 40)")
     add("--image-width", type=int, metavar="PX", help="vae: and this (default: 256; for wells 72)")
-    add("--reweight", action="store_true", default=None, help="patchcore: the paper's equation 7")
 
 
 def add_training_arguments(parser):
@@ -158,9 +155,9 @@ def add_scoring_arguments(parser, trained):
         "256 at most, 0 = not at all",
         type=int, metavar="PX")
     add("error", "which error maps to use", choices=ERRORS)
-    add("colour_weight", "weight of the Lab ab-difference that is added", type=float, metavar="W")
-    add("calibration", "what a map is compared with: one mean and std, those of its position, its "
-        "own, or (auto) one or position, whichever makes held-out normal images likelier",
+    add("calibration", "what a map is compared with: one mean and std (global, or border: "
+        "but for the edges), those of its position, or (auto) whichever makes held-out normal "
+        "images likelier",
         choices=CALIBRATIONS)
     add("sigma", "Gaussian smoothing of the final map", type=float, metavar="PX")
     add("topk", "the score is the mean of this share of the pixels, the highest, in (0, 1]",

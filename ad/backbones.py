@@ -70,8 +70,6 @@ def load_unet(strides, weights):
     model = checkpoint.restore_model(checkpoint.load(weights), weights)
     if not hasattr(model, "down"):
         raise InputError(f"--weights {weights} is not a U-Net's checkpoint")
-    if model.input != "rgb":
-        raise InputError(f"--weights {weights} is of a U-Net with --input {model.input}, not rgb")
     parts = [part for block in model.down for part in (block, nn.MaxPool2d(2))]
     return Chain([nn.PixelUnshuffle(model.patch), *parts], strides, (0., 0., 0.), (1., 1., 1.))
 

@@ -12,7 +12,7 @@ BLURS = (0.5, 1.0, 2.0, 4.0)  # smoothing of the position statistics that is tri
 BORDER = 8  # cells; nearer to an edge than this, a map may be higher or lower for that alone
 PRIOR = 2.0  # the global statistics weigh as much as this many images at every position
 OFFSET = 0.1  # added to an error before its logarithm, as a share of the mean normal error
-CALIBRATIONS = ("auto", "global", "border", "position", "image")
+CALIBRATIONS = ("auto", "global", "border", "position")
 
 
 @dataclass
@@ -22,8 +22,7 @@ class Calibration:
     kind "global": x is the map, mean and std are one value each. "position": x is the logarithm of
     the map, smoothed by `smoothing` pixels, + offset; mean and std are GRID x GRID tables, but of
     the map called mask, see learned_place. "border": the same, but the mean only depends on the
-    distance from the edges, and the std is one value. "image": x is the map, mean and std its own,
-    which erases how strange an image is; kept for comparison.
+    distance from the edges, and the std is one value.
     mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}, {} for plain maps; blur: see
     `statistics`; evidence: {candidate: (held-out log-likelihood per pixel, standard
     error of the distance between border, which has it, and the best position)}, what auto went by.
@@ -46,10 +45,7 @@ class Calibration:
         """{name: (N, 1, H, W)} -> the same of z, in standard deviations."""
         result = {}
         for name, x in self.prepare(maps).items():
-            if self.kind == "image":
-                std, mean = torch.std_mean(x, (1, 2, 3), correction=0, keepdim=True)
-            else:
-                mean, std = (table[name].to(x) for table in (self.mean, self.std))
+            mean, std = (table[name].to(x) for table in (self.mean, self.std))
             mean, std = (F.interpolate(t, x.shape[-2:], mode="bilinear") if t.shape[-1] > 1 else t
                          for t in (mean, std))
             result[name] = (x - mean) / (std + self.eps)
@@ -170,7 +166,7 @@ def fit_calibration(batches, kind, smoothing):
     same with one mean and std for all positions. smoothing: see Calibration.
     """
     cells = concatenate([moments(maps) for maps in batches])
-    if kind in ("global", "image"):
+    if kind == "global":
         return refit(Calibration(kind), cells), cells
     calibration = Calibration(kind, None, smoothing, {
         name: OFFSET * c[:, 0].mean().item() for name, c in cells.items()})

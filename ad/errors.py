@@ -9,7 +9,6 @@ ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "msgms": 
           "mask": ("mask",), "places": ("places",), "repaired": ("ssim", "mask"),
           "fused": ("ssim", "mask", "places"),
           "elbo": ("elbo",), "all": ("mse", "ssim", "msgms", "mask")}
-WHITE = (0.950456, 1.0, 1.088754)  # D65, the white of sRGB
 
 
 def gradient_magnitude(images):
@@ -41,31 +40,17 @@ def msgms_map(x, y, scales=4, c=0.0026):
     return 1 - total / scales
 
 
-def lab_ab(images):
-    """sRGB (N, 3, H, W) in [0, 1] -> CIE Lab a, b (N, 2, H, W), about [-100, 100], D65."""
-    rgb = images.float().clamp(0, 1)
-    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    matrix = linear.new_tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
-                                [0.019334, 0.119193, 0.950227]])
-    xyz = torch.stack([(linear * row.view(3, 1, 1)).sum(1) / white
-                       for row, white in zip(matrix, WHITE)])
-    f = torch.where(xyz > 0.008856, xyz.clamp_min(1e-12) ** (1 / 3), 7.787 * xyz + 16 / 116)
-    return torch.stack([500 * (f[0] - f[1]), 200 * (f[1] - f[2])], dim=1)
-
-
 def error_maps(images, output, names):
-    """{name: (N, 1, H, W)} for names among mse, ssim, msgms, colour; images in [0, 1].
+    """{name: (N, 1, H, W)} for names among mse, ssim, msgms; images in [0, 1].
 
     mse: squared error, channel mean. ssim: 1 - SSIM, channel mean, in [0, 2]. msgms: see msgms_map.
-    colour: distance in the Lab ab plane / 100. float32.
+    float32.
     """
     def one(name):
         if name == "mse":
             return (output - images).square().mean(1, keepdim=True)
-        if name == "ssim":
-            similarity = ssim_map(output, images, data_range=1.0, padding="reflect")
-            return 1 - similarity.mean(1, keepdim=True)
         if name == "msgms":
             return msgms_map(output, images)
-        return (lab_ab(output) - lab_ab(images)).norm(dim=1, keepdim=True) / 100
+        similarity = ssim_map(output, images, data_range=1.0, padding="reflect")
+        return 1 - similarity.mean(1, keepdim=True)
     return {name: one(name) for name in names}

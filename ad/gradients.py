@@ -107,7 +107,7 @@ def alignment(images):
     here = torch.arange(patches.shape[1], device=patches.device)
     same, total = 0.0, 0.0
     for step in range(1, min(PAIRS + 1, len(found))):
-        there = nearest(patches, patches.roll(-step, 0))[1][..., 0]
+        there = nearest(patches, patches.roll(-step, 0))[1]
         far = (there // width - here // width).abs().maximum((there % width - here % width).abs())
         same, total = same + ((far <= REACH) * weight).sum(), total + weight.sum()
     return (same / total).item()

@@ -11,7 +11,6 @@ from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surround
 from ad.neighbours import POOL, farthest_points, nearest, nearest_around, random_rows
 
 PROJECTED = 32  # random directions in which distances between them are measured for that
-AROUND = 9  # bank entries around the nearest one that PatchCore's re-weighting looks at
 GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
 LIT = 64  # batches whose light is averaged, and that are looked at for alignment
 SHRINKAGE = 20.0  # images; the weight of all places' covariance in that of one place
@@ -44,14 +43,14 @@ class PatchMemory(nn.Module):
     backbone, layers, weights: see load_backbone, or backbone is the function that gives the maps;
     fingerprint: of the weights there when fit() was called, or None. position: "auto" (by
     alignment), "free" (anywhere) or a radius in cells. coreset: share of the patches of each place,
-    or of POOL from anywhere, that is kept, in (0, 1]. reweight: PatchCore's equation 7. equalise:
-    bring images to the same light first. Raises ValueError for other values.
+    or of POOL from anywhere, that is kept, in (0, 1]. equalise: bring images to
+    the same light first. Raises ValueError for other values.
     """
     SCORING = {"windows": (0,)}
-    BUFFERS = ("light", "mean", "std", "bank", "around", "centre", "whitening", "projection")
+    BUFFERS = ("light", "mean", "std", "bank", "centre", "whitening", "projection")
 
     def __init__(self, backbone="gradients", layers=None, weights=None, position="auto",
-                 coreset=0.1, distance="both", reweight=False, equalise=True, fingerprint=None):
+                 coreset=0.1, distance="both", equalise=True, fingerprint=None):
         super().__init__()
         if not 0 < coreset <= 1:
             raise ValueError(f"--coreset must be in (0, 1], got {coreset}")
@@ -65,7 +64,7 @@ class PatchMemory(nn.Module):
                              f"({fingerprint}) than are here ({self.fingerprint})")
         self.trunk = [trunk]  # in a list: no part of the checkpoint, which names its weights
         self.contexts = CONTEXTS if backbone == "gradients" else (3,)
-        self.position, self.coreset, self.reweight = str(position), coreset, reweight
+        self.position, self.coreset = str(position), coreset
         self.distance, self.equalise = distance, equalise
         self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
         self.grid = self.radius = self.evidence = None
@@ -120,7 +119,7 @@ class PatchMemory(nn.Module):
     def empty(self):
         """A memory that finds and looks for patches as this one does, and has learned none."""
         twin = PatchMemory(self.trunk[0], position="free" if self.radius is None else self.radius,
-                           coreset=self.coreset, distance=self.distance, reweight=self.reweight)
+                           coreset=self.coreset, distance=self.distance)
         twin.contexts, twin.grid, twin.light = self.contexts, self.grid, self.light
         return twin
 
@@ -152,9 +151,6 @@ class PatchMemory(nn.Module):
         keep = farthest_points(narrow, size) if size < sets.shape[1] else \
             torch.arange(size, device=sets.device).expand(len(sets), -1)
         self.bank = sets.gather(1, keep[..., None].expand(-1, -1, sets.shape[2]))
-        if self.reweight:
-            starts = torch.arange(len(sets), device=sets.device)[:, None, None] * size
-            self.around = nearest(self.bank, self.bank, min(AROUND, size))[1] + starts
 
     def standardised(self, features):
         return (features - self.mean) / self.std
@@ -181,14 +177,9 @@ class PatchMemory(nn.Module):
         return (off @ self.whitening.transpose(1, 2)).norm(dim=2)
 
     def neighbours(self, queries):
-        distance, index = nearest(queries, self.bank) if self.radius is None else \
-            nearest_around(queries, self.bank, self.grid, self.radius)
-        distance = distance.sqrt()
-        if self.reweight:
-            around = self.bank.flatten(0, 1)[self.around.flatten(0, 1)[index.flatten()]]
-            to_all = (queries.flatten(0, 1)[:, None] - around).norm(dim=2)
-            distance = distance * (1 - to_all.softmax(1)[:, 0]).view(distance.shape)
-        return distance[..., 0]
+        if self.radius is None:
+            return nearest(queries, self.bank)[0].sqrt()
+        return nearest_around(queries, self.bank, self.grid, self.radius).sqrt()
 
     def describe(self):
         """Bank size and memory, and whether neighbours are looked for near the place, and why."""

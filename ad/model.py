@@ -10,10 +10,9 @@ from ad.damage import DEFAULT, damage
 from ad.distributed import own, total
 from ad.errors import error_maps
 from ad.memory import PatchMemory
-from ad.ssim import smooth, ssim_loss
+from ad.ssim import ssim_loss
 from ad.vae import VAE, big_conv_vae, linear_vae, small_conv_vae
 
-INPUTS = ("rgb", "highpass", "gradient")
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
 
 
@@ -24,19 +23,6 @@ def conv_block(in_channels, out_channels):
         layers += [nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
                    nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
-
-
-def seen(images, kind):
-    """What the network sees of images (N, 3, H, W): for kind rgb all, else one channel, zero where
-    nothing changes, so that colour and tone must be inferred from what is left. gradient: the
-    morphological one, 3 x 3 (EdgRec, Liu et al., 2022); highpass: grey minus its Gaussian blur
-    (FAIR, Liu et al., 2023, has a Butterworth filter of about this cut-off)."""
-    if kind == "rgb":
-        return images
-    grey = images.mean(1, keepdim=True)
-    if kind == "highpass":
-        return grey - smooth(grey, 1.6)
-    return F.max_pool2d(grey, 3, 1, 1) + F.max_pool2d(-grey, 3, 1, 1)
 
 
 def mask_losses(logits, masks, gamma=2.0):
@@ -55,15 +41,14 @@ class UNetAutoencoder(nn.Module):
     width: channels of the first level, doubled at each of `depth` halvings. objective "repair":
     the input of training is damaged (families: see ad.damage), the target is the clean image;
     "reconstruct": both are the same. mask_head: a fourth output channel, the logit of "damaged
-    here". input: one of INPUTS, see `seen`. patch: the first level works on blocks of patch x patch
-    pixels, as so many more channels, and the head takes them apart again: faster, and it sees
-    farther. Any image size works: the input is replicate-padded to a multiple of patch * 2 ** depth
+    here". patch: the first level works on blocks of patch x patch pixels, as so many more channels,
+    and the head takes them apart again: faster, and it sees farther. Any image size works: the input is replicate-padded to a multiple of patch * 2 ** depth
     and the output cropped back. places: a memory of its features at normal images, see ad.fitting.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
     def __init__(self, width=32, depth=4, objective="repair", mask_head=True, damage=DEFAULT,
-                 input="rgb", patch=1):
+                 patch=1):
         super().__init__()
         if width < 1 or not 1 <= depth <= 7 or not 1 <= patch <= 8:
             raise ValueError("U-Net needs --width >= 1, --depth 1 to 7 and --patch 1 to 8, got "
@@ -71,10 +56,10 @@ class UNetAutoencoder(nn.Module):
         self.step, self.families = patch * 2 ** depth, tuple(damage)
         self.repairs = objective == "repair"
         self.mask_head = mask_head and self.repairs
-        self.input, self.patch = input, patch
+        self.patch = patch
         widths = [width * 2 ** level for level in range(depth + 1)]
-        first = patch ** 2 * (3 if input == "rgb" else 1)
-        self.down = nn.ModuleList(conv_block(i, o) for i, o in zip([first] + widths, widths))
+        self.down = nn.ModuleList(conv_block(i, o) for i, o in zip([3 * patch ** 2] + widths,
+                                                                 widths))
         self.shrink = nn.ModuleList(nn.Conv2d(o, i, 1) for i, o in zip(widths, widths[1:]))
         self.up = nn.ModuleList(conv_block(2 * w, w) for w in widths[:-1])
         self.head = nn.Conv2d(width, patch ** 2 * (3 + self.mask_head), 1)
@@ -98,8 +83,7 @@ class UNetAutoencoder(nn.Module):
     def blocks(self, images):
         """What the first level gets: the input, padded, in blocks of patch x patch pixels."""
         height, width = images.shape[-2:]
-        x = F.pad(seen(images, self.input), (0, -width % self.step, 0, -height % self.step),
-                  mode="replicate")
+        x = F.pad(images, (0, -width % self.step, 0, -height % self.step), mode="replicate")
         return F.pixel_unshuffle(x, self.patch)
 
     def forward(self, images):

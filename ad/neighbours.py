@@ -26,35 +26,29 @@ def farthest_points(features, count):
     return chosen
 
 
-def nearest(queries, bank, count=1):
-    """Nearest bank entries, set by set: queries (P, M, C), bank (P, K, C) -> squared distances and
-    indices, each (P, M, count), ascending. Never more than BLOCK distances are in memory
-    (all at once in an exported program, whose number of queries is not known)."""
+def nearest(queries, bank):
+    """Nearest bank entry, set by set: queries (P, M, C), bank (P, K, C) -> squared distances and
+    indices, each (P, M). Never more than BLOCK distances are in memory (all at once in an exported
+    program, whose number of queries is not known)."""
     squares = bank.square().sum(2)[:, None]
     rows = max(1, BLOCK // (bank.shape[0] * bank.shape[1]))
     parts = []
     for part in [queries] if torch.compiler.is_exporting() else queries.split(rows, 1):
-        distance = torch.baddbmm(squares, part, bank.transpose(1, 2), alpha=-2)
-        parts.append(distance.min(2, keepdim=True) if count == 1 else
-                     distance.topk(count, 2, largest=False))
+        parts.append(torch.baddbmm(squares, part, bank.transpose(1, 2), alpha=-2).min(2))
     distance, index = (torch.cat(group, 1) for group in zip(*parts))
-    return (distance + queries.square().sum(2, keepdim=True)).clamp_min_(0), index
+    return (distance + queries.square().sum(2)).clamp_min_(0), index
 
 
 def nearest_around(queries, bank, grid, radius):
-    """As nearest, count 1, for queries (h * w, M, C) in the banks (h * w, K, C) of all places at
-    most `radius` cells away in y and x; the index counts through all entries of all places."""
-    offsets, size = torch.arange(-radius, radius + 1), bank.shape[1]
+    """Squared distances (h * w, M) of queries (h * w, M, C) to the nearest entry in the banks
+    (h * w, K, C) of all places at most `radius` cells away in y and x."""
+    offsets = torch.arange(-radius, radius + 1)
     rows, columns = ((torch.arange(n)[:, None] + offsets).clamp(0, n - 1) for n in grid)
     places = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
     places = places.view(len(bank), -1).to(bank.device)  # (h * w, (2 radius + 1) ** 2)
-    block, parts = max(1, BLOCK // (places.shape[1] * bank[0].numel())), []
-    for part, near in zip(queries.split(block), places.split(block)):
-        distance, index = nearest(part, bank[near].flatten(1, 2))
-        parts.append((distance, near.gather(1, index[..., 0] // size)[..., None] * size
-                      + index % size))
-    distance, index = (torch.cat(group) for group in zip(*parts))
-    return distance, index
+    block = max(1, BLOCK // (places.shape[1] * bank[0].numel()))
+    return torch.cat([nearest(part, bank[near].flatten(1, 2))[0]
+                      for part, near in zip(queries.split(block), places.split(block))])
 
 
 def random_rows(sets, count):

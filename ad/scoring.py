@@ -23,14 +23,13 @@ class Scoring:
 
     windows: sides in pixels, 0 = the whole image. window_input: long side in pixels to which each
     window is resized before the model, see side_for_model, 0 = not at all. error: a key of
-    errors.ERRORS, for models that reconstruct. colour_weight: of the Lab ab-difference added to it.
-    calibration: one of CALIBRATIONS. sigma: Gaussian smoothing of the final map in pixels, 0 =
-    none. topk: share of the pixels that is averaged, in (0, 1].
+    errors.ERRORS, for models that reconstruct. calibration: one of CALIBRATIONS. sigma: Gaussian
+    smoothing of the final map in pixels, 0 = none. topk: share of the pixels that is averaged, in
+    (0, 1].
     """
     windows: tuple = (128, 256, 512)
     window_input: int = 256
     error: str = "both"
-    colour_weight: float = 0.0
     calibration: str = "auto"
     sigma: float = 4.0
     topk: float = 0.005
@@ -44,9 +43,8 @@ class Scoring:
                              "--windows 0")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
-        for name in ("sigma", "colour_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} must be a number >= 0")
+        if not 0 <= self.sigma < float("inf"):
+            raise InputError(f"--sigma must be a number >= 0, got {self.sigma}")
         for name in ("windows", "window_input"):
             values = np.atleast_1d(getattr(self, name))
             if len(values) == 0 or any(value != 0 and value < 32 for value in values):
@@ -80,11 +78,10 @@ def raw_maps(model, images, scoring, window_batch=16):
     A window is cut down to the image where it is larger, so nothing is ever padded. window_batch
     counts windows of 256 x 256 pixels; larger ones go in smaller batches, smaller ones in larger.
     """
-    wanted = ERRORS[scoring.error] + (("colour",) if scoring.colour_weight else ())
     names = []
 
     def predict(batch):
-        maps = model.anomaly_maps(batch, wanted)
+        maps = model.anomaly_maps(batch, ERRORS[scoring.error])
         names[:] = maps
         return torch.cat(list(maps.values()), dim=1)
 
@@ -127,18 +124,12 @@ def map_images(model, images, scoring, device, window_batch=16, names=None):
         start = stop
 
 
-def combine(maps, colour_weight=0.0):
-    """{"name@window": z map (N, 1, H, W)} -> (N, 1, H, W): mean over errors, max over windows.
-
-    The map called colour, when there, is not part of the mean but added with its weight.
-    """
-    errors, colours = {}, {}
+def combine(maps):
+    """{"name@window": z map (N, 1, H, W)} -> (N, 1, H, W): mean over errors, max over windows."""
+    groups = {}
     for name, m in maps.items():
-        kind, window = name.split("@")
-        (colours if kind == "colour" else errors).setdefault(window, []).append(m)
-    means = [torch.stack(group).mean(0) + sum(colour_weight * m for m in colours.get(window, ()))
-             for window, group in errors.items()]
-    return torch.stack(means).amax(0)
+        groups.setdefault(name.split("@")[1], []).append(m)
+    return torch.stack([torch.stack(group).mean(0) for group in groups.values()]).amax(0)
 
 
 def topk_mean(maps, fraction):
@@ -155,7 +146,7 @@ def topk_mean(maps, fraction):
 def final_maps(maps, calibration, scoring):
     """raw_maps -> the one calibrated, combined, smoothed map (N, 1, H, W)."""
     with record_function("combine"):
-        maps = combine(calibration.apply(maps), scoring.colour_weight)
+        maps = combine(calibration.apply(maps))
     with record_function("smooth"):
         return smooth(maps, scoring.sigma)
 

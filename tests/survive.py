@@ -40,7 +40,7 @@ MUTATIONS = [
     ("sliding_window", "missing[0] // 2, missing[1] // 2", "missing[0] // 3, missing[1] // 2",
      "sliding_window"),
     ("scoring", "flat.topk(max(1, round(fraction", "flat.topk(max(2, round(fraction", "scoring"),
-    ("scoring", ".mean(0) + sum(colour_weight", ".mean(0) - sum(colour_weight", "scoring"),
+    ("scoring", "for group in groups.values()]).amax(0)", "for group in groups.values()]).amin(0)", "scoring"),
     ("scoring", "torch.stack(means).amax(0)", "torch.stack(means).amin(0)", "scoring"),
     ("scoring", "(scores - normal.mean())", "(scores + normal.mean())", "scoring"),
     ("threshold", "(values[:-1] + values[1:]) / 2", "(values[:-1] + values[1:]) / 3", "scoring"),

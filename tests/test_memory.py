@@ -80,30 +80,6 @@ def test_auto_looks_at_the_place_where_images_are_aligned(train, radius):
     assert f"alignment of normal images {model.evidence:.2f}" in model.describe()
 
 
-@pytest.mark.parametrize("position", ["free", "1"])
-def test_reweighting_is_equation_7(position):
-    """Against a naive loop: 1 - exp(d*) / sum of exp(d) over the 9 entries around the nearest."""
-    options = {"position": position, "distance": "neighbours", "coreset": 0.9}
-    plain, weighted = (fitted(images(12), reweight=r, **options) for r in (False, True))
-    queries = torch.randn(1 if position == "free" else 80, 3, 54) * 2
-    found = weighted.neighbours(queries)
-    expected = plain.neighbours(queries)
-    bank = weighted.bank.double()
-    h, w = weighted.grid
-    for p, j in [(0, 0), (0, 2)] if position == "free" else [(0, 0), (13, 1), (79, 2)]:
-        y, x = divmod(p, w)
-        sets = [0] if position == "free" else [
-            yy * w + xx for yy in range(h) for xx in range(w) if max(abs(yy - y), abs(xx - x)) < 2]
-        query = queries[p, j].double()
-        closest = [(bank[s] - query).norm(dim=1).min(0) for s in sets]
-        best = min(range(len(sets)), key=lambda i: closest[i].values)
-        own, star = bank[sets[best]], closest[best].indices
-        around = (own - own[star]).norm(dim=1).argsort()[:9]
-        distances = (own[around] - query).norm(dim=1)
-        weight = 1 - distances[0].exp() / distances.exp().sum()
-        assert found[p, j].item() == pytest.approx((weight * expected[p, j]).item(), rel=1e-4)
-
-
 @pytest.mark.parametrize("coreset", [0.1, 0.5, 1.0])
 def test_coreset_is_the_share_that_is_kept(coreset):
     near = fitted(images(20), coreset=coreset, position="1")
@@ -114,7 +90,7 @@ def test_coreset_is_the_share_that_is_kept(coreset):
 
 @pytest.mark.parametrize("options", [
     {}, {"position": "free"}, {"distance": "gaussian"},
-    {"distance": "neighbours", "reweight": True}, {"position": "2", "layers": (8, 16)}])
+    {"distance": "neighbours"}, {"position": "2", "layers": (8, 16)}])
 def test_round_trip_through_a_checkpoint(options, tmp_path):
     model = fitted(images(12), **options)
     path = tmp_path / "best.pt"

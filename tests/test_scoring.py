@@ -14,10 +14,10 @@ from ad.threshold import parse_threshold
 
 
 class Echo(torch.nn.Module):
-    """mse map: the red channel; ssim map: the green one; colour: the blue one."""
+    """mse map: the red channel; ssim map: the green one."""
 
     def anomaly_maps(self, images, names=("mse", "ssim")):
-        return {name: images[:, ["mse", "ssim", "colour"].index(name)][:, None] for name in names}
+        return {name: images[:, ["mse", "ssim"].index(name)][:, None] for name in names}
 
 
 def pictures(count=5, shape=(64, 128)):
@@ -104,14 +104,6 @@ def test_whole_chain_by_hand():
     np.testing.assert_allclose(saved["scores"], expected, rtol=1e-4)
 
 
-def test_colour_is_added_with_its_weight():
-    images = torch.rand(1, 3, 40, 56)
-    maps = raw_maps(Echo(), images, Scoring(windows=(32,), window_input=0, colour_weight=0.5))
-    assert list(maps) == ["mse@32", "ssim@32", "colour@32"]
-    torch.testing.assert_close(combine(maps, 0.5), (images[:, :1] + images[:, 1:2]) / 2
-                               + 0.5 * images[:, 2:])
-
-
 def test_images_of_mixed_sizes_keep_their_order():
     images = pictures(2) + pictures(1, (33, 64)) + pictures(3)
     scoring = Scoring(windows=(32,), window_input=0, error="mse", sigma=1.0)
@@ -150,7 +142,7 @@ def test_standardise_and_thresholds():
     (dict(topk=0), "--topk"), (dict(topk=2), "--topk"), (dict(sigma=-1), "--sigma"),
     (dict(windows=()), "--windows"), (dict(windows=(8,)), "--windows"),
     (dict(windows=(-1,)), "--windows"), (dict(window_input=8), "--window-input"),
-    (dict(colour_weight=-1.0), "--colour-weight"), (dict(calibration="x"), "--calibration")])
+    (dict(sigma=-1.0), "--sigma"), (dict(calibration="x"), "--calibration")])
 def test_wrong_scoring_raises(values, message):
     with pytest.raises(InputError, match=message):
         Scoring(**values).check()

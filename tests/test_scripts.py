@@ -117,7 +117,7 @@ def test_other_scoring_is_calibrated_anew(trained, tiny, tmp_path):
     assert result.returncode == 0 and "judging by its 2 validation images" in result.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["categories"]["stripes"]["scoring"] == {
-        "windows": [0], "window_input": 0, "error": "ssim", "colour_weight": 0.0,
+        "windows": [0], "window_input": 0, "error": "ssim",
         "calibration": "auto", "sigma": 4.0, "topk": 0.2}
 
 
