@@ -75,23 +75,23 @@ def random_crops(images, long_side, crop, generator):
     return torch.cat([resize_to(to_float(g, generator.device), tuple(shape)) for g in groups])
 
 
-def draw_crops(model, images, generator, args):
-    """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops, or whole images for a model of
-    one fixed `size`."""
+def draw_crops(model, images, generator, plan):
+    """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops by the plan (config.Training),
+    or whole images for a model of one fixed `size`."""
     if hasattr(model, "size"):
         return torch.cat([model.resize(to_float(image, generator.device)[None])
                           for image in images])
     draws = torch.rand(2, generator=generator, device=generator.device).tolist()
-    low, high = args.long_side
+    low, high = plan.long_side
     long_side = round(low + draws[0] * (high - low))
-    sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32) or [long_side]
+    sides = range(max(32, plan.crop // 64 * 32), plan.crop + 1, 32) or [long_side]
     return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 
-def at_one_size(model, images, args):
+def at_one_size(model, images, plan):
     """uint8 images, resized here, to the nearest 1/255, if every epoch would resize them alike."""
-    fixed, (low, high) = hasattr(model, "size"), args.long_side
-    if not fixed and (args.crop or low != high):
+    fixed, (low, high) = hasattr(model, "size"), plan.long_side
+    if not fixed and (plan.crop or low != high):
         return images
     resized = (model.resize(to_float(i, i.device)[None]) if fixed else
                resize_long_side(i, low) for i in images)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
-import torchvision
 
 from ad import InputError
 from ad.gradients import Gradients
-from ad.pretrained import IMAGENET, input_statistics, lite0, load_weights
+from ad.pretrained import (input_statistics, lite0, load_weights,
+                           torchvision_models)
 
 
 class Chain(nn.Module):
@@ -21,7 +21,7 @@ class Chain(nn.Module):
     there is none at a stride.
     """
 
-    def __init__(self, parts, strides, mean=IMAGENET[0], std=IMAGENET[1]):
+    def __init__(self, parts, strides, mean, std):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
@@ -76,11 +76,11 @@ def load_unet(strides, weights):
 
 def load_torchvision(name, strides, weights):
     try:
-        torchvision.models.get_model_weights(name)
+        torchvision_models().get_model_weights(name)
     except ValueError as error:
         raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
                          " and the classifiers of torchvision.models") from error
-    model = torchvision.models.get_model(name, weights=None)
+    model = torchvision_models().get_model(name, weights=None)
     load_weights(model, name, weights)
     body = getattr(model, "features", None)
     if hasattr(model, "trunk_output"):  # RegNet

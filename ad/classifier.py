@@ -3,12 +3,11 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import torchvision
 
 from ad import InputError
 from ad.data import resize_to
 from ad.distributed import own, total
-from ad.pretrained import input_statistics, lite0, load_weights
+from ad.pretrained import input_statistics, lite0, load_weights, torchvision_models
 
 OWN = ("resnet", "efficientnet_lite0")  # not torchvision's
 
@@ -64,7 +63,8 @@ class ResNet(nn.Module):
 
 def classifiers():
     """Names that Classifier takes."""
-    return [*OWN, *torchvision.models.list_models(module=torchvision.models)]
+    models = torchvision_models()
+    return [*OWN, *models.list_models(module=models)]
 
 
 class Classifier(nn.Module):
@@ -91,7 +91,7 @@ class Classifier(nn.Module):
         elif name == "efficientnet_lite0":
             self.net = lite0()
         else:
-            self.net = torchvision.models.get_model(name, weights=None)
+            self.net = torchvision_models().get_model(name, weights=None)
         linear = [n for n, module in self.net.named_modules() if isinstance(module, nn.Linear)]
         if not linear or hasattr(self.net, "aux_logits"):
             raise ValueError(f"--model {name} has no linear layer at its end, or more than one end")

@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ad.config import DAMAGE
 from ad.cutpaste import _local, _sample, cutpaste, cutpaste_scar, texture_damage
 from ad.regions import AREA, blobs, centres, clouds, feather, lay, others, uniform
 from ad.ssim import smooth
@@ -118,11 +119,10 @@ def missing(images, generator):
 FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": stain, "warp": warp,
             "misplaced": misplaced, "missing": missing, "cutpaste": cutpaste,
             "scar": cutpaste_scar, "texture": texture_damage}
-DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missing")
 
 
 @torch.no_grad()
-def damage(images, generator, families=DEFAULT):
+def damage(images, generator, families=DAMAGE):
     """(damaged images, masks): CLEAN of the images stay as they are, the others are damaged up to
     ROUNDS times, each time by a family that is drawn evenly; a mask holds all of it."""
     result, masks = images.clone(), images.new_zeros(len(images), 1, *images.shape[2:])

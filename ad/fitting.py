@@ -12,7 +12,7 @@ from ad.arguments import scoring_from
 from ad.cli import autocast
 from ad.errors import ERRORS
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
-from ad.memory import PatchMemory
+from ad.model import new_memory
 from ad.runs import run_files, run_images
 from ad.scoring import load_calibration, side_for_model
 from ad.seed import seed_everything
@@ -48,7 +48,7 @@ def resized_batches(images, window_input, device):
 def new_places(model, images, window_input, device, seed):
     """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
-    places = PatchMemory(model.features, equalise=False)
+    places = new_memory(model)
     places.fit(resized_batches(images, window_input, device))
     return places
 
@@ -65,7 +65,7 @@ def folds(model, images, judged, scoring, device, seed):
         yield model, range(len(judged))
         return
     seed_everything(seed)
-    memory = model if whole else PatchMemory(model.features, equalise=False)
+    memory = model if whole else new_memory(model)
     placed = memory.extract(resized_batches([*images, *judged], scoring.window_input, device))
     memory.learn(placed)
     for part in np.array_split(np.arange(len(judged)), min(FOLDS, len(judged))):

