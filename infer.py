@@ -32,7 +32,6 @@ from ad.ensemble import CHUNK, load_members, localise, score_samples
 from ad.export import export
 from ad.images import report_range
 from ad.jobs import find_jobs, samples_to_score
-from ad.masks import report_masks
 from ad.runs import run_files
 from ad.seed import environment
 from ad.submission import check_submission, submission
@@ -98,14 +97,6 @@ def parse_args():
             f"--masks must be in (0, 1), got {args.masks}")
     parse_threshold(args.threshold)
     return args
-
-
-def checked_jobs(root, table, args):
-    """The Jobs that are asked for; says what is odd about the masks."""
-    found = samples_to_score(root, table, args)
-    for category, samples in found.items():
-        report_masks(category, samples)
-    return find_jobs(root, found, args)
 
 
 def score_job(job, root, args, device):
@@ -223,7 +214,8 @@ def main():
     if args.profile:
         return profile(root, table, args, device)
     rows, raw, shown, results = [], [], {}, {}
-    for job in distributed.from_rank_0(lambda: checked_jobs(root, table, args)):
+    for job in distributed.from_rank_0(
+            lambda: find_jobs(root, samples_to_score(root, table, args), args)):
         more = score_job(job, root, args, device)
         rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
         results[job.name] = more[3]

@@ -55,7 +55,8 @@ def read_image(path, image_size, white=None):
                                      Image.Resampling.BICUBIC)
         if min(image.size) < MIN_SIDE:
             raise ValueError(f"{image.height} x {image.width} pixels at a long side of "
-                             f"{image_size}; both sides must be {MIN_SIDE} or more")
+                             f"{image_size}; both sides must be {MIN_SIDE} or more"
+                             + ("; train with a larger --image-size" if scale < 1 else ""))
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
     except Exception as error:  # a damaged file makes Pillow raise anything
         raise InputError(f"cannot read image {path}: {error or type(error).__name__}") from error

@@ -1,6 +1,5 @@
 """Layouts, the split, and crops."""
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image

@@ -148,7 +148,8 @@ def test_lossy_masks_and_soft_edges(tmp_path):
 
 
 def test_images_of_one_name_have_their_own_masks(tmp_path):
-    images = [tmp_path / "test/cut" / name for name in ("0.jpg", "0.png", "1.jpg", "1.png", "2.png")]
+    images = [tmp_path / "test/cut" / name
+              for name in ("0.jpg", "0.png", "1.jpg", "1.png", "2.png")]
     truth = tmp_path / "ground_truth/cut"
     for name in ("0.png_mask.png", "0.jpg_mask.png", "1_mask.png", "2_mask.png", "2.png",
                  ".2_mask.png"):
