@@ -30,6 +30,7 @@ from ad.arguments import add_data_arguments, add_scoring_arguments
 from ad.cli import Parser, require, run_script, select_device, select_precision
 from ad.ensemble import CHUNK, load_members, localise, score_samples
 from ad.export import export
+from ad.images import report_range
 from ad.jobs import find_jobs, samples_to_score
 from ad.runs import run_files
 from ad.seed import environment
@@ -108,10 +109,7 @@ def score_job(job, root, args, device):
     config = members[0]["config"]
     data.report_copies([s.path for s in samples], run_files(config, "train")
                        + run_files(config, "validation"), "test")
-    bare = sum(s.label == 1 and s.mask is None for s in samples)
-    if bare and any(s.mask for s in samples):
-        print(f"note: {job.name}: {bare} anomalous images have no mask; the figures of pixels "
-              "leave them out")
+    report_range(samples, config)
     start = time.perf_counter()
     (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
     seconds = time.perf_counter() - start
@@ -137,6 +135,7 @@ def score_files(args, device):
     samples = [layouts.Sample(path, args.category, "test", "image", -1, None)
                for path in args.image]
     threshold = decide_threshold(members, args.threshold)
+    report_range(samples, members[0]["config"])
     (scores, _), _, _, _ = score_samples(members, samples, args, device)
     print(f"score (threshold {threshold:.3f})  prediction  path")
     for sample, score in zip(samples, scores):

@@ -27,6 +27,7 @@ from ad.classifier import Classifier
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
 from ad.fitting import finish, judges, new_places, wants_places
 from ad.gradients import ALIGNED, alignment
+from ad.images import load_readable, white_of
 from ad.jobs import jobs_to_train, own_jobs
 from ad.judging import calibrate
 from ad.model import build_model, model_class
@@ -120,12 +121,20 @@ def check_args(args):
     vars(args).update(asdict(scoring_from(args)))
 
 
+def load(args, *parts):
+    """Lists of samples -> what is white in deep grey, by the first, and (samples, images) of each.
+    """
+    white = white_of([sample.path for sample in parts[0]])
+    return white, *(load_readable(part, args.image_size, white, args.skip_bad_images)
+                    for part in parts)
+
+
 def train_category(root, table, args):
     """Train args.category into its run folder, then judge best.pt by normal images."""
     category, device = args.category, torch.device(args.device)
-    (samples, images), (anomalous, positives) = distributed.from_rank_0(lambda: [
-        data.load_readable(layouts.find_samples(root, category, split, table), args.image_size,
-                           args.skip_bad_images) for split in ("train", "validation")])
+    args.white, (samples, images), (anomalous, positives) = distributed.from_rank_0(
+        lambda: load(args, *(layouts.find_samples(root, category, split, table)
+                             for split in ("train", "validation"))))
     samples, images = data.drop_copies(samples, images)
     trained = not hasattr(model_class(args.model), "fit")
     train, val = data.split_normals(samples, args.val_fraction, args.seed)
@@ -167,8 +176,8 @@ def train_classifier(root, args):
     """Train a classifier of args.category's classes, calibrate it as a detector of what is not
     normal, and write its figures on its own test split: test.json and confusion.png."""
     device, scoring = torch.device(args.device), scoring_from(args)
-    samples, images = distributed.from_rank_0(lambda: data.load_readable(
-        layouts.class_samples(root, args.category), args.image_size, args.skip_bad_images))
+    args.white, (samples, images) = distributed.from_rank_0(
+        lambda: load(args, layouts.class_samples(root, args.category)))
     parts = classify.stratified_split(samples, args.seed)
     classes = sorted({s.defect for s in samples})
     images = dict(zip(samples, images))

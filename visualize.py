@@ -24,6 +24,8 @@ from ad.cli import Parser, autocast, require, run_script, select_device, select_
 from ad.collapse import check_member, print_check, reconstructs, side_seen
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
+from ad.images import load_images, reading
+from ad.masks import read_mask
 from ad.runs import run_images
 from ad.scoring import resized, score_images
 from ad.threshold import parse_threshold
@@ -165,13 +167,13 @@ def main():
     member = load_member(path, args, device)
     config = member["config"]
     root = layouts.resolve_data(args.data or config["root"])
-    size, category = config["image_size"], config["category"]
+    category = config["category"]
     table = categories.full_table(root, Path(args.runs))
     samples = classify.own_samples(root, config) if "test" in config else \
         layouts.find_samples(root, category, "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
-    images = data.load_images(samples, size)
-    masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
+    images = load_images(samples, *reading(config))
+    masks = [read_mask(s.mask, *image.shape[1:], s.path) if s.mask else None if s.label else
              torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]
     labels = [s.id for s in samples]
     normals = run_images(config, "validation", most=8)

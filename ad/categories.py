@@ -9,6 +9,7 @@ import numpy as np
 
 from ad import InputError, layouts
 from ad.checkpoint import write_atomic
+from ad.images import white_of
 from ad.plots import save_sheet
 from ad.router import MARGIN, Space, confidence, describe, distances, group, route
 
@@ -32,7 +33,8 @@ def describe_split(root, split, runs):
             raise InputError(f"cannot read {path} ({error}); delete it, it is made anew") from error
     new = [index for index, key in enumerate(keys) if key not in known]
     if new:
-        known |= zip([keys[i] for i in new], describe([samples[i] for i in new]))
+        white = white_of([s.path for s in layouts.flat_files(root, "train")])
+        known |= zip([keys[i] for i in new], describe([samples[i] for i in new], white))
         buffer = io.BytesIO()
         np.savez(buffer, keys=keys, values=[known[key] for key in keys])
         write_atomic(path, buffer.getvalue())
@@ -66,7 +68,8 @@ def real_names(space, labels, folder):
     votes, folder = {}, Path(folder)
     for name in layouts.find_categories(folder):
         samples = layouts.find_samples(folder, name, "train")[:20]
-        found, _ = route(distances(space.train, space(describe(samples))), labels)
+        described = describe(samples, white_of([s.path for s in samples]))
+        found, _ = route(distances(space.train, space(described)), labels)
         best = max(set(found), key=found.count)
         votes.setdefault(best, []).append((found.count(best), name))
     return {label: max(names)[1] for label, names in votes.items()}

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch.profiler import record_function
 from tqdm import tqdm
 
-from ad import InputError, checkpoint, data, distributed, plots
+from ad import InputError, checkpoint, distributed, plots
 from ad.arguments import scoring_from
 from ad.cli import autocast
 from ad.fitting import recalibrate
+from ad.images import load_images, reading
 from ad.judging import standard_error
+from ad.masks import read_mask
 from ad.scoring import Calibration, Scoring, load_calibration, score_images, standardise
 from ad.threshold import LABELLED, pixel_threshold, top_of_maps
 
@@ -97,15 +99,16 @@ def chunked(samples):
     return [samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)]
 
 
-def image_sizes(members):
-    """The sizes to which the members' images are shrunk, the first member's first."""
-    return list(dict.fromkeys(member["config"]["image_size"] for member in members))
+def readings(members):
+    """How the members' images are read, see ad.images.reading, the first member's way first."""
+    return list(dict.fromkeys(reading(member["config"]) for member in members))
 
 
-def decoded(chunks, sizes):
-    """Yield (chunk, {size: its images}) of lists of samples; the next is decoded meanwhile."""
+def decoded(chunks, ways):
+    """Yield (chunk, {way of readings: its images}) of lists of samples; the next is decoded
+    meanwhile."""
     def load(chunk):
-        return {size: data.load_images(chunk, size) for size in sizes}
+        return {way: load_images(chunk, *way) for way in ways}
     with ThreadPoolExecutor(1) as pool:
         coming = [pool.submit(load, chunk) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks, start=1):
@@ -119,14 +122,14 @@ def score_chunk(members, samples, pictures, args, device):
     """Weighted means of the members: scores (2, N) and maps [(1, H, W), ...] of a few samples.
 
     The first row of scores is standardised on each member's own validation normals, so that
-    categories compare; the second is raw. Maps take the first member's size. pictures: {size of
-    the images of a member: uint8 images}.
+    categories compare; the second is raw. Maps take the first member's size. pictures: {how a
+    member's images are read: uint8 images}.
     """
     scores, maps = [], []
     names = [str(sample.path) for sample in samples]
     for member in members:
         with autocast(device, args.precision):
-            parts = list(score_images(member["model"], pictures[member["config"]["image_size"]],
+            parts = list(score_images(member["model"], pictures[reading(member["config"])],
                                       member["calibration"], device, args.window_batch, names))
         raw = torch.cat([s for s, _ in parts]).cpu().double().numpy()
         scores.append((standardise(raw, member["normal"]), raw))
@@ -157,14 +160,14 @@ def score_samples(members, samples, args, device):
         mask_threshold = pixel_threshold(members, args.masks)
     high = top_of_maps(members)
     # Several processes share whole chunks: what is in a batch changes the last digits.
-    chunks, sizes = distributed.own(chunked(samples)), image_sizes(members)
+    chunks, ways = distributed.own(chunked(samples)), readings(members)
     any_mask = any(sample.mask for sample in samples)
-    for chunk, pictures in tqdm(decoded(chunks, sizes), desc=samples[0].category, leave=False,
+    for chunk, pictures in tqdm(decoded(chunks, ways), desc=samples[0].category, leave=False,
                                 total=len(chunks),
                                 disable=distributed.rank() > 0 or not sys.stderr.isatty()):
         part, chunk_maps = score_chunk(members, chunk, pictures, args, device)
         scores.append(part)
-        for sample, map_, picture in zip(chunk, chunk_maps, pictures[sizes[0]]):
+        for sample, map_, picture in zip(chunk, chunk_maps, pictures[ways[0]]):
             if args.maps or args.masks or sample.id in args.spot_check:
                 picture = plots.to_picture(picture / 255)
                 overlay = plots.overlay(picture, map_, high)
@@ -176,7 +179,7 @@ def score_samples(members, samples, args, device):
                 shown[sample.id] = [picture, overlay]
             truth = np.zeros(map_.shape[1:], bool) if sample.label == 0 else None
             if sample.mask:
-                truth = data.read_mask(sample.mask, *map_.shape[1:])[0].numpy()
+                truth = read_mask(sample.mask, *map_.shape[1:], sample.path)[0].numpy()
             if any_mask and truth is not None:
                 maps.append(map_[0].numpy())
                 masks.append(truth)

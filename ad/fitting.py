@@ -11,6 +11,7 @@ from ad import checkpoint, data
 from ad.arguments import scoring_from
 from ad.cli import autocast
 from ad.errors import ERRORS
+from ad.images import read_image, reading
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
 from ad.model import new_memory
 from ad.runs import run_files, run_images
@@ -86,7 +87,7 @@ def recalibrate(model, config, scoring, positives, args, device):
     scoring.check(model)
     seed, judged = config["args"]["seed"], run_images(config, "validation")
     names = set(config["validation"])
-    others = [data.read_image(path, config["image_size"]) for path, name in
+    others = [read_image(path, *reading(config)) for path, name in
               zip(run_files(config, "train"), config["train"]) if name not in names] \
         if learns_in_one_pass(model, scoring) else []
     examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ad import categories, checkpoint, classify, distributed, layouts
 from ad.cli import require
+from ad.masks import report_masks
 from ad.model import model_class
 from ad.runs import run_folder
 
@@ -47,7 +48,8 @@ def own_jobs(jobs, args):
 
 def samples_to_score(root, table, args):
     """{category: test samples} of the categories asked for or, with --all, of those that have a
-    run; says which have none. Of a flat folder every image must get a score."""
+    run; says which have none, and what is odd about their masks. Of a flat folder every image must
+    get a score."""
     found = args.merge_categories or [args.category]
     if args.all:
         everything = layouts.find_categories(root, table)
@@ -65,6 +67,8 @@ def samples_to_score(root, table, args):
     require(table is None or not (args.separately or args.merge_categories), "a submission needs "
             "one score for each image: leave out --separately and --merge-categories")
     samples = {c: layouts.find_samples(root, c, "test", table) for c in found}
+    for category, part in samples.items():
+        report_masks(category, part)
     ids = {sample.id for part in samples.values() for sample in part}
     missing = ", ".join(sorted(set(args.spot_check) - ids))
     require(not missing, f"--spot-check: no test image {missing}; ids look like {min(ids)}")

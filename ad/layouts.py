@@ -7,6 +7,7 @@ from pathlib import Path
 from ad import InputError
 from ad.demo import write_demo
 from ad.demo_wells import write_wells
+from ad.masks import find_masks
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
@@ -146,19 +147,15 @@ def flat_files(root, split, table=None):
                    0 if split == "train" else -1, None) for path in list_images(root / split)]
 
 
-def mask_of(path):
-    """The mask of a test image in MVTec AD's layout, None where there is none."""
-    mask = path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
-    return mask if mask.is_file() else None
-
-
 def mvtec(root, category, split):
     """Samples of one category in MVTec AD's layout."""
     base, samples = root / category, []
     for folder in [base / "train" / "good"] if split == "train" else subfolders(base / "test"):
         defect = folder.name
-        samples += [Sample(path, category, split, defect, int(defect != "good"), mask_of(path))
-                    for path in list_images(folder)]
+        files = list_images(folder)
+        masks = find_masks(files)
+        samples += [Sample(path, category, split, defect, int(defect != "good"), masks.get(path))
+                    for path in files]
     return samples
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ad.checkpoint import write_atomic
-from ad.data import read_image
+from ad.images import read_image, white_of
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
@@ -97,9 +97,9 @@ def save_sheet(path, files, columns=10, rows=6, side=96):
     first, rest = files[:columns], files[columns:]
     even = np.linspace(0, len(rest) - 1, min(len(rest), columns * (rows - 1))).astype(int)
     places = [*enumerate(rest[i] for i in even), *enumerate(first, columns * (rows - 1))]
-    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    sheet, white = Image.new("RGB", (columns * side, rows * side), "white"), white_of(files)
     for place, file in places:
-        picture = read_image(file, side).permute(1, 2, 0).numpy()
+        picture = read_image(file, side, white).permute(1, 2, 0).numpy()
         sheet.paste(Image.fromarray(picture), (place % columns * side, place // columns * side))
     save_picture(path, np.asarray(sheet))
 

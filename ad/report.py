@@ -15,8 +15,9 @@ from tqdm import tqdm
 from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
 from ad.cli import autocast, require
 from ad.collapse import CHECKS, check_member, grades, reconstructs, side_seen, verdict
-from ad.ensemble import chunked, decoded, image_sizes, load_members, localise, score_chunk
+from ad.ensemble import chunked, decoded, load_members, localise, readings, score_chunk
 from ad.jobs import folder_of
+from ad.masks import find_masks, read_mask
 from ad.runs import run_images
 from ad.scoring import resized
 from ad.threshold import top_of_maps
@@ -77,13 +78,13 @@ def describe_run(member, folder, args, device):
 
 
 def to_sample(row, root):
-    """A row of scores.csv -> its Sample. The image is looked for at its path and, as that may be
-    another machine's, at each end of it below `root`."""
+    """A row of scores.csv -> its Sample, without mask. The image is looked for at its path and, as
+    that may be another machine's, at each end of it below `root`."""
     parts = Path(row["path"]).parts
     path = next((p for i in range(len(parts)) if (p := root.joinpath(*parts[i:])).is_file()), None)
     require(path, f"no image {row['path']}, which scores.csv names; say where with --data DIR")
-    return layouts.Sample(path, row["category"], "test", row["defect"], row["label"],
-                          layouts.mask_of(path.absolute()))
+    return layouts.Sample(path.absolute(), row["category"], "test", row["defect"], row["label"],
+                          None)
 
 
 def to_text(picture):
@@ -100,12 +101,13 @@ def show_images(rows, members, args, device):
     root = layouts.resolve_data(args.data) if args.data else Path()
     samples, high = [to_sample(row, root) for row in rows], top_of_maps(members)
     painters = sorted((m for m in members if reconstructs(m["model"])), key=lambda m: m["weight"])
-    chunks, sizes, rows = chunked(samples), image_sizes(members), iter(rows)
-    for chunk, pictures in tqdm(decoded(chunks, sizes), desc=samples[0].category, leave=False,
+    masks = find_masks([sample.path for sample in samples])
+    chunks, ways, rows = chunked(samples), readings(members), iter(rows)
+    for chunk, pictures in tqdm(decoded(chunks, ways), desc=samples[0].category, leave=False,
                                 total=len(chunks), disable=not sys.stderr.isatty()):
         scores, maps = score_chunk(members, chunk, pictures, args, device)
         for sample, row, score, map_, image in zip(chunk, rows, scores[0], maps,
-                                                   pictures[sizes[0]]):
+                                                   pictures[ways[0]]):
             found = dict.fromkeys(PICTURES) | {"input": plots.to_picture(image / 255)}
             for member in painters[-1:]:  # with the most weight
                 with autocast(device, args.precision):
@@ -116,9 +118,10 @@ def show_images(rows, members, args, device):
                 found["anomaly map"] = plots.overlay(found["input"], map_, high)
             predicted = args.results / "masks" / row["category"] / f"{row['id']}.png"
             for name, path in (("predicted mask", predicted if args.masks else None),
-                               ("ground truth", sample.mask)):
+                               ("ground truth", masks.get(sample.path))):
                 if path and path.is_file():
-                    found[name] = plots.to_picture(data.read_mask(path, *map_.shape[1:]).float())
+                    mask = read_mask(path, *map_.shape[1:], sample.path)
+                    found[name] = plots.to_picture(mask.float())
             yield score, [None if p is None else to_text(p) for p in found.values()]
 
 

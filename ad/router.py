@@ -7,23 +7,25 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
 
-from ad import InputError, data
+from ad import InputError
 from ad.gradients import Gradients
+from ad.images import load_images
 
 SIDE = 128  # pixels of the square at which images are described
 CHUNK = 64  # images described at a time
 MOST, MARGIN = 24, 0.3  # groups that are tried, and how well separated they must be: see group
 
 
-def describe(samples):
-    """Samples -> descriptors (N, 246): what they are made of, and where which colour is.
+def describe(samples, white=None):
+    """Samples -> descriptors (N, 246): what they are made of, and where which colour is. white: of
+    deep grey, see ad.images.
 
     Mean (27) and standard deviation (27) of gradient energies and colour over 8 x 8 cells, and the
     colours of the cells (192), each of the three parts with the same weight in distances.
     """
     gradients, parts = Gradients((SIDE // 8,)), []
     for start in range(0, len(samples), CHUNK):
-        images = data.load_images(samples[start:start + CHUNK], 2 * SIDE)
+        images = load_images(samples[start:start + CHUNK], 2 * SIDE, white)
         batch = torch.cat([F.interpolate(image[None].float() / 255, (SIDE, SIDE), mode="bilinear",
                                          antialias=True) for image in images])
         cells = gradients(batch)[0].flatten(2)

@@ -9,6 +9,7 @@ import torch
 
 from ad import InputError, checkpoint, data, distributed
 from ad.classifier import Classifier
+from ad.images import read_image, reading
 from ad.model import build_model, model_class
 from ad.seed import environment, seed_everything
 
@@ -16,7 +17,7 @@ UPDATES = "optimizer", "scaler"  # their names in last.pt
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
               "device", "window_batch", "all", "seeds", "groups", "names_from", "merge_categories",
-              "config", "deterministic", "recipe", "parallel"}
+              "config", "deterministic", "recipe", "parallel", "white"}
 
 
 def begin(root, parts, sizes, model_args, args):
@@ -30,7 +31,8 @@ def begin(root, parts, sizes, model_args, args):
                        for name, value in vars(args).items()},
               "command": sys.argv, "environment": environment(device),
               "root": str(root.resolve()), "category": args.category,
-              "image_size": args.image_size, "sizes": sizes}
+              "image_size": args.image_size, "white": args.white,
+              "sizes": sizes}
     config |= {part: [s.path.relative_to(root).as_posix() for s in samples]
                for part, samples in parts.items()}
     # Before the run's folder is made, so that weights that are not there leave none.
@@ -118,7 +120,7 @@ def run_files(config, part):
 def run_images(config, part, most=None):
     """The images, the first `most` of them, that a run's config names, uint8 (3, H, W): see
     run_files."""
-    return [data.read_image(path, config["image_size"]) for path in run_files(config, part)[:most]]
+    return [read_image(path, *reading(config)) for path in run_files(config, part)[:most]]
 
 
 def read_arguments(path):

@@ -9,6 +9,7 @@ from ad import InputError
 from ad.calibration import Calibration
 from ad.config import ERRORS, Scoring
 from ad.data import to_float
+from ad.images import MIN_SIDE
 from ad.sliding_window import NonFiniteError, sliding_window
 from ad.ssim import smooth
 
@@ -26,7 +27,7 @@ def resized(predict, size):
     def wrapped(windows):
         shape = windows.shape[-2:]
         scale = side_for_model(max(shape), size) / max(shape)
-        small = [max(1, round(side * scale)) for side in shape]
+        small = [max(min(side, MIN_SIDE), round(side * scale)) for side in shape]
         windows = F.interpolate(windows, small, mode="bilinear", antialias=True)
         return F.interpolate(predict(windows), shape, mode="bilinear")
     return wrapped if size else predict

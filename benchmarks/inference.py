@@ -25,11 +25,12 @@ import torch
 from PIL import Image
 from timing import PROJECT, alternate, arguments, report
 
-from ad import data, ensemble, layouts, plots
+from ad import ensemble, layouts, plots
 from ad.cli import autocast, select_precision
 from ad.judging import calibrate
 from ad.model import build_model
 from ad.fitting import new_places
+from ad.images import load_images
 from ad.scoring import Scoring
 
 KINDS = {"one scale": (Scoring(windows=(0,), error="fused"), 1),
@@ -53,7 +54,7 @@ def write_images(folder, count, side, grey=False):
 
 def make_members(samples, scoring, count, image_size, small, args):
     """Members as ensemble.load_member gives them, with random weights."""
-    normals, device = data.load_images(samples[:2], image_size), torch.device("cpu")
+    normals, device = load_images(samples[:2], image_size), torch.device("cpu")
     members = []
     for seed in range(count):
         torch.manual_seed(seed)
@@ -107,9 +108,9 @@ def overlap(args):
     """Our decoding of the next images while the network computes, against one after the other."""
     options, ours = setting(args.threads), ensemble.decoded
 
-    def one_after_another(chunks, sizes):
+    def one_after_another(chunks, ways):
         for chunk in chunks:
-            yield chunk, {size: data.load_images(chunk, size) for size in sizes}
+            yield chunk, {way: load_images(chunk, *way) for way in ways}
 
     def score(decoded):
         ensemble.decoded = decoded

@@ -34,9 +34,10 @@ from PIL import Image
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import checkpoint, data, layouts  # noqa: E402  (the project's folder is put on the path)
+from ad import checkpoint, layouts  # noqa: E402  (the project's folder is put on the path)
 from ad.demo import CATEGORIES, write_demo  # noqa: E402
 from ad.fitting import folds  # noqa: E402
+from ad.images import load_images, read_image, reading  # noqa: E402
 from ad.judging import aurocs, Examples, held_out_maps, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
 from ad.scoring import Scoring  # noqa: E402
@@ -61,7 +62,7 @@ def run(script, *options):
 def fair_auroc(saved, category):
     """The memory of best.pt fitted again, and its normal images judged as if they were damaged."""
     config = saved["config"]
-    normals = [data.read_image(Path(config["root"]) / name, config["image_size"])
+    normals = [read_image(Path(config["root"]) / name, *reading(config))
                for name in config["validation"]]
     examples = Examples(normals, normals, range(len(normals)), ["normal"] * len(normals))
     model, seed = checkpoint.restore_model(saved, category), config["args"]["seed"]
@@ -102,7 +103,7 @@ def measure(root, category, backbone, seed, folder):
     if seed == 0:
         row["fair"] = fair_auroc(saved, category)
     if backbone != "gradients":
-        images = [data.load_images(layouts.find_samples(root, category, split), 512)
+        images = [load_images(layouts.find_samples(root, category, split), 512)
                   for split in ("train", "test")]
         row["plain"] = auroc(labels, plain_patchcore(*images, seed))
     return row

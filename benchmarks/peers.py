@@ -41,6 +41,8 @@ from ad.backbones import load_backbone  # noqa: E402
 from ad.cli import autocast, select_precision  # noqa: E402
 from ad.checkpoint import write_atomic  # noqa: E402
 from ad.fitting import new_places  # noqa: E402
+from ad.images import load_images  # noqa: E402
+from ad.masks import read_mask  # noqa: E402
 from ad.judging import calibrate  # noqa: E402
 from ad.memory import PatchMemory  # noqa: E402
 from ad.metrics import auroc, pixel_auroc  # noqa: E402
@@ -55,7 +57,7 @@ CPU = torch.device("cpu")
 
 def floats(samples):
     """Files -> (N, 3, 256, 256) in [0, 1]."""
-    return torch.cat([data.resize_long_side(i, 256) for i in data.load_images(samples, 256)])
+    return torch.cat([data.resize_long_side(i, 256) for i in load_images(samples, 256)])
 
 
 def budgets(minutes, step, judge):
@@ -78,7 +80,7 @@ def evaluate(samples, score):
     start = time.perf_counter()
     scores, maps = score(samples)
     seconds = (time.perf_counter() - start) / len(samples)
-    masks = [data.read_mask(s.mask, 256, 256)[0].numpy() if s.mask else
+    masks = [read_mask(s.mask, 256, 256, s.path)[0].numpy() if s.mask else
              np.zeros((256, 256), bool) for s in samples]
     return {"image_auroc": auroc([s.label for s in samples], scores),
             "pixel_auroc": pixel_auroc(masks, maps) if maps else None,
@@ -105,7 +107,7 @@ def our_scores(model, normals, scoring, precision):
 
     def score(samples):
         with autocast(CPU, precision):
-            scores, maps = zip(*score_images(model, data.load_images(samples, 256), saved, CPU))
+            scores, maps = zip(*score_images(model, load_images(samples, 256), saved, CPU))
         return torch.cat(scores).tolist(), [m[0].numpy() for batch in maps for m in batch]
     return score
 
@@ -196,7 +198,7 @@ def padim(train, normals, test, options):
 def unet(train, normals, test, options):
     """Repair; its memory of places and its calibration are made anew for every figure."""
     args, seconds = options.defaults, []
-    images, normals = data.load_images(train, 256), data.load_images(normals, 256)
+    images, normals = load_images(train, 256), load_images(normals, 256)
     args.symmetries = symmetries(images)
     model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
     keep_freed_memory()
@@ -226,7 +228,7 @@ def memory(train, normals, test, options, backbone="gradients"):
     model = PatchMemory(backbone=backbone)
     with autocast(CPU, precision):
         model.fit(floats(train).split(1))
-    score = our_scores(model, data.load_images(normals, 256), scoring, precision)
+    score = our_scores(model, load_images(normals, 256), scoring, precision)
     return [{"training_seconds": time.perf_counter() - start} | evaluate(test, score)]
 
 

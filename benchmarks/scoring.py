@@ -17,10 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from ad import checkpoint, data, layouts, scoring as sc  # noqa: E402
+from ad import checkpoint, layouts, scoring as sc  # noqa: E402
 from ad.calibration import CALIBRATIONS  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.errors import ERRORS  # noqa: E402
+from ad.images import load_images, read_image, reading  # noqa: E402
 from ad.judging import aurocs, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
 from ad.validation import make_examples  # noqa: E402
@@ -72,10 +73,10 @@ def main():
     model = checkpoint.restore_model(saved, args.ckpt, device)
     config = saved["config"]
     root = Path(config["root"])
-    normals = [data.read_image(root / n, config["image_size"]) for n in config["validation"]]
+    normals = [read_image(root / n, *reading(config)) for n in config["validation"]]
     tests = layouts.find_samples(root, config["category"], "test")
     labels = [s.label for s in tests]
-    test_images = data.load_images(tests, config["image_size"])
+    test_images = load_images(tests, *reading(config))
     examples = make_examples(normals, config["args"]["seed"])
     rows = []
     for window_input in args.window_inputs:

@@ -22,6 +22,7 @@ from ad import data, layouts, plots
 from ad.augment import at_one_size, symmetries
 from ad.arguments import model_arguments
 from ad.cli import autocast, select_precision
+from ad.images import load_images
 from ad.model import build_model
 from ad.training import keep_freed_memory, make_updates, train_epoch
 
@@ -118,7 +119,7 @@ def main():
     samples = samples[:STEPS * options.batch]
     if len(samples) < STEPS * options.batch:
         sys.exit(f"{args.category} has fewer than {STEPS * options.batch} training images")
-    images, paths = data.load_images(samples, options.image_size), [s.path for s in samples]
+    images, paths = load_images(samples, options.image_size), [s.path for s in samples]
     batch = torch.cat([data.resize_to(data.to_float(i, i.device)[None], (options.long_side[0],) * 2)
                        for i in images[:options.batch]])
     keep_freed_memory()

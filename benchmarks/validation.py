@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from ad import checkpoint, data, layouts  # noqa: E402
 from ad.cli import autocast, select_device, select_precision  # noqa: E402
 from ad.cutpaste import pseudo_anomalies  # noqa: E402
+from ad.images import read_image  # noqa: E402
 from ad.judging import Examples, held_out_maps, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
 from ad.scoring import score_images  # noqa: E402
@@ -56,7 +57,7 @@ def history(folder, device, precision):
     scoring = validation_scoring(args, max(map(max, config["sizes"])))
 
     def load(files):
-        images = [data.resize_long_side(data.read_image(f, args.image_size), size) for f in files]
+        images = [data.resize_long_side(read_image(f, args.image_size), size) for f in files]
         return [(image[0] * 255).round().byte() for image in images], images
     normals, floats = load(root / name for name in config["validation"])
     variants = [(i, v) for i, image in enumerate(floats)

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import io
 import json
 import random
 import shutil
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 PROJECT = Path(__file__).parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
@@ -178,6 +180,49 @@ def random_lines(count, folder):
     return count, worked
 
 
+def spoil(rng, path):
+    """Make an image or a mask something else: damaged, or sound and of another kind."""
+    whole, image = bytearray(path.read_bytes()), Image.open(path).convert("RGB")
+    kind = rng.randrange(6)
+    if kind == 0:
+        whole = whole[:rng.randrange(len(whole))]
+    elif kind == 1:
+        whole = rng.randbytes(rng.randrange(300))
+    elif kind == 2:
+        for _ in range(4):
+            whole[rng.randrange(len(whole))] = rng.randrange(256)
+    else:
+        buffer, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = rng.randrange(10)
+        image = image.resize(rng.choice([image.size] * 4 + [(15, 15), (600, 20), (20, 600)]))
+        image = image.convert("L").convert(rng.choice(["1", "L", "LA", "P", "RGBA", "CMYK", "I;16",
+                                                       "I", "F"]))
+        image.save(buffer, "TIFF", exif=exif)  # by whatever name; the content decides
+        whole = buffer.getvalue()
+    path.write_bytes(whole)
+
+
+def bad_files(count, folder):
+    """Train and score with a few spoilt images and masks, again and again; (runs, how many of them
+    worked). A refusal is lines that name the files, and exit code 2."""
+    rng, worked = random.Random(3), 0
+    for number in range(count):
+        data = folder / f"spoilt{number}"
+        shutil.copytree(folder / "data", data)
+        for path in rng.sample(sorted(data.rglob("*.png")), rng.randint(1, 4)):
+            spoil(rng, path)
+        script, *line = rng.choice([
+            ("infer.py", "--runs", folder / "runs", "--members", "whole"),
+            ("train.py", "--model", "patchcore", "--layers", 8),
+            ("train.py", "--model", "patchcore", "--layers", 8, "--skip-bad-images")])
+        result = run(script, "--data", data, "--category", "stripes", *line, cwd=data)
+        assert result.returncode in (0, 2) and "Traceback" not in result.stderr, result.stderr
+        assert result.returncode == 0 or f"{data}/stripes/" in result.stderr, result.stderr
+        worked += result.returncode == 0
+        shutil.rmtree(data)
+    return count, worked
+
+
 def mutants():
     """Change one thing at a time in a copy of the project; do the tests notice?"""
     killed = 0
@@ -210,6 +255,7 @@ def main():
         inferences = inference_kills(args.kills // 2, folder)
         print(f"inference: {inferences} kills", flush=True)
         lines, worked = random_lines(args.lines, folder)
+        spoilt, read = bad_files(args.lines // 5, folder)
     killed = mutants()
     rows = [["SIGKILL during training, at random moments, writes slowed", kills,
              f"every checkpoint loads; {finished} runs, resumed again and again, end with the "
@@ -217,6 +263,8 @@ def main():
             ["SIGKILL during inference", inferences, "scores.csv is the old or the new one"],
             ["random command lines", lines, f"no traceback; {worked} worked, {lines - worked} were "
              "refused in one line"],
+            ["spoilt images and masks", spoilt, f"no traceback; {read} worked, the others named "
+             "the files"],
             ["mutations of SSIM, windows, scoring, CutPaste", len(MUTATIONS), f"{killed} noticed"]]
     out = PROJECT / "benchmarks/results/survive.json"
     checkpoint.write_atomic(out, json.dumps(

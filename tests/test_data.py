@@ -1,12 +1,12 @@
-"""Layouts, decoding of every kind of image, the split, and crops."""
+"""Layouts, the split, and crops."""
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ad import InputError, data, layouts
 from ad.augment import random_crops
+from ad.images import read_image
 from conftest import write_tiny
 
 
@@ -20,72 +20,6 @@ def test_samples_of_the_mvtec_layout(tiny):
     assert [s.label for s in test] == [1] * 8 + [0] * 4
     assert all((s.mask is not None) == (s.label == 1) for s in test)
     assert test[0].mask.name == "000_mask.png"
-
-
-@pytest.mark.parametrize("mode, value, expected", [
-    ("L", 100, (100, 100, 100)), ("RGB", (10, 20, 30), (10, 20, 30)),
-    ("RGBA", (10, 20, 30, 128), (10, 20, 30)), ("LA", (77, 0), (77, 77, 77)),
-    ("I;16", 257 * 200, (200, 200, 200)), ("I;16", 65535, (255, 255, 255)),
-    ("1", 1, (255, 255, 255))])
-def test_every_mode_becomes_rgb(tmp_path, mode, value, expected):
-    if mode == "I;16":
-        image = Image.fromarray(np.full((19, 23), value, np.uint16))
-    else:
-        image = Image.new(mode, (23, 19), value)
-    image.save(tmp_path / "a.png")
-    read = data.read_image(tmp_path / "a.png", 512)
-    assert read.dtype == torch.uint8 and read.shape == (3, 19, 23)
-    assert (read == torch.tensor(expected, dtype=torch.uint8).view(3, 1, 1)).all()
-
-
-def test_deep_grey_is_scaled_by_its_range_never_clipped(tmp_path):
-    ramp = np.arange(20 * 20, dtype=np.uint16).reshape(20, 20)
-    for name, values, expected in (
-            ("twelve.png", ramp * 10, ramp / 4095. * 2550),  # a 12-bit camera's, up to 3990
-            ("sixteen.png", ramp * 160, ramp / 65535. * 160 * 255),
-            ("integers.tif", (ramp * 160).astype(np.int32), ramp / 65535. * 160 * 255),
-            ("floats.tif", (ramp / 399).astype(np.float32), ramp / 399 * 255)):
-        Image.fromarray(values).save(tmp_path / name)
-        read = data.read_image(tmp_path / name, 512)
-        assert np.abs(read[0].numpy() - expected).max() <= 0.5, name
-    for name, values in (("deep.tif", ramp.astype(np.int32) * 1000),
-                         ("negative.tif", ramp.astype(np.int32) - 1),
-                         ("float.tif", ramp.astype(np.float32)),
-                         ("nan.tif", np.full((20, 20), np.nan, np.float32))):
-        Image.fromarray(values).save(tmp_path / name)
-        with pytest.raises(InputError, match=f"{name}: its values, .* are not in"):
-            data.read_image(tmp_path / name, 512)
-
-
-def test_masks_of_another_shape_raise(tmp_path):
-    Image.new("L", (60, 40)).save(tmp_path / "m.png")
-    assert data.read_mask(tmp_path / "m.png", 27, 40).shape == (1, 27, 40)  # 26.7, rounded
-    with pytest.raises(InputError, match="m.png: it is 40 x 60 pixels, but its image 60 x 40"):
-        data.read_mask(tmp_path / "m.png", 60, 40)
-
-
-def test_large_images_shrink_and_small_ones_stay(tmp_path):
-    Image.new("RGB", (300, 150), (7, 7, 7)).save(tmp_path / "a.png")
-    assert data.read_image(tmp_path / "a.png", 100).shape == (3, 50, 100)
-    assert data.read_image(tmp_path / "a.png", 300).shape == (3, 150, 300)
-    assert data.read_image(tmp_path / "a.png", 900).shape == (3, 150, 300)
-
-
-def test_exif_rotation_is_applied(tmp_path):
-    image = Image.new("RGB", (40, 20), (255, 255, 255))
-    exif = image.getexif()
-    exif[0x0112] = 6  # rotate by 270 degrees to show
-    image.save(tmp_path / "a.jpg", exif=exif)
-    assert data.read_image(tmp_path / "a.jpg", 512).shape == (3, 40, 20)
-
-
-def test_masks_are_binary_and_resized(tmp_path):
-    mask = np.zeros((40, 60), np.uint8)
-    mask[10:20, 30:60] = 255
-    Image.fromarray(mask).save(tmp_path / "m.png")
-    read = data.read_mask(tmp_path / "m.png", 20, 30)
-    assert read.dtype == torch.bool and read.shape == (1, 20, 30)
-    assert read.sum() == 5 * 15 and read[0, 5:10, 15:].all()
 
 
 def test_split_is_by_image_seeded_and_disjoint(tiny):
@@ -146,11 +80,11 @@ def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
         layouts.find_categories(tmp_path)
     (tmp_path / "bad.png").write_bytes((tiny / "stripes/train/good/000.png").read_bytes()[:200])
     with pytest.raises(InputError, match="cannot read image .*bad.png"):
-        data.read_image(tmp_path / "bad.png", 512)
+        read_image(tmp_path / "bad.png", 512)
     for size in ((1, 1), (4096, 3), (15, 15)):
         Image.new("RGB", size).save(tmp_path / "thin.png")
         with pytest.raises(InputError, match="thin.png.*both sides must be 16 or more"):
-            data.read_image(tmp_path / "thin.png", 512)
+            read_image(tmp_path / "thin.png", 512)
     (tmp_path / "empty/train/good").mkdir(parents=True)
     with pytest.raises(InputError, match="no images in .*empty"):
         layouts.find_samples(tmp_path, "empty", "train")

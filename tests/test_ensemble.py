@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import write_tiny
 
-from ad import InputError, data, ensemble, layouts
+from ad import InputError, ensemble, layouts
+from ad.images import load_images
 from ad.judging import calibrate
 from ad.scoring import Scoring, score_images, standardise
 
@@ -25,7 +26,7 @@ class Darkness(torch.nn.Module):
 
 @pytest.fixture
 def member(tiny):
-    normals = data.load_images(layouts.find_samples(tiny, "stripes", "train"), 64)
+    normals = load_images(layouts.find_samples(tiny, "stripes", "train"), 64)
     saved = calibrate(Darkness(), normals, Scoring(windows=(0,)), CPU)
     return {"model": Darkness(), "config": {"image_size": 64}, "calibration": saved, "weight": 1.0,
             "normal": np.asarray(saved["scores"])}
@@ -36,7 +37,7 @@ def test_chunks_give_the_scores_of_all_images_at_once_in_order(tiny, member, mon
     monkeypatch.setattr(ensemble, "CHUNK", chunk)
     samples = layouts.find_samples(tiny, "stripes", "test")
     (scores, raw), maps, masks, _ = ensemble.score_samples([member], samples, ARGS, CPU)
-    parts = list(score_images(member["model"], data.load_images(samples, 64),
+    parts = list(score_images(member["model"], load_images(samples, 64),
                               member["calibration"], CPU))
     expected = torch.cat([s for s, _ in parts]).double().numpy()
     np.testing.assert_allclose(raw, expected, rtol=1e-5)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import TINY_TRAINING, run
 
-from ad import checkpoint, data, layouts
+from ad import checkpoint, layouts
+from ad.images import load_images
 from ad.scoring import score_images, standardise
 
 ALONE = """
@@ -34,7 +35,7 @@ def test_an_exported_program_gives_the_maps_and_scores_of_infer(tiny, tmp_path, 
     assert done.returncode == 0, done.stderr
     assert "float images (N, 3, 64, 80)" in done.stdout and "threshold" in done.stdout
     samples = layouts.find_samples(tiny, "stripes", "test")[:5]
-    images = data.load_images(samples, 512)
+    images = load_images(samples, 512)
     torch.save(torch.stack(images).float() / 255, tmp_path / "images.pt")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -20,9 +20,10 @@ from PIL import Image
 
 import infer
 import train
-from ad import InputError, checkpoint, data, layouts, training
+from ad import InputError, checkpoint, layouts, training
 from ad.cli import Interrupted, deferred
 from ad.ensemble import load_member
+from ad.images import load_images, load_readable, read_image
 from conftest import PROJECT, TINY_TRAINING, run, tiny_image, wait_for, write_tiny
 
 
@@ -104,15 +105,15 @@ def test_two_hundred_files_are_each_read_or_named(tmp_path):
     good, bad = readable(tmp_path), broken(tmp_path)
     assert len(good) + len(bad) >= 200
     for path, size in good.items():
-        assert tuple(data.read_image(path, 512).shape) == (3, *size), path
+        assert tuple(read_image(path, 512).shape) == (3, *size), path
     samples = [sample(path) for path in [*good, *bad]]
     with pytest.raises(InputError) as caught:
-        data.load_images(samples, 512)
+        load_images(samples, 512)
     lines = str(caught.value).splitlines()
     assert len(lines) == len(bad)
     for path, line in zip(bad, lines):
         assert line.startswith(f"cannot read image {path}: ")
-    kept, images = data.load_readable(samples, 512)
+    kept, images = load_readable(samples, 512)
     assert [s.path for s in kept] == list(good) and len(images) == len(good)
 
 
@@ -121,7 +122,7 @@ def test_a_file_without_permission_is_named(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(InputError, match="cannot read image .*a.png.*Permission denied"):
-        data.read_image(tmp_path / "a.png", 512)
+        read_image(tmp_path / "a.png", 512)
 
 
 def test_bad_images_are_all_named_or_skipped_in_training_never_in_inference(tmp_path):
