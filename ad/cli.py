@@ -68,6 +68,7 @@ def run_script(main):
     as a whole, so that what was finished before is on disk."""
     for number in SIGNALS:
         signal.signal(number, interrupt)
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are not UTF-8
     try:
         distributed.setup()
         main()

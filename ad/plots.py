@@ -11,6 +11,7 @@ from ad.checkpoint import write_atomic
 from ad.data import read_image
 
 matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False  # names may hold dollars
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
