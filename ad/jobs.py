@@ -42,8 +42,8 @@ def check_folder(folder, args, found):
     own = args.merge_categories or (
         found if args.pool else layouts.split_names(args.category, found))
     taken = layouts.split_names(folder, found)
-    require(taken in ([], own), f"the runs of {', '.join(own)} would be in the folder {folder}, "
-            f"where those of {', '.join(taken)} belong; rename that category")
+    require(taken in ([], own), f"the runs would be in {Path(args.runs, folder)}, where those of "
+            f"the category {', '.join(taken)} belong; rename that category")
 
 
 def own_jobs(jobs, args):

@@ -141,7 +141,8 @@ def averages(results):
     """{"mean", "weighted mean"}: of every column over the categories that have a value."""
     rows = {"mean": {}, "weighted mean": {}}
     for column in COLUMNS:
-        pairs = [(r[column], r["images"]) for r in results.values() if r[column] is not None]
+        pairs = [(r[column], r["images"] - r["unlabelled"]) for r in results.values()
+                 if r[column] is not None]
         values, counts = zip(*pairs) if pairs else ((), ())
         rows["mean"][column] = float(np.mean(values)) if pairs else None
         rows["weighted mean"][column] = float(np.average(values, weights=counts)) if pairs else None
@@ -153,9 +154,9 @@ def merged_averages(results):
     anomalous", what calling everything anomalous would reach."""
     own = {name: r for name, r in results.items() if r["folder"] == name}
     merged = {name: r for name, r in results.items() if name not in own}
-    nothing = {name: dict.fromkeys(COLUMNS) | {
-        "accuracy": r["anomalous"] / known if (known := r["images"] - r["unlabelled"]) else None,
-        "images": r["images"]} for name, r in own.items()}
+    nothing = {name: r | dict.fromkeys(COLUMNS) | {
+        "accuracy": r["anomalous"] / known if (known := r["images"] - r["unlabelled"]) else None}
+        for name, r in own.items()}
     return {name + suffix: row for suffix, part in ((", separate", own), (", merged", merged), (
         ", all anomalous", nothing)) for name, row in averages(part).items()}
 

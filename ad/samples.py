@@ -45,12 +45,14 @@ def single_files(paths, category):
 
 
 def named(samples, names):
-    """The samples that people mean by `names`: ids, <category>/<id> or, where none has that id,
-    names of files, with or without suffix. Raises InputError for what is none of them."""
+    """The samples that people mean by `names`: ids or, where none has that id, <category>/<id>,
+    names of files, or those without suffix. Raises InputError for what is none of them."""
     chosen = []
     for name in names:
-        found = [s for s in samples if name in (s.id, f"{s.category}/{s.id}")] or [
-            s for s in samples if name in (s.path.name, s.path.stem, s.id + s.path.suffix)]
+        meanings = ([s for s in samples if name in names_of(s)] for names_of in (
+            lambda s: (s.id,), lambda s: (f"{s.category}/{s.id}",),
+            lambda s: (s.path.name, s.id + s.path.suffix), lambda s: (s.path.stem,)))
+        found = next(filter(None, meanings), None)
         if not found:
             raise InputError(f"no test image {name!r}; ids look like {samples[0].id}")
         chosen += found

@@ -1,7 +1,8 @@
 """A little of tests/survive.py, which does more on demand."""
 
 import pytest
-from survive import MUTATIONS, PROJECT, inference_kills, random_lines, training_kills
+from survive import (MUTATIONS, PROJECT, bad_folders, inference_kills, random_lines,
+                     training_kills)
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,10 @@ def test_killed_inference_leaves_the_old_scores_or_the_new_ones(folder):
 def test_random_command_lines_never_give_a_traceback(folder):
     count, worked = random_lines(40, folder)
     assert 0 < worked < count
+
+
+def test_bad_folders_never_give_a_traceback(tmp_path):
+    assert bad_folders(4, tmp_path)[1] > 0
 
 
 def test_mutations_are_still_of_the_code():
