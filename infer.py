@@ -26,13 +26,14 @@ import torch
 from torch.profiler import record_function
 
 from ad import categories, checkpoint, data, distributed, layouts, metrics, plots
-from ad.arguments import add_data_arguments, add_scoring_arguments
+from ad.arguments import add_data_arguments, add_scoring_arguments, choose_categories
 from ad.cli import Parser, require, run_script, select_device, select_precision
 from ad.ensemble import CHUNK, load_members, localise, score_samples
 from ad.export import export
 from ad.images import report_range
-from ad.jobs import find_jobs, samples_to_score
+from ad.jobs import jobs_to_score
 from ad.runs import run_files
+from ad.samples import NORMAL, single_files
 from ad.seed import environment
 from ad.submission import check_submission, submission
 from ad.threshold import decide_threshold, parse_threshold
@@ -44,12 +45,12 @@ def build_parser():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="the category to score")
-    group.add_argument("--pool", dest="category", action="store_const", const=layouts.POOL,
+    group.add_argument("--pool", action="store_true",
                        help="score all images with the run of train.py --pool")
     group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="compare the run of "
                        "train.py --merge-categories with the categories' own runs")
     group.add_argument("--all", action="store_true", help="score every category that has a run")
-    group.add_argument("--image", nargs="+", type=Path, metavar="FILE",
+    group.add_argument("--image", nargs="+", action="extend", type=Path, metavar="FILE",
                        help="score these files with the runs of --category")
     group = parser.add_argument_group("model")
     group.add_argument("--members", nargs="+", metavar="RUN",
@@ -74,8 +75,8 @@ def build_parser():
                        "scores")
     group.add_argument("--check-submission", type=Path, metavar="FILE", help="compare ids, order, "
                        "header and count of submission.csv with this sample")
-    group.add_argument("--spot-check", nargs="+", default=[], metavar="ID", help="print scores and "
-                       "ranks of these test images, and write their pictures")
+    group.add_argument("--spot-check", nargs="+", action="extend", default=[], metavar="ID",
+                       help="print scores and ranks of these test images, and write their pictures")
     group.add_argument("--export", type=Path, metavar="FILE", help="only write the run of "
                        "--category as a torch.export program: float images (N, 3, H, W) in [0, 1] "
                        "-> anomaly maps (N, 1, H, W), scores (N,)")
@@ -86,8 +87,7 @@ def build_parser():
 
 def parse_args():
     args = build_parser().parse_args()
-    require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
-            "give --category NAME, --all, --pool or --merge-categories, one of them")
+    choose_categories(args)
     require(args.category or not (args.image or args.profile or args.export),
             "--image, --profile, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
@@ -114,13 +114,22 @@ def score_job(job, root, args, device):
     (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
     seconds = time.perf_counter() - start
     labels = np.array([sample.label for sample in samples])
+    unlabelled = labels < 0
     threshold = decide_threshold(members, args.threshold)
     predictions = (scores > threshold).astype(int)
     result = metrics.known_metrics(labels, scores, predictions)
+    if unlabelled.any():
+        print(f"{job.name}: {unlabelled.sum()} images without labels: "
+              f"{predictions[unlabelled].sum()} anomalous")
+    if (labels == 1).any() and not (labels == 0).any():
+        print(f"note: {job.name}: no test folder is called {', '.join(NORMAL[:-1])} or {NORMAL[-1]}"
+              f", so all {(labels == 1).sum()} images with labels count as anomalous")
     has_masks = any(mask.any() for mask in masks) and localise(members)
     result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
                "pro": metrics.pro(masks, maps) if has_masks else None,
-               "images": len(samples), "anomalous": int((labels == 1).sum()),
+               "folder": job.folder, "images": len(samples),
+               "anomalous": int((labels == 1).sum()), "unlabelled": int(unlabelled.sum()),
+               "unlabelled_anomalous": int(predictions[unlabelled].sum()),
                "threshold": threshold, "seconds": seconds,
                "members": {member["name"]: member["weight"] for member in members},
                "scoring": members[0]["calibration"]["scoring"]}
@@ -132,8 +141,7 @@ def score_job(job, root, args, device):
 def score_files(args, device):
     """Print score, prediction and path of single files."""
     members = load_members(args.category, args.members, args, device)
-    samples = [layouts.Sample(path, args.category, "test", "image", -1, None)
-               for path in args.image]
+    samples = single_files(args.image, args.category)
     threshold = decide_threshold(members, args.threshold)
     report_range(samples, members[0]["config"])
     (scores, _), _, _, _ = score_samples(members, samples, args, device)
@@ -167,12 +175,12 @@ def profile(root, table, args, device):
 def spot_check(rows, shown, args):
     """Print score, prediction and rank of the images of --spot-check; write spot_check.png."""
     ranked = sorted(rows, key=lambda row: -float(row[4]))
-    chosen = [(rank, row) for rank, row in enumerate(ranked, start=1) if row[0] in shown]
+    chosen = [(rank, row) for rank, row in enumerate(ranked, start=1) if row[1::-1] in shown]
     print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
     for rank, row in chosen:
         print(f"{row[0]}  {row[1]}  {row[4]}  {row[5]}  {rank}")
     titles = [f"{row[0]}, {row[1]}\n{float(row[4]):.2f}, rank {rank}" for rank, row in chosen]
-    plots.save_grid(args.results / "spot_check.png", [shown[row[0]] for _, row in chosen],
+    plots.save_grid(args.results / "spot_check.png", [shown[row[1::-1]] for _, row in chosen],
                     ("image", "anomaly map"), titles)
 
 
@@ -213,12 +221,12 @@ def main():
     table = distributed.from_rank_0(lambda: categories.full_table(root, Path(args.runs)))
     if args.profile:
         return profile(root, table, args, device)
-    rows, raw, shown, results = [], [], {}, {}
-    for job in distributed.from_rank_0(
-            lambda: find_jobs(root, samples_to_score(root, table, args), args)):
-        more = score_job(job, root, args, device)
-        rows, raw, shown = rows + more[0], raw + more[1].tolist(), shown | more[2]
-        results[job.name] = more[3]
+    parts, raw, shown, results = {}, [], {}, {}
+    jobs, args.spot_check = distributed.from_rank_0(lambda: jobs_to_score(root, table, args))
+    for job in jobs:
+        parts[job.name], more, pictures, results[job.name] = score_job(job, root, args, device)
+        raw, shown = raw + more.tolist(), shown | pictures
+    rows = [row for part in parts.values() for row in part]
     if distributed.rank():
         return
     if args.merge_categories:
@@ -228,11 +236,10 @@ def main():
     else:
         extra = metrics.averages(results) | metrics.pooled(
             *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
-    print(metrics.table(results | extra))
-    groups = {name: [row for row in rows if name in (row[1], layouts.POOL)] for name in results}
+    print(metrics.table(results, extra))
     plots.save_histograms(args.results / "histograms.png", {
         name: (np.array([row[3] for row in part]), np.array([float(row[4]) for row in part]),
-               results[name]["threshold"]) for name, part in groups.items()})
+               results[name]["threshold"]) for name, part in parts.items()})
     if args.spot_check:
         spot_check(rows, shown, args)
     write_results(rows, results, extra, table is not None, args, device)

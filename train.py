@@ -21,7 +21,7 @@ import torch
 
 from ad import InputError, checkpoint, classify, data, distributed, layouts, plots
 from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_arguments,
-                          add_training_arguments, model_arguments, scoring_from)
+                          add_training_arguments, choose_categories, model_arguments, scoring_from)
 from ad.augment import symmetries
 from ad.classifier import Classifier
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
@@ -45,7 +45,7 @@ def build_parser():
     parser = Parser(__doc__)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="name of the category to train on")
-    group.add_argument("--pool", dest="category", action="store_const", const=layouts.POOL,
+    group.add_argument("--pool", action="store_true",
                        help="train one model on the images of all categories, the baseline")
     group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="train one model on "
                        "these categories; the run is in <runs>/NAME+NAME")
@@ -95,8 +95,7 @@ def parse_args():
 
 def check_args(args):
     """Raise InputError, naming the value, for arguments that cannot work."""
-    require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
-            "give --category NAME, --all, --pool or --merge-categories, one of them")
+    choose_categories(args)
     require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
     require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
     for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr",

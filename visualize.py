@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, categories, checkpoint, classify, compare, data, layouts, plots, report
+from ad import categories, checkpoint, classify, compare, data, layouts, plots, report
 from ad.classifier import grad_cam
 from ad.arguments import add_data_arguments, add_scoring_arguments
 from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
@@ -27,8 +27,9 @@ from ad.ensemble import load_member
 from ad.images import load_images, reading
 from ad.masks import read_mask
 from ad.runs import run_images
-from ad.scoring import resized, score_images
-from ad.threshold import parse_threshold
+from ad.samples import named
+from ad.scoring import resized, score_images, standardise
+from ad.threshold import decide_threshold, top_of_maps
 
 
 def build_parser():
@@ -44,8 +45,8 @@ def build_parser():
                         "--separately left in --results")
     parser.add_argument("--detector", metavar="FILE", help="with a classifier's --ckpt: a "
                         "checkpoint whose anomaly maps are shown beside its Grad-CAM")
-    parser.add_argument("--ids", nargs="+", metavar="ID", help="test images by file name, with or "
-                        "without folder and suffix (default: random ones)")
+    parser.add_argument("--ids", nargs="+", action="extend", metavar="ID", help="test images by id "
+                        "or file name, with or without folder and suffix (default: random ones)")
     parser.add_argument("--count", type=int, default=5, metavar="N",
                         help="random test images to show (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice (default: 0)")
@@ -67,14 +68,7 @@ def parse_args():
 def pick(samples, ids, count, seed):
     """Test samples named by `ids`, or `count` random ones of which half are anomalous."""
     if ids:
-        chosen = []
-        for name in ids:
-            wanted = name.removesuffix(Path(name).suffix) if Path(name).suffix else name
-            found = [s for s in samples if wanted in (s.id, s.path.stem)]
-            if not found:
-                raise InputError(f"no test image {name!r}; ids look like {samples[0].id}")
-            chosen += found
-        return chosen
+        return named(samples, ids)
     draw = random.Random(seed)
     anomalous = [s for s in samples if s.label]
     normal = [s for s in samples if not s.label]
@@ -84,14 +78,13 @@ def pick(samples, ids, count, seed):
 
 @torch.no_grad()
 def anomaly_maps(member, images, pictures, device, args):
-    """(scores, overlays) of uint8 images, whose `pictures` the maps are laid over."""
+    """(scores as infer.py's, overlays) of uint8 images, whose `pictures` the maps are laid over."""
     with autocast(device, args.precision):
         parts = list(score_images(member["model"], images, member["calibration"], device,
                                   args.window_batch))
-    high = 2 * parse_threshold("quantile:0.99")(member["normal"])
-    maps = [map_ for _, batch in parts for map_ in batch]
-    return torch.cat([s for s, _ in parts]).tolist(), [
-        plots.overlay(picture, map_, high) for picture, map_ in zip(pictures, maps)]
+    high, maps = top_of_maps([member]), [map_ for _, batch in parts for map_ in batch]
+    scores = standardise(torch.cat([s for s, _ in parts]).cpu().double().numpy(), member["normal"])
+    return scores, [plots.overlay(p, map_, high) for p, map_ in zip(pictures, maps)]
 
 
 @torch.no_grad()
@@ -164,7 +157,7 @@ def main():
     if args.report:
         return report.write_report(args, device)
     path = checkpoint.find(args.ckpt, args.runs)
-    member = load_member(path, args, device)
+    member = load_member(path, args, device) | {"weight": 1.0}
     config = member["config"]
     root = layouts.resolve_data(args.data or config["root"])
     category = config["category"]
@@ -175,7 +168,8 @@ def main():
     images = load_images(samples, *reading(config))
     masks = [read_mask(s.mask, *image.shape[1:], s.path) if s.mask else None if s.label else
              torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]
-    labels = [s.id for s in samples]
+    several = len({s.category for s in samples}) > 1
+    labels = [f"{s.category}\n{s.id}" if several else s.id for s in samples]
     normals = run_images(config, "validation", most=8)
     for index, image in enumerate(normals[:2]):
         generator = seeded_generator(torch.device("cpu"), args.seed, index)
@@ -183,15 +177,18 @@ def main():
         images.append((pasted[0] * 255).round().byte())
         masks.append(mask[0])
         labels.append("CutPaste")
-    detector = load_member(checkpoint.find(args.detector, args.runs), args, device) \
-        if args.detector else None
+    detector = load_member(checkpoint.find(args.detector, args.runs), args, device) | {
+        "weight": 1.0} if args.detector else None
     scores, columns = show(member, images, masks, detector, device, args)
-    labels = [f"{label}\n{s if isinstance(s, str) else f'{s:.2f}'}"
-              for label, s in zip(labels, scores)]
+    threshold = decide_threshold([member], "quantile:0.99")
+    scores = [s if isinstance(s, str) else f"{s:.2f} {'>' if s > threshold else '≤'} "
+              f"{threshold:.2f}" for s in scores]
+    labels = [f"{label}\n{score}" for label, score in zip(labels, scores)]
     out = args.results / f"look_{category}_{path.parent.name}_{path.stem}.png"
     plots.save_grid(out, list(zip(*columns.values())), tuple(columns), labels,
-                    "labels: image id and score; the anomaly map is coloured from 0.8 times the "
-                    "99 % quantile of the normal scores upwards")
+                    "labels: image id, and score against threshold, as infer.py's of this run "
+                    "alone; the anomaly map is coloured from 0.8 times the 99 % quantile of the "
+                    "normal scores upwards")
     print(f"wrote {out}")
     if hasattr(member["model"], "decode"):
         out = args.results / f"latent_{category}_{path.parent.name}_{path.stem}.png"

@@ -6,6 +6,7 @@ import os
 import pickle
 import tempfile
 import zipfile
+from glob import escape
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ def write_atomic(path, data):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            # Names of files need not be UTF-8; so they come back as they were.
+            file.write(data if isinstance(data, bytes) else data.encode(errors="surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -113,7 +115,8 @@ def find(name, runs):
     """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`."""
     if Path(name).is_file():
         return Path(name)
-    matches = sorted(p for p in Path(runs).glob(f"**/{name}") if p.is_file()) if name else []
+    matches = sorted(p for p in Path(runs).glob(f"**/{escape(name)}") if p.is_file()) \
+        if name else []
     if len(matches) == 1:
         return matches[0]
     if matches:

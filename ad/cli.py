@@ -94,6 +94,7 @@ def run_script(parse_args, main):
     for number in SIGNALS:
         signal.signal(number, interrupt)
     shown = first_process()  # every process finds the same fault in the options
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are not UTF-8
     try:
         args = parse_args()
         from ad import distributed  # only now: importing torch takes longer than all of the above

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ad import InputError, checkpoint
 from ad.model import build_model
-from ad.plots import COLOURS, plt, save_figure
+from ad.plots import COLOURS, legible, plt, save_figure
 
 NEAR = 0.99  # converged: the first validation at this share of the best one
 # Of log.jsonl: what a value is, the panel it belongs to, and its line style.
@@ -94,8 +94,8 @@ def save_curves(path, runs):
         axis.grid(alpha=0.3)
     handles = [plt.Line2D([], [], color=c) for c, _ in zip(itertools.cycle(COLOURS), runs)]
     handles += [plt.Line2D([], [], color="grey", linestyle=CURVES[key][2]) for key in there]
-    figure.legend(handles, [run["name"] for run in runs] + [CURVES[key][0] for key in there],
-                  loc="outside lower center", ncols=3, fontsize=8)
+    names = [legible(run["name"]) for run in runs] + [CURVES[key][0] for key in there]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8)
     save_figure(path, figure)
 
 
@@ -108,7 +108,8 @@ def save_bars(path, runs):
         bars = axis.barh([i + 0.38 * offset for i in range(len(scored))], values, 0.36,
                          color=COLOURS[offset], label=f"test {label}")
         axis.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
-    axis.set_yticks([i + 0.19 for i in range(len(scored))], [run["name"] for run in scored])
+    axis.set_yticks([i + 0.19 for i in range(len(scored))],
+                    [legible(run["name"]) for run in scored])
     axis.set(xlim=(0, 1.12), xlabel="share of the test images, or area under the ROC curve")
     axis.invert_yaxis()
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)

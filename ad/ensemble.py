@@ -149,7 +149,7 @@ def localise(members):
 
 def score_samples(members, samples, args, device):
     """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
-    metrics, and {id: [picture, its overlay]} of --spot-check.
+    metrics, and {(category, id): [picture, its overlay]} of the paths in args.spot_check.
 
     Heat maps go to disk on the way. Maps are kept for normal images and those with a mask where
     there is a mask at all; without any, memory does not grow with the number of images.
@@ -168,15 +168,15 @@ def score_samples(members, samples, args, device):
         part, chunk_maps = score_chunk(members, chunk, pictures, args, device)
         scores.append(part)
         for sample, map_, picture in zip(chunk, chunk_maps, pictures[ways[0]]):
-            if args.maps or args.masks or sample.id in args.spot_check:
+            if args.maps or args.masks or sample.path in args.spot_check:
                 picture = plots.to_picture(picture / 255)
                 overlay = plots.overlay(picture, map_, high)
             if args.maps:
                 path = args.results / "maps" / sample.category / f"{sample.id}.png"
                 with record_function("write"):
                     plots.save_picture(path, np.concatenate([overlay, plots.heat(map_, high)], 1))
-            if sample.id in args.spot_check:
-                shown[sample.id] = [picture, overlay]
+            if sample.path in args.spot_check:
+                shown[sample.category, sample.id] = [picture, overlay]
             truth = np.zeros(map_.shape[1:], bool) if sample.label == 0 else None
             if sample.mask:
                 truth = read_mask(sample.mask, *map_.shape[1:], sample.path)[0].numpy()

@@ -11,6 +11,7 @@ from ad.cli import require
 from ad.masks import report_masks
 from ad.model import model_class
 from ad.runs import run_folder
+from ad.samples import named
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
 Job = namedtuple("Job", "name folder members samples")
@@ -22,17 +23,28 @@ def jobs_to_train(args):
     root = layouts.resolve_data(args.data)
     table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)
     found = layouts.find_categories(root, table)
-    for name in args.merge_categories or [args.category or layouts.POOL]:
+    for name in args.merge_categories or ([] if args.all else [args.category]):
         require(name in (*found, layouts.POOL),
                 f"unknown category {name!r} in {root}; there are: {', '.join(found)}")
     chosen = found if args.all else ["+".join(args.merge_categories or [args.category])]
     jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
             for category in chosen for seed in args.seeds]
     for job in jobs:
+        check_folder(run_folder(job).parent.name, job, found)
         require(args.resume or args.overwrite or not run_folder(job).exists(),
                 f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
                 "NAME makes another")
     return root, table, jobs, any((root / c / "test").is_dir() for c in ("", *found))
+
+
+def check_folder(folder, args, found):
+    """Raise InputError where a category has the name of the folder of runs that are not its own:
+    of the pool, of several categories, or of classifiers."""
+    own = args.merge_categories or (
+        found if args.pool else layouts.split_names(args.category, found))
+    taken = layouts.split_names(folder, found)
+    require(taken in ([], own), f"the runs would be in {Path(args.runs, folder)}, where those of "
+            f"the category {', '.join(taken)} belong; rename that category")
 
 
 def own_jobs(jobs, args):
@@ -50,9 +62,11 @@ def samples_to_score(root, table, args):
     """{category: test samples} of the categories asked for or, with --all, of those that have a
     run; says which have none, and what is odd about their masks. Of a flat folder every image must
     get a score."""
+    everything = layouts.find_categories(root, table)
     found = args.merge_categories or [args.category]
-    if args.all:
-        everything = layouts.find_categories(root, table)
+    if not args.all:
+        check_folder("+".join(found), args, everything)
+    else:
         found = [c for c in everything if any(Path(args.runs, c).glob("*/best.pt"))]
         require(found, f"no trained run in {args.runs} for any category of {root}; train them: "
                 "python train.py --all")
@@ -69,9 +83,6 @@ def samples_to_score(root, table, args):
     samples = {c: layouts.find_samples(root, c, "test", table) for c in found}
     for category, part in samples.items():
         report_masks(category, part)
-    ids = {sample.id for part in samples.values() for sample in part}
-    missing = ", ".join(sorted(set(args.spot_check) - ids))
-    require(not missing, f"--spot-check: no test image {missing}; ids look like {min(ids)}")
     return samples
 
 
@@ -85,8 +96,10 @@ def separate_jobs(root, category, samples, args):
             if args.members is not None and name not in args.members:
                 continue
             if folder != category:
-                own = classify.own_samples(root, json.loads(
-                    (path.parent / "config.json").read_text()))
+                config = json.loads((path.parent / "config.json").read_text())
+                if "test" not in config:  # of a category that is called so
+                    continue
+                own = classify.own_samples(root, config)
             jobs.append(job(f"{folder}/{name}", folder, [name], own))
     if not jobs:
         checkpoint.find_runs(args.runs, category, args.members)  # says which there are
@@ -94,21 +107,24 @@ def separate_jobs(root, category, samples, args):
 
 
 def job(name, folder, members, samples):
-    """A Job whose samples have its name as their category, unless they are of all categories."""
-    named = samples if name == layouts.POOL else [replace(s, category=name) for s in samples]
-    return Job(name, folder, members, named)
+    """A Job whose samples have its name as their category; <name>/<category> where there are
+    several, and their own where they are all that there is."""
+    several = len({sample.category for sample in samples}) > 1
+    return Job(name, folder, members, samples if name == layouts.POOL else [
+        replace(s, category=f"{name}/{s.category}" if several else name) for s in samples])
 
 
-def folder_of(name, names):
-    """The folder of the Job called `name`; names: those of all the jobs."""
-    if name.endswith(", merged"):
-        return "+".join(n for n in names if not n.endswith(", merged"))
-    return name.split("/")[0]  # a run of --separately follows the slash
+def jobs_to_score(root, table, args):
+    """(what to score with which runs, see find_jobs; paths of the images of --spot-check)."""
+    samples = samples_to_score(root, table, args)
+    shown = named([s for part in samples.values() for s in part], args.spot_check)
+    return find_jobs(root, samples, args), {sample.path for sample in shown}
 
 
 def find_jobs(root, samples, args):
     """{category: samples} -> what to score with which runs: every category with its own, voting;
-    --separately, with each of them; --merge-categories, also with those of all together."""
+    --separately, with each of them; --merge-categories, also with those of all together, whose
+    jobs are called <categories>/<category>: no category's name has a slash."""
     if args.separately:
         return [job_ for c, part in samples.items() for job_ in separate_jobs(root, c, part, args)]
     jobs = [job(c, c, [f.name for f in checkpoint.find_runs(args.runs, c, args.members)], part)
@@ -116,5 +132,5 @@ def find_jobs(root, samples, args):
     if args.merge_categories:
         folder = "+".join(samples)
         names = [f.name for f in checkpoint.find_runs(args.runs, folder, args.members)]
-        jobs += [job(f"{c}, merged", folder, names, part) for c, part in samples.items()]
+        jobs += [job(f"{folder}/{c}", folder, names, part) for c, part in samples.items()]
     return jobs

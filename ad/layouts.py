@@ -1,37 +1,22 @@
 """Folder layouts, recognised by looking: where the images of a category and split are."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from ad import InputError
 from ad.demo import write_demo
 from ad.demo_wells import write_wells
+from ad.folders import files_below, is_image, list_images, report_left_out, subfolders
 from ad.masks import find_masks
+from ad.samples import Sample, label_of, with_ids
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
                "ground_truth/<defect>/*_mask.png}; flat: ROOT/{train, test}/*.png; or casting "
                "wells: ROOT/{train/*.jpg, proliv/*.jpg, test/imgs/*.jpg, test/test_annotation.txt}"
                "; or, for classifiers, class folders: ROOT/<class>/*")
 WELLS = "wells"  # the one category of the casting layout
 POOL = "pool"  # the category that holds the images of all categories
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image. split: "train" | "validation" | "test"; label: 0 normal, 1 anomalous, -1 unknown;
-    mask: None if there is none; id: path below the split without suffix, e.g. "bent_lead/003"."""
-    path: Path
-    category: str
-    split: str
-    defect: str
-    label: int
-    mask: Path | None
-
-    @property
-    def id(self):
-        return f"{self.defect}/{self.path.stem}" if self.defect else self.path.stem
 
 
 def resolve_data(name):
@@ -51,45 +36,45 @@ def resolve_data(name):
     return root
 
 
-def list_images(folder):
-    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir()
-                  if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-
-
-def subfolders(folder):
-    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+def layout(root):
+    """"mvtec", "wells", "flat": ROOT/{train, test}/*.png without categories, "classes":
+    ROOT/<class>/*.png, or None: the first that it looks like."""
+    if mvtec_categories(root) or has_normals(root):
+        return "mvtec"
+    if (root / "proliv").is_dir() or (root / "test/test_annotation.txt").is_file():
+        return "wells"
+    if list_images(root / "train"):
+        return "flat"
+    return "classes" if any(map(list_images, subfolders(root))) else None
 
 
 def is_flat(root):
-    """Is it a folder of images without categories: ROOT/train/*.png, ROOT/test/*.png?"""
-    return bool(list_images(root / "train")) and not is_wells(root)
+    return layout(root) == "flat"
 
 
-def is_wells(root):
-    """Is it the casting layout: ROOT/{train, proliv}/*.jpg, test/{imgs/*.jpg, test_annotation.txt}?
-    """
-    return (root / "proliv").is_dir() or (root / "test/test_annotation.txt").is_file()
+def has_normals(folder):
+    """Is it a category in MVTec AD's layout: is there a train/good?"""
+    return any(label_of(p.name) == 0 for p in subfolders(folder / "train"))
 
 
-def is_classes(root):
-    """Is it a folder of class folders: ROOT/<class>/*.png?"""
-    return not is_wells(root) and not list_images(root / "train") and any(
-        list_images(folder) for folder in subfolders(root))
+def mvtec_categories(root):
+    return [p.name for p in subfolders(root) if has_normals(p)]
 
 
 def class_samples(root, category):
     """Samples of a category as classes, whose names are in `defect`: those of class folders or, in
     MVTec AD's layout, good, which is train/good and test/good, and every test/<defect>."""
-    if is_classes(root):
-        return [Sample(path, category, "train", folder.name, -1, None)
-                for folder in subfolders(root) for path in list_images(folder)]
-    if is_wells(root) or is_flat(root):
+    kind = layout(root)
+    if kind == "classes":
+        report_left_out(root, files := [path for folder in subfolders(root)
+                                        for path in files_below(folder) if is_image(path)])
+        return with_ids([Sample(path, category, "train", path.relative_to(root).parts[0], -1, None)
+                         for path in files], root)
+    if kind in ("wells", "flat"):
         raise InputError(f"{root} has no classes; a classifier needs ROOT/<class>/* or MVTec AD's "
                          "layout")
-    return find_samples(root, category, "train") + find_samples(root, category, "test")
+    return [replace(s, id=f"train/{s.id}") for s in find_samples(root, category, "train")] + [
+        s for s in find_samples(root, category, "test") if s.label >= 0]
 
 
 def wells(root, split):
@@ -100,23 +85,24 @@ def wells(root, split):
     """
     if split != "test":
         folder, label = (root / "train", 0) if split == "train" else (root / "proliv", 1)
-        return [Sample(path, WELLS, split, "", label, None) for path in list_images(folder)]
+        return as_taken(folder, WELLS, split, "", label)
     path, labels = root / "test/test_annotation.txt", {}
-    images = {image.name: image for image in list_images(root / "test/imgs")}
+    samples = as_taken(root / "test/imgs", WELLS, split, "", -1)
+    images = {sample.path.name for sample in samples}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    for number, words in enumerate((line.split() for line in lines), start=1):
+    for number, words in enumerate((line.rsplit(None, 1) for line in lines), start=1):
         if words and (len(words) != 2 or words[1] not in ("0", "1")):
             raise InputError(f"{path}, line {number}: it must be a file's name and 0 or 1")
         if words and words[0] not in images:
             raise InputError(f"{path}, line {number}: there is no image test/imgs/{words[0]}")
         labels |= {words[0]: int(words[1])} if words else {}
-    missing = sorted(images.keys() - labels.keys())
+    missing = sorted(images - labels.keys())
     if missing:
         raise InputError(f"{path} has no line for {len(missing)} images, {missing[0]} first")
-    return [Sample(image, WELLS, split, "", labels[name], None) for name, image in images.items()]
+    return [replace(sample, label=labels[sample.path.name]) for sample in samples]
 
 
 def find_categories(root, table=None):
@@ -124,64 +110,84 @@ def find_categories(root, table=None):
 
     table: of a flat folder, {file below root: category}, see ad.categories.
     """
-    if is_wells(root):
+    kind, names = layout(root), mvtec_categories(root)
+    if kind == "wells":
         return [WELLS]
-    if is_classes(root):
+    if kind == "classes":
         return [root.absolute().name]
     if table is not None:
         return sorted({c for file, c in table.items() if file.startswith("train/")})
-    names = [p.name for p in subfolders(root) if (p / "train" / "good").is_dir()]
+    if kind == "mvtec" and not names:
+        raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
+                         f"--category {root.absolute().name}")
     if not names:
-        if (root / "train" / "good").is_dir():
-            raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
-                             f"--category {root.absolute().name}")
         found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
         raise InputError(f"{root} holds no known layout (found: {found}); it should be "
                          f"{LAYOUT_HELP}")
     return names
 
 
+def split_names(text, names):
+    """"a+b" -> ["a", "b"], which are among `names`, and may hold a plus, too; [] for any other."""
+    if text in names:
+        return [text]
+    for name in names:
+        if text.startswith(f"{name}+") and (rest := split_names(text[len(name) + 1:], names)):
+            return [name, *rest]
+    return []
+
+
+def as_taken(folder, category, split, defect, label):
+    """Samples of the images directly in `folder`; says what is left out of it."""
+    files = list_images(folder)
+    report_left_out(folder, files)
+    return with_ids([Sample(path, category, split, defect, label, None) for path in files], folder)
+
+
 def flat_files(root, split, table=None):
     """All samples of a flat folder; their category is that of `table`, or "" without one."""
-    return [Sample(path, table[f"{split}/{path.name}"] if table else "", split, "",
-                   0 if split == "train" else -1, None) for path in list_images(root / split)]
+    return [replace(s, category=table[f"{split}/{s.path.name}"] if table else "")
+            for s in as_taken(root / split, "", split, "", 0 if split == "train" else -1)]
 
 
 def mvtec(root, category, split):
-    """Samples of one category in MVTec AD's layout."""
-    base, samples = root / category, []
-    for folder in [base / "train" / "good"] if split == "train" else subfolders(base / "test"):
-        defect = folder.name
-        files = list_images(folder)
-        masks = find_masks(files)
-        samples += [Sample(path, category, split, defect, int(defect != "good"), masks.get(path))
-                    for path in files]
-    return samples
+    """Samples of one category in MVTec AD's layout; says what is left out of the split."""
+    folder, samples = root / category / split, []
+    files = [*filter(is_image, files_below(folder))] if folder.is_dir() else []
+    masks = find_masks(files)
+    for path in files:
+        name = path.relative_to(folder).parts[0] if path.parent != folder else ""
+        label = label_of(name)
+        if split == "test" or label == 0:
+            samples.append(Sample(path, category, split, name if label else "good", label,
+                                  masks.get(path) if label >= 0 else None))
+    report_left_out(folder, [sample.path for sample in samples])
+    return with_ids(samples, folder)
 
 
 def find_samples(root, category, split, table=None):
     """Samples of one category (POOL: of all; a+b: of both) and split, sorted by path. Raises
-    InputError when there are none. split "train": the images of train/good. split "test": every
-    test/<defect>, with its mask. split "validation": labelled anomalous images to validate with,
-    [] but in the casting layout. table: see find_categories.
+    InputError when there are none. split "train": the images of train/good, or what it is called,
+    see ad.samples. split "test": those of every test/<defect>, with their masks. split
+    "validation": labelled anomalous images to validate with, [] but in the casting layout. table:
+    see find_categories.
     """
-    names = find_categories(root, table)
-    wanted = names if category == POOL else \
-        [category] if category in names else category.split("+")
-    if set(wanted) - set(names):
+    names, kind = find_categories(root, table), layout(root)
+    wanted = split_names(category, names) or (names if category == POOL else [])
+    if not wanted:
         raise InputError(f"unknown category {category!r} in {root}; there are: {', '.join(names)}")
-    if is_classes(root):
+    if kind == "classes":
         raise InputError(f"{root} holds class folders; they are for classifiers: --model resnet")
-    if split == "validation" and not is_wells(root):
+    if split == "validation" and kind != "wells":
         return []
-    if is_wells(root):
+    if kind == "wells":
         samples = wells(root, split)
     elif table:
         samples = [s for s in flat_files(root, split, table) if s.category in wanted]
     else:
         samples = [sample for name in wanted for sample in mvtec(root, name, split)]
     if not samples and split != "validation":
-        below = "" if table or is_wells(root) else category
+        below = "" if table or kind == "wells" else category
         raise InputError(f"no images in {root / below / split}"
                          + (f" for the category {category}" if table else ""))
     return samples

@@ -141,7 +141,8 @@ def averages(results):
     """{"mean", "weighted mean"}: of every column over the categories that have a value."""
     rows = {"mean": {}, "weighted mean": {}}
     for column in COLUMNS:
-        pairs = [(r[column], r["images"]) for r in results.values() if r[column] is not None]
+        pairs = [(r[column], r["images"] - r["unlabelled"]) for r in results.values()
+                 if r[column] is not None]
         values, counts = zip(*pairs) if pairs else ((), ())
         rows["mean"][column] = float(np.mean(values)) if pairs else None
         rows["weighted mean"][column] = float(np.average(values, weights=counts)) if pairs else None
@@ -149,12 +150,13 @@ def averages(results):
 
 
 def merged_averages(results):
-    """averages of the categories' own runs and of the merged one ("<category>, merged"), and, as
-    the accuracy of "all anomalous", what calling everything anomalous would reach."""
-    own = {name: r for name, r in results.items() if not name.endswith(", merged")}
+    """averages of the categories' own runs and of the merged one, and, as the accuracy of "all
+    anomalous", what calling everything anomalous would reach."""
+    own = {name: r for name, r in results.items() if r["folder"] == name}
     merged = {name: r for name, r in results.items() if name not in own}
-    nothing = {name: dict.fromkeys(COLUMNS) | {
-        "accuracy": r["anomalous"] / r["images"], "images": r["images"]} for name, r in own.items()}
+    nothing = {name: r | dict.fromkeys(COLUMNS) | {
+        "accuracy": r["anomalous"] / known if (known := r["images"] - r["unlabelled"]) else None}
+        for name, r in own.items()}
     return {name + suffix: row for suffix, part in ((", separate", own), (", merged", merged), (
         ", all anomalous", nothing)) for name, row in averages(part).items()}
 
@@ -173,12 +175,12 @@ def pooled(labels, scores, predictions, raw):
             "pooled, raw": empty | {"auroc": auroc(labels[known], raw[known])}}
 
 
-def table(results):
-    """{name: metrics} as text: one line per name, - for None."""
-    wide = max(map(len, ("category", *results))) + 1
+def table(results, averages):
+    """{name: metrics} of both as text: one line per name, - for None."""
+    wide = max(map(len, ("category", *results, *averages))) + 1
     lines = [f"{'category':<{wide}}"
              + "".join(f"{n:>12}" for n in (*COLUMNS, "images", "seconds"))]
-    for name, result in results.items():
+    for name, result in (*results.items(), *averages.items()):
         cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in COLUMNS]
         if "seconds" in result:
             cells += [str(result["images"]), f"{result['seconds']:.1f}"]

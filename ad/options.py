@@ -10,6 +10,7 @@ from ad import InputError
 from ad.cli import require
 from ad.config import (CALIBRATIONS, DAMAGE, DISTANCES, ENCODERS, ERRORS, MODELS, PRECISIONS,
                        RECIPES, VALIDATION, VARIANCES, Scoring)
+from ad.layouts import POOL
 
 
 def add_data_arguments(parser):
@@ -29,6 +30,18 @@ def add_data_arguments(parser):
                          help="256 x 256 windows per forward pass; less needs less memory, the "
                          "scores stay (default: 16)")
     return group
+
+
+def choose_categories(args):
+    """Check that one of --category, --pool, --merge-categories and --all is given; a slash after a
+    category's name, which shells add, is dropped."""
+    require((args.category is not None) + args.pool + args.all + bool(args.merge_categories) == 1,
+            "give --category NAME, --all, --pool or --merge-categories, one of them")
+    if args.merge_categories:
+        names = [name.rstrip("/") for name in args.merge_categories]
+        args.merge_categories = list(dict.fromkeys(names))
+    elif not args.all:
+        args.category = POOL if args.pool else args.category.rstrip("/")
 
 
 def add_model_arguments(parser):

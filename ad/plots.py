@@ -11,10 +11,16 @@ from ad.checkpoint import write_atomic
 from ad.images import read_image, white_of
 
 matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False  # names may hold dollars
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def legible(text):
+    """Text without the bytes of a file's name that are not UTF-8, which no font can show."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def to_picture(image):
@@ -85,7 +91,7 @@ def save_grid(path, rows, columns, titles, caption=""):
                 axis.imshow(picture, interpolation="nearest")
             if r == 0:
                 axis.set_title(columns[c], fontsize=9)
-        axes[r, 0].set_ylabel(titles[r], fontsize=8)
+        axes[r, 0].set_ylabel(legible(titles[r]), fontsize=8)
     if caption:
         figure.supxlabel(textwrap.fill(caption, 30 * len(columns)), fontsize=8)
     save_figure(path, figure)
@@ -130,7 +136,7 @@ def save_histograms(path, groups):
             if (labels == label).any():
                 axis.hist(scores[labels == label], bins, alpha=0.6, color=colour, label=title)
         axis.axvline(threshold, color="black", linestyle="--", label="threshold")
-        axis.set(title=name, xlabel="score, in standard deviations of normal images",
+        axis.set(title=legible(name), xlabel="score, in standard deviations of normal images",
                  ylabel="images")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
@@ -139,7 +145,7 @@ def save_histograms(path, groups):
 
 def save_confusion(path, classes, counts):
     """The confusion matrix as PNG: rows are the true classes, columns the predicted ones."""
-    counts = np.asarray(counts)
+    counts, classes = np.asarray(counts), [*map(legible, classes)]
     size = 1.6 + 0.7 * len(classes)
     figure, axis = plt.subplots(figsize=(size + 0.6, size), layout="constrained")
     axis.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)

@@ -16,9 +16,9 @@ from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
 from ad.cli import autocast, require
 from ad.collapse import CHECKS, check_member, grades, reconstructs, side_seen, verdict
 from ad.ensemble import chunked, decoded, load_members, localise, readings, score_chunk
-from ad.jobs import folder_of
 from ad.masks import find_masks, read_mask
 from ad.runs import run_images
+from ad.samples import Sample
 from ad.scoring import resized
 from ad.threshold import top_of_maps
 
@@ -35,13 +35,17 @@ def read_results(args):
         require(path.is_file(), f"no {path}; this makes it: python infer.py --all --data DIR "
                 f"--runs {args.runs} --results {args.results}")
     try:
-        text, results = paths[0].read_text("utf-8"), json.loads(paths[1].read_text("utf-8"))
+        text, results = (path.read_text("utf-8", "surrogateescape") for path in paths)
+        results = json.loads(results)
         rows = [row | {"label": int(row["label"]), "prediction": int(row["prediction"]),
                        "score": float(row["score"])} for row in csv.DictReader(io.StringIO(text))]
         args.masks = any(word.startswith("--masks") for word in results["command"])
-        parts = {name: [row for row in rows if name in (row["category"], layouts.POOL)]
-                 for name in results["categories"]}
-        fit = [len(part) == results["categories"][name]["images"] for name, part in parts.items()]
+        # A single entry may be of several categories, and so may a run of --separately.
+        parts = {name: rows if len(results["categories"]) == 1 else [
+            row for row in rows if f"{row['category']}/".startswith(f"{name}/")]
+            for name in results["categories"]}
+        fit = [len(part) == results["categories"][name]["images"] and
+               "folder" in results["categories"][name] for name, part in parts.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{args.results} does not hold what infer.py writes: {error!r}") from error
     require(rows and all(fit), f"{paths[0]} and {paths[1]} are not of the same run of infer.py")
@@ -83,8 +87,8 @@ def to_sample(row, root):
     parts = Path(row["path"]).parts
     path = next((p for i in range(len(parts)) if (p := root.joinpath(*parts[i:])).is_file()), None)
     require(path, f"no image {row['path']}, which scores.csv names; say where with --data DIR")
-    return layouts.Sample(path.absolute(), row["category"], "test", row["defect"], row["label"],
-                          None)
+    return Sample(path.absolute(), row["category"], "test", row["defect"], row["label"], None,
+                  row["id"])
 
 
 def to_text(picture):
@@ -134,7 +138,7 @@ def write_report(args, device):
     edges = np.sinh(np.linspace(ends.min() - 1e-6, ends.max() + 1e-6, BINS + 1))
     entries, images = [], []
     for name, rows in parts.items():
-        result, folder = results["categories"][name], folder_of(name, parts)
+        result, folder = results["categories"][name], results["categories"][name]["folder"]
         members = load_members(folder, list(result["members"]), args, device)
         differ = 0
         for row, (score, pictures) in zip(rows, show_images(rows, members, args, device)):

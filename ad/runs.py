@@ -17,7 +17,7 @@ UPDATES = "optimizer", "scaler"  # their names in last.pt
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "patience", "save_every", "resume", "overwrite", "runs", "name", "data",
               "device", "window_batch", "all", "seeds", "groups", "names_from", "merge_categories",
-              "config", "deterministic", "recipe", "parallel", "white"}
+              "pool", "config", "deterministic", "recipe", "parallel", "white"}
 
 
 def begin(root, parts, sizes, model_args, args):
@@ -131,8 +131,8 @@ def read_arguments(path):
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot take arguments from {path}: {error}") from error
     found["weights"] = Path(found["weights"]) if found.get("weights") else None
-    if found.get("merge_categories"):
-        del found["category"]  # which is both, a+b
+    if found.get("merge_categories") or found.get("pool"):
+        del found["category"]  # which is both, a+b, or all
     return {name: value for name, value in found.items()
             if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries", "all",
                             "seeds", "parallel")}

@@ -7,6 +7,7 @@
 import argparse
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -55,14 +56,12 @@ MUTATIONS = [
 
 def slow_writes(*arguments):
     """in_child with an fsync of 50 ms, so that kills often hit a checkpoint being written."""
-    import os
     fsync = os.fsync
     os.fsync = lambda file: (time.sleep(0.05), fsync(file))
     in_child(*arguments)
 
 
 def start(script, arguments, cwd, files):
-    import os
     process = FRESH.Process(target=slow_writes, args=(
         script, [str(a) for a in arguments], str(cwd), {**os.environ, "OMP_NUM_THREADS": "1"},
         files))
@@ -180,7 +179,7 @@ def random_lines(count, folder):
     return count, worked
 
 
-def spoil(rng, path):
+def spoil_file(rng, path):
     """Make an image or a mask something else: damaged, or sound and of another kind."""
     whole, image = bytearray(path.read_bytes()), Image.open(path).convert("RGB")
     kind = rng.randrange(6)
@@ -210,7 +209,7 @@ def bad_files(count, folder):
         data = folder / f"spoilt{number}"
         shutil.copytree(folder / "data", data)
         for path in rng.sample(sorted(data.rglob("*.png")), rng.randint(1, 4)):
-            spoil(rng, path)
+            spoil_file(rng, path)
         script, *line = rng.choice([
             ("infer.py", "--runs", folder / "runs", "--members", "whole"),
             ("train.py", "--model", "patchcore", "--layers", 8),
@@ -220,6 +219,63 @@ def bad_files(count, folder):
         assert result.returncode == 0 or f"{data}/stripes/" in result.stderr, result.stderr
         worked += result.returncode == 0
         shutil.rmtree(data)
+def spoil_folder(rng, base):
+    """Change one thing in a category's folder, as people, their systems and their tools do."""
+    files = [p for p in sorted(base.rglob("*.png")) if p.is_file()]
+    folders = [p for p in sorted(base.rglob("*")) if p.is_dir() and not p.is_symlink()]
+    if not files or not folders:
+        return
+    file, place = rng.choice(files), rng.choice([base.parent, base, *folders])
+    odd = rng.choice([".hidden", "@eaDir", "line 1", "a,b", "näme", "名前", "x$y_{", "-dash",
+                      "good", "unknown", "OK", "test", "train", "a+b", "pool", "%s", "[x]", "1.png",
+                      os.fsdecode(b"latin-\xe9")])
+    change = rng.randrange(10)
+    if change == 0:
+        place.joinpath(odd).mkdir(exist_ok=True)
+    elif change == 1 and not place.joinpath(odd).exists():
+        shutil.copytree(file.parent, place / odd, symlinks=True)
+    elif change == 2 and not place.joinpath(odd).exists():
+        shutil.copy(file, place / (odd + rng.choice([".png", ".jpg", ".heic", ".gif", ""])))
+    elif change == 3 and not file.with_name(odd + ".png").exists():
+        file.rename(file.with_name(odd + ".png"))
+    elif change == 4:
+        shutil.rmtree(rng.choice(folders))
+    elif change == 5:
+        file.write_bytes(file.read_bytes()[:rng.choice((0, 100))])
+    elif change == 6 and not place.joinpath("link").is_symlink():
+        place.joinpath("link").symlink_to(rng.choice([base, file, base / "nowhere"]))
+    elif change == 7:
+        folder = rng.choice(folders)
+        shutil.rmtree(folder)
+        folder.write_text("a file")
+    elif change == 8:
+        file.unlink()
+    elif not place.joinpath(odd).exists() and place not in (base, base.parent):
+        place.rename(place.with_name(odd))
+
+
+def bad_folders(count, folder):
+    """Data sets with up to four things wrong, through the three scripts: (data sets, how many of
+    them were trained and scored). None may give a traceback; a refusal is one line a file."""
+    rng, worked = random.Random(3), 0
+    for number in range(count):
+        cwd = folder / f"bad{number}"
+        for seed, name in enumerate(("stripes", "bands")):
+            write_tiny(cwd / "data", name, train=5, seed=seed)
+        for _ in range(rng.randint(1, 4)):
+            spoil_folder(rng, cwd / "data" / rng.choice(("stripes", "bands")))
+        for script, options in (("train.py", ("--all", "--model", "patchcore", "--layers", "8")),
+                                ("infer.py", ("--all", "--maps", "--masks")),
+                                ("visualize.py", ("--report",))):
+            result = run(script, "--data", cwd / "data", *options, cwd=cwd)
+            shown = f"{script}, {cwd}: {result.returncode}\n{result.stderr}"
+            assert "Traceback" not in result.stderr and result.returncode in (0, 2), shown
+            if result.returncode:
+                first = result.stderr.strip().splitlines()
+                assert any(line.startswith("error: ") for line in first), shown
+                break
+        worked += result.returncode == 0
+        shutil.rmtree(cwd)
     return count, worked
 
 
@@ -247,6 +303,7 @@ def main():
     parser.add_argument("--kills", type=int, default=50, help="of training, and half as many of "
                         "inference (default: 50)")
     parser.add_argument("--lines", type=int, default=500, help="random ones (default: 500)")
+    parser.add_argument("--folders", type=int, default=60, help="bad ones (default: 60)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -256,6 +313,7 @@ def main():
         print(f"inference: {inferences} kills", flush=True)
         lines, worked = random_lines(args.lines, folder)
         spoilt, read = bad_files(args.lines // 5, folder)
+        folders, scored = bad_folders(args.folders, folder)
     killed = mutants()
     rows = [["SIGKILL during training, at random moments, writes slowed", kills,
              f"every checkpoint loads; {finished} runs, resumed again and again, end with the "
@@ -265,6 +323,8 @@ def main():
              "refused in one line"],
             ["spoilt images and masks", spoilt, f"no traceback; {read} worked, the others named "
              "the files"],
+            ["folders with up to four things wrong", folders, f"no traceback; {scored} were "
+             f"trained and scored, {folders - scored} refused, every bad file in a line"],
             ["mutations of SSIM, windows, scoring, CutPaste", len(MUTATIONS), f"{killed} noticed"]]
     out = PROJECT / "benchmarks/results/survive.json"
     checkpoint.write_atomic(out, json.dumps(

@@ -17,7 +17,6 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from ad import checkpoint, metrics
-from ad.jobs import folder_of
 from conftest import PROJECT, TINY_TRAINING, run, write_tiny
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -144,13 +143,6 @@ def test_curves_are_thinned_and_keep_their_area():
     assert -np.trapezoid(precision, recall) == pytest.approx(
         average_precision_score(labels, scores), abs=0.01)
     assert metrics.curves(np.array([1, 1, -1]), np.array([0.0, 1, 2])) == {}
-
-
-def test_folder_of_every_kind_of_entry():
-    assert folder_of("carpet", ["carpet"]) == "carpet"
-    assert folder_of("carpet-classes/resnet", ["carpet-classes/resnet"]) == "carpet-classes"
-    names = ["a", "b", "a, merged", "b, merged"]
-    assert [folder_of(name, names) for name in names] == ["a", "b", "a+b", "a+b"]
 
 
 def test_separate_runs_scores_of_another_scoring_and_no_training_images(reported, tmp_path):

@@ -161,7 +161,7 @@ def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
     before = (tmp_path / "results/submission.csv").read_text()
     (tmp_path / "runs/pill").rename(tmp_path / "runs/pills")
     for more, message in ((["--all"], "no trained run in runs for pill, which has"),
-                          (["--category", "rug", "--spot-check", "x"], "no test image x; ids")):
+                          (["--category", "rug", "--spot-check", "x"], "no test image 'x'; ids")):
         result = run("infer.py", *options, *more, cwd=tmp_path)
         assert result.returncode == 2 and message in result.stderr, result.stderr
     assert (tmp_path / "results/submission.csv").read_text() == before

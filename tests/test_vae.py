@@ -161,7 +161,8 @@ def test_merged_and_separate_training_are_compared_in_one_command(two, tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "results/metrics.json").read_text())
     own = [found["categories"][name]["accuracy"] for name in ("bands", "stripes")]
-    merged = [found["categories"][f"{name}, merged"]["accuracy"] for name in ("bands", "stripes")]
+    merged = [found["categories"][f"bands+stripes/{name}"]["accuracy"]
+              for name in ("bands", "stripes")]
     assert found["mean, separate"]["accuracy"] == pytest.approx(np.mean(own))
     assert found["mean, merged"]["accuracy"] == pytest.approx(np.mean(merged))
     assert found["mean, all anomalous"]["accuracy"] == pytest.approx(2 / 3)

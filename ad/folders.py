@@ -1,0 +1,65 @@
+"""What is in a folder: images, sub-folders, and what is left out of it; hidden things are not."""
+
+from collections import Counter
+from functools import cache
+
+from PIL import Image
+
+FORMATS = {"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP"}
+IMAGE_SUFFIXES = {suffix for suffix, kind in Image.registered_extensions().items()
+                  if kind in FORMATS and kind in Image.OPEN}  # of this Pillow
+# Of macOS, Windows, and the network storage of Synology and QNAP; in lower case.
+SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "thumbs.db",
+          "desktop.ini", "lost+found", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle",
+          "@recently-snapshot"}
+
+
+def visible(folder):
+    """Paths directly in `folder`, sorted, without hidden and system ones; [] where there is none.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir()
+                  if not p.name.startswith(".") and p.name.casefold() not in SYSTEM)
+
+
+def is_image(path):
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def list_images(folder):
+    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
+    return [p for p in visible(folder) if is_image(p) and not p.is_dir()]
+
+
+def subfolders(folder):
+    return [p for p in visible(folder) if p.is_dir()]
+
+
+def files_below(folder, above=()):
+    """All files in `folder` and its sub-folders, sorted; a link to a folder above is not followed.
+    """
+    above, found = (*above, folder.resolve()), []
+    for path in visible(folder):
+        if not path.is_dir():
+            found.append(path)
+        elif path.resolve() not in above:
+            found += files_below(path, above)
+    return found
+
+
+@cache
+def say_once(text):
+    """Print a note, unless this process has printed it: folders are looked at more than once."""
+    print(text)
+
+
+def report_left_out(folder, taken):
+    """Say in one line which files below `folder` are not among the paths `taken`."""
+    taken = set(taken)
+    kinds = Counter((p.parent.relative_to(folder) / f"*{p.suffix}").as_posix()
+                    for p in files_below(folder) if p not in taken)
+    if kinds:
+        say_once(f"note: left out {kinds.total()} files of {folder}: "
+                 + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
+                 + (", ..." if len(kinds) > 6 else ""))
