@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.profiler import record_function
 
-from ad import categories, checkpoint, data, distributed, layouts, metrics, plots
+from ad import categories, charts, checkpoint, data, distributed, layouts, metrics, plots
 from ad.arguments import add_data_arguments, add_scoring_arguments
 from ad.cli import Parser, require, run_script, select_device, select_precision
 from ad.ensemble import CHUNK, load_members, localise, score_samples
@@ -34,7 +34,7 @@ from ad.jobs import find_jobs, samples_to_score
 from ad.runs import run_files
 from ad.seed import environment
 from ad.submission import check_submission, submission
-from ad.threshold import decide_threshold, parse_threshold
+from ad.threshold import DEFECT, decide_threshold, parse_threshold
 
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
 
@@ -66,7 +66,7 @@ def build_parser():
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
     group.add_argument("--maps", action="store_true", help="write heat-map PNGs, too")
-    group.add_argument("--masks", nargs="?", type=float, const=0.995, metavar="Q", help="write "
+    group.add_argument("--masks", nargs="?", type=float, const=DEFECT, metavar="Q", help="write "
                        "predicted defect masks, too: pixels above this quantile of those of normal "
                        "validation images (default: 0.995)")
     group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1, not "
@@ -112,11 +112,11 @@ def score_job(job, root, args, device):
     if bare and any(s.mask for s in samples):
         print(f"note: {job.name}: {bare} anomalous images have no mask; the figures of pixels "
               "leave them out")
+    threshold = decide_threshold(members, args.threshold)
     start = time.perf_counter()
-    (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
+    (scores, raw), maps, masks, shown = score_samples(members, samples, args, device, threshold)
     seconds = time.perf_counter() - start
     labels = np.array([sample.label for sample in samples])
-    threshold = decide_threshold(members, args.threshold)
     predictions = (scores > threshold).astype(int)
     result = metrics.known_metrics(labels, scores, predictions)
     has_masks = any(mask.any() for mask in masks) and localise(members)
@@ -137,7 +137,7 @@ def score_files(args, device):
     samples = [layouts.Sample(path, args.category, "test", "image", -1, None)
                for path in args.image]
     threshold = decide_threshold(members, args.threshold)
-    (scores, _), _, _, _ = score_samples(members, samples, args, device)
+    (scores, _), _, _, _ = score_samples(members, samples, args, device, threshold)
     print(f"score (threshold {threshold:.3f})  prediction  path")
     for sample, score in zip(samples, scores):
         print(f"{score:.6f}  {'anomalous' if score > threshold else 'normal'}  {sample.path}")
@@ -172,8 +172,9 @@ def spot_check(rows, shown, args):
     print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
     for rank, row in chosen:
         print(f"{row[0]}  {row[1]}  {row[4]}  {row[5]}  {rank}")
-    titles = [f"{row[0]}, {row[1]}\n{float(row[4]):.2f}, rank {rank}" for rank, row in chosen]
-    plots.save_grid(args.results / "spot_check.png", [shown[row[0]] for _, row in chosen],
+    titles = [f"{row[0]}\n{row[1]}\n{shown[row[0]][0]}\nrank {rank} of {len(rows)}"
+              for rank, row in chosen]
+    plots.save_grid(args.results / "spot_check.png", [shown[row[0]][1] for _, row in chosen],
                     ("image", "anomaly map"), titles)
 
 
@@ -231,7 +232,7 @@ def main():
             *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
     print(metrics.table(results | extra))
     groups = {name: [row for row in rows if name in (row[1], layouts.POOL)] for name in results}
-    plots.save_histograms(args.results / "histograms.png", {
+    charts.save_histograms(args.results / "histograms.png", {
         name: (np.array([row[3] for row in part]), np.array([float(row[4]) for row in part]),
                results[name]["threshold"]) for name, part in groups.items()})
     if args.spot_check:
