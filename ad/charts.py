@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from ad.fonts import drawable, short
+from ad.fonts import drawable
 from ad.plots import COLOURS, plt, save_figure
 
 
@@ -14,7 +14,7 @@ def save_histograms(path, groups):
     """
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    titles = [drawable(short(name, 45)) for name in groups]
+    titles = [drawable(name, 40) for name in groups]
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3 * rows + 0.4),
                                 squeeze=False, layout="constrained")
     for axis in axes.flat[len(groups):]:
@@ -39,7 +39,7 @@ def save_histograms(path, groups):
 
 def save_confusion(path, classes, counts):
     """The confusion matrix as PNG: rows are the true classes, columns the predicted ones."""
-    counts, classes = np.asarray(counts), [drawable(short(name, 30)) for name in classes]
+    counts, classes = np.asarray(counts), [drawable(name, 30) for name in classes]
     size = 1.6 + 0.7 * len(classes)
     figure, axis = plt.subplots(figsize=(size + 1.6, size), layout="constrained")
     image = axis.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues",

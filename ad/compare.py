@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.ticker import AsinhLocator, LogLocator, MaxNLocator, NullLocator
 
 from ad import InputError, checkpoint
-from ad.fonts import drawable, short
+from ad.fonts import drawable
 from ad.model import build_model
 from ad.plots import COLOURS, plt, save_figure
 
@@ -78,7 +78,7 @@ def markdown(rows):
 def save_curves(path, runs):
     """Losses and validation rates over the epochs, one colour a run, one kind of dashes a quantity.
     """
-    names = [drawable(short(run["name"], 40)) for run in runs]
+    names = [drawable(run["name"], 40) for run in runs]
     looks = [{"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % 4]}
              for i in range(len(runs))]
     there = [key for key in CURVES if any(key in r for run in runs for r in run["log"])]
@@ -115,7 +115,7 @@ def save_curves(path, runs):
 def save_bars(path, runs):
     """Test accuracy and AUROC of every run that infer.py --separately has scored."""
     scored = [run for run in runs if run["test"]]
-    names = [drawable(short(run["name"], 40)) for run in scored]
+    names = [drawable(run["name"], 40) for run in scored]
     figure, axis = plt.subplots(figsize=(7, 1.4 + 0.5 * len(scored)), layout="constrained")
     for offset, (key, label) in enumerate((("accuracy", "accuracy"), ("auroc", "AUROC"))):
         values = [run["test"].get(key) or 0 for run in scored]

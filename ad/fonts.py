@@ -31,32 +31,30 @@ def family_with(character):
     return next((f.name for f in entries() if ord(character) in characters(f.fname)), None)
 
 
-def drawable(text):
+def drawable(text, most=999):
     """Any text as matplotlib can draw it, without a warning: its fonts are added to those in use,
-    characters without a font are escaped as in Python, and $ does not begin a formula. To be called
-    before the figure is made."""
-    result, families = "", dict.fromkeys(["DejaVu Sans", *matplotlib.rcParams["font.family"]])
+    characters without a font are escaped as in Python, and $ does not begin a formula. Its middle
+    is left out where it is wider than `most` letters. To be called before the figure is made."""
+    parts, families = [], dict.fromkeys(["DejaVu Sans", *matplotlib.rcParams["font.family"]])
     families.pop("sans-serif", None)
     for character in unicodedata.normalize("NFC", text):
+        family = family_with(character)
         if character.isspace():
-            character = "\n" if character == "\n" else " "
-        elif not character.isprintable() or not family_with(character):
-            character = character.encode("unicode_escape").decode()
+            parts.append("\n" if character == "\n" else " ")
+        elif family and character.isprintable():
+            parts.append("\\$" if character == "$" else character)
+            families[family] = None
         else:
-            families[family_with(character)] = None
-        result += "\\$" if character == "$" else character
+            parts.append(character.encode("unicode_escape").decode())
     matplotlib.rcParams["font.family"] = list(families)
-    return result
+    head, tail = parts[:len(parts) // 2], parts[len(parts) // 2:]
+    if width(parts) > most:
+        while width(head + tail) >= most:
+            head, tail = head[:-1], tail[1:]
+        head.append("…")
+    return "".join(head + tail)
 
 
-def short(text, most):
-    """A text with its middle left out where it is wider than `most` letters; Chinese, Japanese and
-    Korean characters are two wide."""
-    def width(part):
-        return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in part)
-    if width(text) <= most:
-        return text
-    head, tail = text[:len(text) // 2], text[len(text) // 2:]
-    while width(head + tail) >= most:
-        head, tail = head[:-1], tail[1:]
-    return f"{head}…{tail}"
+def width(parts):
+    """Letters that fit in the place of these; Chinese, Japanese and Korean ones are two wide."""
+    return sum(len(p) + (unicodedata.east_asian_width(p[0]) in "WF") for p in parts)

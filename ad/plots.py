@@ -11,7 +11,7 @@ from PIL import Image
 
 from ad.checkpoint import write_atomic
 from ad.data import read_image
-from ad.fonts import drawable, short
+from ad.fonts import drawable
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
@@ -83,7 +83,7 @@ def save_heat(path, picture, map_, ends, text):
 def strip(width, text, high, cut):
     """`width` pixels of a text and, below it, the bar of heat's colours: uint8 (h, width, 3)."""
     inches = min(max(width / 100, 4), 10)
-    lines = [drawable(short(line, int(13 * inches))) for line in text.splitlines()]
+    lines = [drawable(line, int(11 * inches)) for line in text.splitlines()]
     figure = plt.figure(figsize=(inches, 0.65 + 0.19 * len(lines)), dpi=(width + 0.1) / inches)
     figure.text(0.1 / inches, 0.96, "\n".join(lines), va="top", fontsize=9, linespacing=1.3)
     height = figure.get_figheight()
@@ -130,8 +130,7 @@ def save_grid(path, rows, columns, titles, caption=""):
     a heading for each column; titles: a label for each row; caption: printed below.
     """
     size, shapes = 1.9, [p.shape for row in rows for p in row if p is not None]
-    titles = [drawable("\n".join(short(line, 30) for line in title.split("\n")))
-              for title in titles]
+    titles = ["\n".join(drawable(line, 30) for line in title.split("\n")) for title in titles]
     aspect = max(0.3, np.median([height / width for height, width, _ in shapes]))
     figure, axes = plt.subplots(len(rows), len(columns), squeeze=False, layout="compressed",
                                 figsize=(size * len(columns) + 1.9,
@@ -160,7 +159,7 @@ def save_sheet(path, files, notes, heading, columns=10, rows=6, side=128):
     even = np.linspace(0, len(rest) - 1, min(len(rest), columns * (rows - 1))).astype(int)
     last = -(-len(even) // columns) * columns  # place of the last row
     places = [*enumerate(rest[even]), *enumerate(range(min(columns, len(files))), last)]
-    labels = [drawable(f"{short(files[i].name, 22)}\n{notes[i]}") for _, i in places]
+    labels = [f"{drawable(files[i].name, 22)}\n{drawable(notes[i], 22)}" for _, i in places]
     rows, columns = last // columns + 1, columns if last else len(places)
     cell = side + 12, side + 40  # width and height, with a margin and two lines of text
     width, height = max(columns * cell[0], 480), rows * cell[1] + 12
