@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.profiler import record_function
 
-from ad import categories, checkpoint, data, distributed, layouts, metrics, plots
+from ad import categories, charts, checkpoint, data, distributed, layouts, metrics, plots
 from ad.arguments import add_data_arguments, add_scoring_arguments, choose_categories
 from ad.cli import Parser, require, run_script, select_device, select_precision
 from ad.ensemble import CHUNK, load_members, localise, score_samples
@@ -36,7 +36,7 @@ from ad.runs import run_files
 from ad.samples import NORMAL, single_files
 from ad.seed import environment
 from ad.submission import check_submission, submission
-from ad.threshold import decide_threshold, parse_threshold
+from ad.threshold import DEFECT, decide_threshold, parse_threshold
 
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
 
@@ -68,7 +68,7 @@ def build_parser():
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
     group.add_argument("--maps", action="store_true", help="write heat-map PNGs, too")
-    group.add_argument("--masks", nargs="?", type=float, const=0.995, metavar="Q", help="write "
+    group.add_argument("--masks", nargs="?", type=float, const=DEFECT, metavar="Q", help="write "
                        "predicted defect masks, too: pixels above this quantile of those of normal "
                        "validation images (default: 0.995)")
     group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1, not "
@@ -110,12 +110,12 @@ def score_job(job, root, args, device):
     data.report_copies([s.path for s in samples], run_files(config, "train")
                        + run_files(config, "validation"), "test")
     report_range(samples, config)
+    threshold = decide_threshold(members, args.threshold)
     start = time.perf_counter()
-    (scores, raw), maps, masks, shown = score_samples(members, samples, args, device)
+    (scores, raw), maps, masks, shown = score_samples(members, samples, args, device, threshold)
     seconds = time.perf_counter() - start
     labels = np.array([sample.label for sample in samples])
     unlabelled = labels < 0
-    threshold = decide_threshold(members, args.threshold)
     predictions = (scores > threshold).astype(int)
     result = metrics.known_metrics(labels, scores, predictions)
     if unlabelled.any():
@@ -144,7 +144,7 @@ def score_files(args, device):
     samples = single_files(args.image, args.category)
     threshold = decide_threshold(members, args.threshold)
     report_range(samples, members[0]["config"])
-    (scores, _), _, _, _ = score_samples(members, samples, args, device)
+    (scores, _), _, _, _ = score_samples(members, samples, args, device, threshold)
     print(f"score (threshold {threshold:.3f})  prediction  path")
     for sample, score in zip(samples, scores):
         print(f"{score:.6f}  {'anomalous' if score > threshold else 'normal'}  {sample.path}")
@@ -179,8 +179,9 @@ def spot_check(rows, shown, args):
     print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
     for rank, row in chosen:
         print(f"{row[0]}  {row[1]}  {row[4]}  {row[5]}  {rank}")
-    titles = [f"{row[0]}, {row[1]}\n{float(row[4]):.2f}, rank {rank}" for rank, row in chosen]
-    plots.save_grid(args.results / "spot_check.png", [shown[row[1::-1]] for _, row in chosen],
+    titles = [f"{row[0]}\n{row[1]}\n{shown[row[1::-1]][0]}\nrank {rank} of {len(rows)}"
+              for rank, row in chosen]
+    plots.save_grid(args.results / "spot_check.png", [shown[row[1::-1]][1] for _, row in chosen],
                     ("image", "anomaly map"), titles)
 
 
@@ -237,7 +238,7 @@ def main():
         extra = metrics.averages(results) | metrics.pooled(
             *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
     print(metrics.table(results, extra))
-    plots.save_histograms(args.results / "histograms.png", {
+    charts.save_histograms(args.results / "histograms.png", {
         name: (np.array([row[3] for row in part]), np.array([float(row[4]) for row in part]),
                results[name]["threshold"]) for name, part in parts.items()})
     if args.spot_check:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, classify, data, distributed, layouts, plots
+from ad import InputError, charts, checkpoint, classify, data, distributed, layouts
 from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_arguments,
                           add_training_arguments, choose_categories, model_arguments, scoring_from)
 from ad.augment import symmetries
@@ -208,7 +208,7 @@ def train_classifier(root, args):
     checkpoint.save(folder / "best.pt", saved)
     result = check(model, test_images, test_labels)
     checkpoint.write_atomic(folder / "test.json", json.dumps(result, indent=1) + "\n")
-    plots.save_confusion(folder / "confusion.png", classes, result["confusion"])
+    charts.save_confusion(folder / "confusion.png", classes, result["confusion"])
     print(f"{args.category}: best epoch {saved['epoch']}, on {len(test_images)} test images:\n"
           f"{classify.describe(result)}\nwrote {folder}/best.pt, test.json, confusion.png")
 

@@ -30,6 +30,8 @@ from ad.runs import run_images
 from ad.samples import named
 from ad.scoring import resized, score_images, standardise
 from ad.threshold import decide_threshold, top_of_maps
+from ad.scoring import resized, score_images, standardise
+from ad.threshold import parse_threshold, top_of_maps
 
 
 def build_parser():
@@ -78,18 +80,22 @@ def pick(samples, ids, count, seed):
 
 @torch.no_grad()
 def anomaly_maps(member, images, pictures, device, args):
-    """(scores as infer.py's, overlays) of uint8 images, whose `pictures` the maps are laid over."""
+    """(captions, overlays) of uint8 images, whose `pictures` the maps are laid over."""
     with autocast(device, args.precision):
         parts = list(score_images(member["model"], images, member["calibration"], device,
                                   args.window_batch))
-    high, maps = top_of_maps([member]), [map_ for _, batch in parts for map_ in batch]
-    scores = standardise(torch.cat([s for s, _ in parts]).cpu().double().numpy(), member["normal"])
-    return scores, [plots.overlay(p, map_, high) for p, map_ in zip(pictures, maps)]
+    maps = [map_ for _, batch in parts for map_ in batch]
+    scores, normal = (standardise(s, member["normal"]) for s in (
+        torch.cat([s for s, _ in parts]), member["normal"]))
+    threshold = parse_threshold("quantile:0.99")(normal)
+    return [plots.caption(score, threshold) for score in scores], [
+        plots.overlay(picture, map_, top_of_maps([member])) for picture, map_ in
+        zip(pictures, maps)]
 
 
 @torch.no_grad()
 def show(member, images, masks, detector, device, args):
-    """Scores of uint8 images, and pictures of them: {title of a column: one picture an image}.
+    """Captions of uint8 images, and pictures of them: {title of a column: one picture an image}.
 
     detector: another member, whose anomaly maps a classifier's Grad-CAM is shown beside, or None.
     """
@@ -97,13 +103,13 @@ def show(member, images, masks, detector, device, args):
     floats = [data.to_float(image, device) for image in images]
     pictures = [plots.to_picture(image) for image in floats]
     columns = {"input": pictures}
-    scores, overlays = anomaly_maps(member, images, pictures, device, args)
+    captions, overlays = anomaly_maps(member, images, pictures, device, args)
     if hasattr(model, "classes"):
         cams = [grad_cam(model, image[None]) for image in floats]
         columns["Grad-CAM"] = [plots.overlay(p, cam[0], 1.0) for p, (cam, _) in zip(pictures, cams)]
         overlays = anomaly_maps(detector, images, pictures, device, args)[1] if detector else None
-        scores = [f"{model.classes[winner]}, {score:.2f}"
-                  for (_, winner), score in zip(cams, scores)]
+        captions = [f"{model.classes[winner]}\n{text}" for (_, winner), text in
+                    zip(cams, captions)]
     elif reconstructs(model):
         predict = resized(model, side_seen(member))
         with autocast(device, args.precision):
@@ -116,7 +122,7 @@ def show(member, images, masks, detector, device, args):
     if overlays:
         columns["anomaly map"] = overlays
     columns["mask"] = [None if m is None else plots.to_picture(m.float()) for m in masks]
-    return scores, columns
+    return captions, columns
 
 
 def compare_runs(args):
@@ -177,18 +183,14 @@ def main():
         images.append((pasted[0] * 255).round().byte())
         masks.append(mask[0])
         labels.append("CutPaste")
-    detector = load_member(checkpoint.find(args.detector, args.runs), args, device) | {
-        "weight": 1.0} if args.detector else None
-    scores, columns = show(member, images, masks, detector, device, args)
-    threshold = decide_threshold([member], "quantile:0.99")
-    scores = [s if isinstance(s, str) else f"{s:.2f} {'>' if s > threshold else '≤'} "
-              f"{threshold:.2f}" for s in scores]
-    labels = [f"{label}\n{score}" for label, score in zip(labels, scores)]
+    detector = load_member(checkpoint.find(args.detector, args.runs), args, device) \
+        if args.detector else None
+    captions, columns = show(member, images, masks, detector, device, args)
+    labels = [f"{label}\n{text}" for label, text in zip(labels, captions)]
     out = args.results / f"look_{category}_{path.parent.name}_{path.stem}.png"
     plots.save_grid(out, list(zip(*columns.values())), tuple(columns), labels,
-                    "labels: image id, and score against threshold, as infer.py's of this run "
-                    "alone; the anomaly map is coloured from 0.8 times the 99 % quantile of the "
-                    "normal scores upwards")
+                    "scores are in standard deviations of those of normal images, the threshold is "
+                    "their 99 % quantile; the map is coloured from 0.8 times it upwards")
     print(f"wrote {out}")
     if hasattr(member["model"], "decode"):
         out = args.results / f"latent_{category}_{path.parent.name}_{path.stem}.png"

@@ -89,7 +89,9 @@ def make_table(root, runs, groups=None, names_from=None):
         name, members = names.get(label, f"group_{number:02}"), np.nonzero(labels == label)[0]
         print(f"{name}: {len(members)} images, least confidence {certain[members].min():.2f}")
         order = members[np.argsort(certain[members], kind="stable")]
-        save_sheet(runs / "groups" / f"{name}.png", [samples[i].path for i in order])
+        save_sheet(runs / "groups" / f"{name}.png", [samples[i].path for i in order],
+                   [f"confidence {certain[i]:.2f}" for i in order],
+                   f"{name}: {len(members)} images, the least certain ones in the last row")
         table |= {f"train/{samples[i].path.name}": name for i in members}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,19 +1,22 @@
 """Runs beside each other: curves on shared axes, bars of their test figures, and a table."""
 
-import itertools
 import json
 from pathlib import Path
 
+from matplotlib.ticker import AsinhLocator, LogLocator, MaxNLocator, NullLocator
+
 from ad import InputError, checkpoint
+from ad.fonts import drawable
 from ad.model import build_model
 from ad.plots import COLOURS, legible, plt, save_figure
 
 NEAR = 0.99  # converged: the first validation at this share of the best one
-# Of log.jsonl: what a value is, the panel it belongs to, and its line style.
-LOSS, RATE = "loss (logarithmic axis)", "validation accuracy or AUROC"
-CURVES = {"loss": ("training loss", LOSS, "-"), "val_loss": ("validation loss, normal", LOSS, "--"),
-          "val_loss_anomalous": ("validation loss, anomalous", LOSS, ":"),
-          "accuracy": ("accuracy", RATE, "-"), "auroc": ("AUROC", RATE, "--")}
+# Of log.jsonl: what a value is, the panel it belongs to, and its line's dashes and gaps.
+LOSS, RATE = "loss", "validation accuracy or AUROC"
+CURVES = {"loss": ("training loss", LOSS, ()), "val_loss": ("validation loss, normal", LOSS, (5, 2)),
+          "val_loss_anomalous": ("validation loss, anomalous", LOSS, (1, 2)),
+          "accuracy": ("accuracy", RATE, (6, 2, 1, 2)), "auroc": ("AUROC", RATE, (10, 3))}
+MARKERS = ".x^s"  # of the first runs, and of those that take their colours again
 
 
 def load_run(folder, results):
@@ -73,43 +76,53 @@ def markdown(rows):
 
 
 def save_curves(path, runs):
-    """Losses and validation rates over the epochs, one colour a run, one line style a quantity."""
+    """Losses and validation rates over the epochs, one colour a run, one kind of dashes a quantity.
+    """
+    names = [drawable(run["name"], 40) for run in runs]
+    looks = [{"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % 4]}
+             for i in range(len(runs))]
     there = [key for key in CURVES if any(key in r for run in runs for r in run["log"])]
     panels = list(dict.fromkeys(CURVES[key][1] for key in there))
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.2), squeeze=False,
                                 layout="constrained")
     for axis, panel in zip(axes[0], panels):
-        for colour, run in zip(itertools.cycle(COLOURS), runs):
+        for look, run in zip(looks, runs):
             for key in (k for k in there if CURVES[k][1] == panel):
                 points = [(r["epoch"], r[key]) for r in run["log"] if r.get(key) is not None]
                 if points:
-                    axis.plot(*zip(*points), CURVES[key][2], color=colour,
-                              marker="." if len(points) < 30 else None)
+                    axis.plot(*zip(*points), linestyle=(0, CURVES[key][2]), **look,
+                              markevery=max(1, len(points) // 20))
         scale = "linear"
         if panel == LOSS:  # that of a sigma-VAE is a log-likelihood, of either sign
             values = [r[key] for run in runs for r in run["log"] for key in there
                       if CURVES[key][1] == LOSS and r.get(key) is not None]
-            scale = "log" if min(values) > 0 else "symlog"
-        axis.set(xlabel="epoch", ylabel=panel, yscale=scale)
+            scale = "log" if min(values) > 0 else "asinh"
+        axis.set(xlabel="epoch", ylabel=f"{panel} ({scale} axis)" if panel == LOSS else panel,
+                 yscale=scale, xlim=(0, 1.03 * max(run["log"][-1]["epoch"] for run in runs)))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if scale != "linear":
+            axis.yaxis.set(
+                major_locator=LogLocator(subs=(1, 2, 5)) if scale == "log" else AsinhLocator(1, 7, base=0),
+                major_formatter=lambda value, _: f"{value:.12g}", minor_locator=NullLocator())
         axis.grid(alpha=0.3)
-    handles = [plt.Line2D([], [], color=c) for c, _ in zip(itertools.cycle(COLOURS), runs)]
-    handles += [plt.Line2D([], [], color="grey", linestyle=CURVES[key][2]) for key in there]
-    names = [legible(run["name"]) for run in runs] + [CURVES[key][0] for key in there]
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8)
+    handles = [plt.Line2D([], [], **look) for look in looks]
+    handles += [plt.Line2D([], [], color="grey", linestyle=(0, CURVES[k][2])) for k in there]
+    figure.legend(handles, names + [CURVES[key][0] for key in there], handlelength=4,
+                  loc="outside lower center", ncols=3, fontsize=8)
     save_figure(path, figure)
 
 
 def save_bars(path, runs):
     """Test accuracy and AUROC of every run that infer.py --separately has scored."""
     scored = [run for run in runs if run["test"]]
+    names = [drawable(run["name"], 40) for run in scored]
     figure, axis = plt.subplots(figsize=(7, 1.4 + 0.5 * len(scored)), layout="constrained")
     for offset, (key, label) in enumerate((("accuracy", "accuracy"), ("auroc", "AUROC"))):
         values = [run["test"].get(key) or 0 for run in scored]
         bars = axis.barh([i + 0.38 * offset for i in range(len(scored))], values, 0.36,
                          color=COLOURS[offset], label=f"test {label}")
         axis.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
-    axis.set_yticks([i + 0.19 for i in range(len(scored))],
-                    [legible(run["name"]) for run in scored])
+    axis.set_yticks([i + 0.19 for i in range(len(scored))], names)
     axis.set(xlim=(0, 1.12), xlabel="share of the test images, or area under the ROC curve")
     axis.invert_yaxis()
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)

@@ -18,7 +18,7 @@ from ad.images import load_images, reading
 from ad.judging import standard_error
 from ad.masks import read_mask
 from ad.scoring import Calibration, Scoring, load_calibration, score_images, standardise
-from ad.threshold import LABELLED, pixel_threshold, top_of_maps
+from ad.threshold import DEFECT, LABELLED, pixel_threshold, top_of_maps
 
 CHUNK = 16  # images decoded at a time
 PARTS = {"scoring", "scores", "positives", "sources", "kinds", "pixels"}  # of `judge`, beside those
@@ -147,17 +147,17 @@ def localise(members):
     return all(getattr(member["model"], "localises", True) for member in members)
 
 
-def score_samples(members, samples, args, device):
+def score_samples(members, samples, args, device, threshold=float("inf")):
     """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
-    metrics, and {(category, id): [picture, its overlay]} of the paths in args.spot_check.
+    metrics, and {(category, id): (caption, [picture, its overlay])} of the paths in
+    args.spot_check.
 
-    Heat maps go to disk on the way. Maps are kept for normal images and those with a mask where
+    Heat maps, whose verdict is by the threshold, go to disk on the way. Maps are kept for normal images and those with a mask where
     there is a mask at all; without any, memory does not grow with the number of images.
     """
     scores, maps, masks, shown = [], [], [], {}
-    mask_threshold = None
-    if args.masks and localise(members):
-        mask_threshold = pixel_threshold(members, args.masks)
+    cut = pixel_threshold(members, args.masks or DEFECT) if (
+        args.maps or args.masks) and localise(members) else None
     high = top_of_maps(members)
     # Several processes share whole chunks: what is in a batch changes the last digits.
     chunks, ways = distributed.own(chunked(samples)), readings(members)
@@ -167,24 +167,25 @@ def score_samples(members, samples, args, device):
                                 disable=distributed.rank() > 0 or not sys.stderr.isatty()):
         part, chunk_maps = score_chunk(members, chunk, pictures, args, device)
         scores.append(part)
-        for sample, map_, picture in zip(chunk, chunk_maps, pictures[ways[0]]):
-            if args.maps or args.masks or sample.path in args.spot_check:
-                picture = plots.to_picture(picture / 255)
-                overlay = plots.overlay(picture, map_, high)
+        for sample, score, map_, picture in zip(chunk, part[0], chunk_maps, pictures[ways[0]]):
+            picture = plots.to_picture(picture)
             if args.maps:
                 path = args.results / "maps" / sample.category / f"{sample.id}.png"
                 with record_function("write"):
-                    plots.save_picture(path, np.concatenate([overlay, plots.heat(map_, high)], 1))
+                    photo = read_image(sample.path, plots.LONGEST, ways[0][1])
+                    plots.save_heat(path, plots.to_picture(photo), map_, (high, cut),
+                                    f"{sample.id}\n{plots.caption(score, threshold)}")
             if sample.path in args.spot_check:
-                shown[sample.category, sample.id] = [picture, overlay]
+                shown[sample.category, sample.id] = (
+                    plots.caption(score, threshold), [picture, plots.overlay(picture, map_, high)])
             truth = np.zeros(map_.shape[1:], bool) if sample.label == 0 else None
             if sample.mask:
                 truth = read_mask(sample.mask, *map_.shape[1:], sample.path)[0].numpy()
             if any_mask and truth is not None:
                 maps.append(map_[0].numpy())
                 masks.append(truth)
-            if mask_threshold is not None:
+            if args.masks and cut is not None:
                 plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
-                                 picture, (map_[0] > mask_threshold).numpy(), truth)
+                                 picture, (map_[0] > cut).numpy(), truth)
     scores, maps, masks, shown = map(distributed.gather, (scores, maps, masks, [*shown.items()]))
     return np.concatenate(scores, axis=1), maps, masks, dict(shown)

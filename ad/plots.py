@@ -5,9 +5,12 @@ import textwrap
 
 import matplotlib
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from ad.checkpoint import write_atomic
+from ad.fonts import drawable
 from ad.images import read_image, white_of
 
 matplotlib.use("Agg")
@@ -16,23 +19,29 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ORANGE, BLUE = (230, 159, 0), (86, 180, 233)  # outlines: predicted, true
+LONGEST = 4096  # pixels, of the long side of a photograph beside its heat map
 
 
-def legible(text):
-    """Text without the bytes of a file's name that are not UTF-8, which no font can show."""
-    return text.encode(errors="backslashreplace").decode()
+def caption(score, threshold):
+    """A score and what it means."""
+    return (f"{'ANOMALOUS' if score > threshold else 'normal'}\n"
+            f"score {score:.2f}, threshold {threshold:.2f}")
 
 
 def to_picture(image):
-    """Float (3, H, W) or (1, H, W) tensor in [0, 1] (clamped) -> uint8 (H, W, 3) array."""
-    array = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
-    return (array * 255).round().astype(np.uint8)
+    """uint8 or float, in [0, 1] (clamped), (3, H, W) or (1, H, W) tensor -> uint8 (H, W, 3) array.
+    """
+    if image.is_floating_point():
+        image = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte()
+    return image.expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 def heat(map_, high, low=0.0):
     """(1, H, W) map -> uint8 (H, W, 3), inferno from `low` (black) to `high` (yellow)."""
     scaled = ((map_[0].detach().cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1).numpy()
-    return (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).round().astype(np.uint8)
+    return matplotlib.colormaps["inferno"]((scaled * 255).round().astype(np.uint8),
+                                           bytes=True)[..., :3]
 
 
 def overlay(picture, map_, high):
@@ -44,21 +53,65 @@ def overlay(picture, map_, high):
 
 
 def outlined(picture, mask, colour):
-    """Picture (H, W, 3) with the outline, two pixels wide, of a bool mask (H, W) in `colour`."""
-    wide = mask
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)) * 2:
-        wide = wide | np.roll(wide, step, axis)
-    return np.where((wide & ~mask)[..., None], np.uint8(colour), picture)
+    """Pictures (..., H, W, 3) with a line around, not on, what a bool mask (H, W) covers: in `colour`,
+    and black beside it, so that it is seen on any ground."""
+    line = max(2, max(mask.shape) // 400)
+    result, inner = picture, mask
+    for ink, width in ((colour, line), ((0, 0, 0), max(1, line // 2))):
+        wide = F.max_pool2d(torch.from_numpy(inner)[None].float(), (2 * width + 1, 1), 1, (width, 0))
+        wide = F.max_pool2d(wide, (1, 2 * width + 1), 1, (0, width))[0].numpy() > 0
+        result, inner = np.where((wide & ~inner)[..., None], np.uint8(ink), result), wide
+    return result
+
+
+def save_heat(path, picture, map_, ends, text):
+    """Write a picture (H, W, 3), its map (1, h, w) at the same size in colour, and below them a
+    strip with a text and the colours' bar. ends: (where the colours end, above what the map is
+    outlined or None)."""
+    high, cut = ends
+    map_ = F.interpolate(map_[None].float(), picture.shape[:2], mode="bilinear")[0]
+    panels = np.stack([picture, heat(map_, high)])
+    if cut is not None:
+        panels = outlined(panels, map_[0].numpy() > cut, ORANGE)
+    # Beside each other where they are tall, else below.
+    both = np.concatenate(panels, int(picture.shape[0] >= picture.shape[1]))
+    below = strip(max(both.shape[1], 400), text, high, cut)
+    sides = below.shape[1] - both.shape[1]
+    both = np.pad(both, ((0, 0), (sides // 2, sides - sides // 2), (0, 0)), constant_values=255)
+    save_picture(path, np.concatenate([both, below]))
+
+
+def strip(width, text, high, cut):
+    """`width` pixels of a text and, below it, the bar of heat's colours: uint8 (h, width, 3)."""
+    inches = min(max(width / 100, 4), 10)
+    lines = [drawable(line, int(11 * inches)) for line in text.splitlines()]
+    figure = plt.figure(figsize=(inches, 0.65 + 0.19 * len(lines)), dpi=(width + 0.1) / inches)
+    figure.text(0.1 / inches, 0.96, "\n".join(lines), va="top", fontsize=9, linespacing=1.3)
+    height = figure.get_figheight()
+    axis = figure.add_axes((0.1 / inches, 0.4 / height, 1 - 0.2 / inches, 0.14 / height))
+    axis.imshow(np.linspace(0, 1, 256)[None], cmap="inferno", aspect="auto", extent=(0, high, 0, 1))
+    axis.set(yticks=[], xlim=(0, high))
+    axis.tick_params(labelsize=7, length=2, pad=1)
+    label = "map"
+    if cut is not None:
+        label += f"; the outline is at {cut:.2f}"
+        for colour, line in (("white", 3), ("black", 1)):
+            axis.axvline(min(cut, high), color=colour, linewidth=line)
+    axis.set_xlabel(label, fontsize=8, labelpad=1)
+    figure.canvas.draw()
+    picture = np.array(figure.canvas.buffer_rgba())[..., :3]
+    plt.close(figure)
+    return picture
 
 
 def save_masks(path, picture, predicted, truth):
     """Write a predicted bool mask (H, W) as path, 0 and 255, and beside it <name>_beside.png: the
     picture with its outline (orange) and the truth's (blue), the mask, and, if known, the truth."""
-    shown = outlined(picture, predicted, (230, 159, 0))
+    shown = outlined(picture, predicted, ORANGE)
     white = [np.where(m[..., None], np.uint8(255), np.zeros_like(picture))
              for m in (predicted, truth) if m is not None]
     if truth is not None:
-        shown = outlined(shown, truth, (86, 180, 233))
+        shown = outlined(shown, truth, BLUE)
     save_picture(path, white[0])
     save_picture(path.with_name(f"{path.stem}_beside.png"), np.concatenate([shown, *white], 1))
 
@@ -66,7 +119,8 @@ def save_masks(path, picture, predicted, truth):
 def save_picture(path, picture):
     """Write a uint8 (H, W, 3) array as PNG, atomically."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    # Photographs hardly shrink by the default level, which takes five times as long.
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1 if picture.size > 1e7 else 6)
     write_atomic(path, buffer.getvalue())
 
 
@@ -77,9 +131,10 @@ def save_grid(path, rows, columns, titles, caption=""):
     a heading for each column; titles: a label for each row; caption: printed below.
     """
     size, shapes = 1.9, [p.shape for row in rows for p in row if p is not None]
+    titles = ["\n".join(drawable(line, 30) for line in title.split("\n")) for title in titles]
     aspect = max(0.3, np.median([height / width for height, width, _ in shapes]))
-    figure, axes = plt.subplots(len(rows), len(columns), squeeze=False, layout="constrained",
-                                figsize=(size * len(columns) + 0.9,
+    figure, axes = plt.subplots(len(rows), len(columns), squeeze=False, layout="compressed",
+                                figsize=(size * len(columns) + 1.9,
                                          size * aspect * len(rows) + 0.5))
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
@@ -91,68 +146,44 @@ def save_grid(path, rows, columns, titles, caption=""):
                 axis.imshow(picture, interpolation="nearest")
             if r == 0:
                 axis.set_title(columns[c], fontsize=9)
-        axes[r, 0].set_ylabel(legible(titles[r]), fontsize=8)
+        axes[r, 0].set_ylabel(titles[r], fontsize=8, rotation=0, ha="right", va="center")
     if caption:
         figure.supxlabel(textwrap.fill(caption, 30 * len(columns)), fontsize=8)
     save_figure(path, figure)
 
 
-def save_sheet(path, files, columns=10, rows=6, side=96):
-    """Write small pictures of image files as one PNG: the first `columns` of them in the last row,
-    the others, evenly drawn where they are too many, above."""
-    first, rest = files[:columns], files[columns:]
+def save_sheet(path, files, notes, heading, columns=10, rows=6, side=128):
+    """Write small pictures of image files, each with its name and note, as one PNG below a heading:
+    the first `columns` of them in the last row, the others, evenly drawn where they are too many,
+    above."""
+    rest = np.arange(columns, len(files))
     even = np.linspace(0, len(rest) - 1, min(len(rest), columns * (rows - 1))).astype(int)
-    places = [*enumerate(rest[i] for i in even), *enumerate(first, columns * (rows - 1))]
-    sheet, white = Image.new("RGB", (columns * side, rows * side), "white"), white_of(files)
-    for place, file in places:
-        picture = read_image(file, side, white).permute(1, 2, 0).numpy()
-        sheet.paste(Image.fromarray(picture), (place % columns * side, place // columns * side))
-    save_picture(path, np.asarray(sheet))
+    last = -(-len(even) // columns) * columns  # place of the last row
+    white = white_of(files)
+    places = [*enumerate(rest[even]), *enumerate(range(min(columns, len(files))), last)]
+    labels = [f"{drawable(files[i].name, 22)}\n{drawable(notes[i], 22)}" for _, i in places]
+    rows, columns = last // columns + 1, columns if last else len(places)
+    cell = side + 12, side + 40  # width and height, with a margin and two lines of text
+    width, height = max(columns * cell[0], 480), rows * cell[1] + 12
+    heading = textwrap.fill(drawable(heading), width // 8)
+    top = 22 * len(heading.splitlines()) + 8
+    figure = plt.figure(figsize=(width / 100, (height + top) / 100))
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, -top))
+    axis.axis("off")
+    axis.text(8, 8 - top, heading, va="top", fontsize=11)
+    for (place, index), label in zip(places, labels):
+        picture = Image.fromarray(to_picture(read_image(files[index], 4 * side, white)))
+        picture.thumbnail((side, side))
+        x, y = place % columns * cell[0] + 8, place // columns * cell[1] + side
+        axis.imshow(picture, extent=(x, x + picture.width, y, y - picture.height))
+        axis.text(x, y + 3, label, va="top", fontsize=6)
+    axis.set(xlim=(0, width), ylim=(height, -top), aspect="auto")
+    save_figure(path, figure, dpi=100)
 
 
-def save_figure(path, figure):
+def save_figure(path, figure, dpi=110):
     """Write a matplotlib figure as PNG, atomically, and close it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
     write_atomic(path, buffer.getvalue())
-
-
-def save_histograms(path, groups):
-    """Histograms of image scores with their threshold, one panel per name.
-
-    groups: {name: (labels (N,) in {0, 1, -1 unknown}, scores (N,), threshold)}.
-    """
-    columns = min(3, len(groups))
-    rows = -(-len(groups) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3 * rows + 0.4),
-                                squeeze=False, layout="constrained")
-    for axis in axes.flat[len(groups):]:
-        axis.axis("off")
-    for axis, (name, (labels, scores, threshold)) in zip(axes.flat, groups.items()):
-        bins = np.linspace(min(scores.min(), threshold), max(scores.max(), threshold) + 1e-9, 31)
-        for label, title, colour in ((0, "normal", COLOURS[0]), (1, "anomalous", COLOURS[1]),
-                                     (-1, "unknown", COLOURS[2])):
-            if (labels == label).any():
-                axis.hist(scores[labels == label], bins, alpha=0.6, color=colour, label=title)
-        axis.axvline(threshold, color="black", linestyle="--", label="threshold")
-        axis.set(title=legible(name), xlabel="score, in standard deviations of normal images",
-                 ylabel="images")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
-    save_figure(path, figure)
-
-
-def save_confusion(path, classes, counts):
-    """The confusion matrix as PNG: rows are the true classes, columns the predicted ones."""
-    counts, classes = np.asarray(counts), [*map(legible, classes)]
-    size = 1.6 + 0.7 * len(classes)
-    figure, axis = plt.subplots(figsize=(size + 0.6, size), layout="constrained")
-    axis.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        dark = count > 0.5 * max(counts[row].sum(), 1)
-        axis.text(column, row, count, ha="center", va="center", color="white" if dark else "black")
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set(xlabel="predicted", ylabel="true", title="test images")
-    save_figure(path, figure)

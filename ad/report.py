@@ -2,9 +2,11 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import sys
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from ad.samples import Sample
 from ad.scoring import resized
 from ad.threshold import top_of_maps
 
-SIDE, QUALITY, BINS = 128, 80, 40  # pictures' long side in pixels, of WebP; of the histograms
+QUALITY, BINS = 80, 40  # of WebP; of the histograms
+SIDES, PIXELS = (128, 512), 2e7  # pictures' long side in pixels: such that all images have so many
 NEAR = 0.1  # standard deviations of normal images: scores that differ by less are the same
 PARTS = ("train", "validation", "anomalous", "test")  # lists of files in config.json
 PICTURES = ("input", "reconstruction", "anomaly map", "predicted mask", "ground truth")
@@ -91,16 +94,16 @@ def to_sample(row, root):
                   row["id"])
 
 
-def to_text(picture):
-    """uint8 (H, W, 3) -> WebP of long side SIDE at most, in base64."""
+def to_text(picture, side):
+    """uint8 (H, W, 3) -> WebP of this long side at most, in base64."""
     image, buffer = Image.fromarray(picture), io.BytesIO()
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     image.save(buffer, "WEBP", quality=QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 @torch.no_grad()
-def show_images(rows, members, args, device):
+def show_images(rows, members, side, args, device):
     """Yield for each row the score that it gets now, and PICTURES of it as text, None = without."""
     root = layouts.resolve_data(args.data) if args.data else Path()
     samples, high = [to_sample(row, root) for row in rows], top_of_maps(members)
@@ -126,7 +129,7 @@ def show_images(rows, members, args, device):
                 if path and path.is_file():
                     mask = read_mask(path, *map_.shape[1:], sample.path)
                     found[name] = plots.to_picture(mask.float())
-            yield score, [None if p is None else to_text(p) for p in found.values()]
+            yield score, [None if p is None else to_text(p, side) for p in found.values()]
 
 
 def write_report(args, device):
@@ -136,12 +139,13 @@ def write_report(args, device):
     ends = np.arcsinh([row["score"] for rows in parts.values() for row in rows]
                       + [result["threshold"] for result in results["categories"].values()])
     edges = np.sinh(np.linspace(ends.min() - 1e-6, ends.max() + 1e-6, BINS + 1))
-    entries, images = [], []
+    entries, images, roots = [], [], {}
+    side = round(np.clip(np.sqrt(PIXELS / sum(map(len, parts.values()))), *SIDES))
     for name, rows in parts.items():
         result, folder = results["categories"][name], results["categories"][name]["folder"]
         members = load_members(folder, list(result["members"]), args, device)
-        differ = 0
-        for row, (score, pictures) in zip(rows, show_images(rows, members, args, device)):
+        differ, roots = 0, roots | {Path(m["config"]["root"]).name: None for m in members}
+        for row, (score, pictures) in zip(rows, show_images(rows, members, side, args, device)):
             differ += int(abs(score - row["score"]) > NEAR)
             images.append(row | {"entry": len(entries), "pictures": pictures})
         if differ:
@@ -152,6 +156,8 @@ def write_report(args, device):
     text = json.dumps({"entries": entries, "images": images, "columns": PICTURES,
                        "edges": edges.tolist(), "curves": compare.CURVES, "results": results})
     page = (Path(__file__).parent / "report.html").read_text("utf-8")
+    page = page.replace("PLACE_OF_THE_TITLE", html.escape(
+        f"Anomaly detection report: {', '.join(roots)}, {date.today():%d %B %Y}"))
     page = page.replace("PLACE_OF_THE_DATA", text.replace("<", "\\u003c"))  # no tag can end it
     checkpoint.write_atomic(args.results / "report.html", page)
     print(f"wrote {args.results / 'report.html'}: {len(images)} images, {len(page) / 1e6:.1f} MB, "

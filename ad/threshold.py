@@ -8,6 +8,7 @@ from ad import InputError
 from ad.scoring import standardise
 
 FEW = 20  # normal images; a threshold by fewer is called rough
+DEFECT = 0.995  # quantile of the pixels of normal images above which one is outlined
 
 
 def best_threshold(normal, anomalous, measure):
@@ -55,7 +56,8 @@ def parse_threshold(text):
 def top_of_maps(members):
     """Where the colours of their mean map end. A score is a mean of map values, so twice the
     threshold is a scale that fits the map."""
-    return sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
+    return sum(2 * m.get("weight", 1) * parse_threshold("quantile:0.99")(m["normal"])
+               for m in members)
 
 
 def common_normals(members, values):
@@ -78,7 +80,7 @@ def pixel_threshold(members, quantile):
     common = common_normals(members, pixels)
     threshold = float(np.quantile(common, quantile)) if common is not None else sum(
         member["weight"] * float(np.quantile(p, quantile)) for member, p in zip(members, pixels))
-    print(f"{members[0]['config']['category']}: masks are where the map is above {threshold:.3f}, "
+    print(f"{members[0]['config']['category']}: masks and outlines are where the map is above {threshold:.3f}, "
           f"the {quantile:g} quantile of the pixels of normal validation images")
     return threshold
 

@@ -51,7 +51,7 @@ def test_real_and_procedural_categories_are_grouped_and_test_images_routed(tmp_p
     assert sum(meaning[routed[file]] == truth[file] for file in tests) >= 0.99 * len(tests)
     assert "(the full MVTec AD: 3,629)" in capsys.readouterr().out
     for name in groups:
-        assert Image.open(tmp_path / f"runs/groups/{name}.png").size == (960, 576)
+        assert Image.open(tmp_path / f"runs/groups/{name}.png").width == 1400
 
 
 def clouds(sizes=(30, 20, 10), seed=0):
@@ -212,14 +212,23 @@ def test_without_training_there_is_no_table(flat, tmp_path):
 def test_the_first_files_stand_in_the_last_row_of_a_sheet(tmp_path):
     files = [tmp_path / f"{value}.png" for value in range(25)]
     for value, file in enumerate(files):
-        Image.new("RGB", (32, 32), (value * 10,) * 3).save(file)
-    save_sheet(tmp_path / "sheet.png", files, columns=5, rows=3, side=32)
-    sheet = np.array(Image.open(tmp_path / "sheet.png"))[16::32, 16::32, 0]
-    assert sheet[2].tolist() == [0, 10, 20, 30, 40]
-    assert sheet[0, 0] == 50 and sheet[1, 4] == 240  # the other 20, evenly, in two rows of five
-    save_sheet(tmp_path / "few.png", files[:7], columns=5, rows=3, side=32)
-    sheet = np.array(Image.open(tmp_path / "few.png"))[16::32, 16::32, 0]
-    assert sheet.tolist() == [[50, 60, 255, 255, 255], [255] * 5, [0, 10, 20, 30, 40]]
+        Image.new("RGB", (96, 96), (value * 9, 0, 99)).save(file)
+
+    def sheet(count):
+        """Red in the middle of each picture, by rows; pictures are 96 wide, every 108 pixels."""
+        save_sheet(tmp_path / "sheet.png", files[:count], ["confidence 1.00"] * count, "a group",
+                   columns=5, rows=3, side=96)
+        found = np.array(Image.open(tmp_path / "sheet.png").convert("RGB"))
+        found = found[np.nonzero((found == found[0, 0]).all((1, 2)) == 0)[0]]  # not the margins
+        rows = [row for row in found[:, 56::108] if row[0, 2] == 99]
+        first = [b for a, b in zip([None, *rows], rows) if a is None or (a[0] != b[0]).any()]
+        return [[value // 9 for value, green, blue in row if (green, blue) == (0, 99)]
+                for row in first]
+    all_ = sheet(25)
+    assert len(all_) == 3 and all_[2] == [0, 1, 2, 3, 4]
+    assert all_[0][0] == 5 and all_[1][4] == 24  # the other 20, evenly, in two rows of five
+    assert sheet(7) == [[5, 6], [0, 1, 2, 3, 4]]  # no empty row
+    assert sheet(3) == [[0, 1, 2]]
 
 
 def test_descriptors_are_kept_until_a_file_changes(flat, tmp_path, monkeypatch):

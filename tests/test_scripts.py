@@ -86,7 +86,10 @@ def test_scores_metrics_and_maps(trained, tiny):
     assert [int(s > result["threshold"]) for s in scores] == [int(r["prediction"]) for r in rows]
     for row in rows:
         map_ = np.asarray(Image.open(cwd / "results/maps/stripes" / f"{row['id']}.png"))
-        assert map_.shape == (64, 160, 3) and map_.std() > 1
+        photo = np.asarray(Image.open(tiny / "stripes/test" / f"{row['id']}.png"))
+        assert map_.shape[1] == 400 and 190 < len(map_) < 300  # for the text below
+        same = (map_[:64, 160:240] == photo).all(-1)
+        assert same.mean() > 0.5 and map_[64:128, 160:240].std() > 1
 
 
 def test_infer_needs_the_checkpoint_alone(trained, tiny, tmp_path):

@@ -27,6 +27,8 @@ def test_random_command_lines_never_give_a_traceback(folder):
 def test_spoilt_images_and_masks_are_read_or_named(folder):
     count, worked = bad_files(8, folder)
     assert 0 < worked < count
+
+
 def test_bad_folders_never_give_a_traceback(tmp_path):
     assert bad_folders(4, tmp_path)[1] > 0
 
