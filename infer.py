@@ -1,48 +1,38 @@
-"""Score images with trained runs: metrics, scores.csv, heat maps.
+"""Score images with trained runs: verdicts, metrics, heat maps.
 
     python infer.py --all --topk 0.005               # every trained category of data/mvtec_ad
-    python infer.py --category carpet --maps         # one category, with heat-map PNGs
-    python infer.py --category carpet --image a.png  # single files
-    python infer.py --data FLAT --all --spot-check 1512 832    # a flat folder; a look at two images
+    python infer.py --category carpet --maps         # one category, with heat maps
+    python infer.py --image photos/today             # new photographs: files, folders, "*.png"
+    python infer.py --data FLAT --all --like sample_submission.csv    # a folder without categories
     python infer.py --category capsule --separately --masks    # every run alone, defect masks
     torchrun --nproc-per-node 4 infer.py --all       # on 4 GPUs
     python infer.py --category carpet --export carpet.pt2      # a program that needs only torch
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
 metrics.json, histograms.png and, with --maps and --masks, maps/ and masks/<category>/<id>.png. For
-a flat folder also submission.csv: id,prediction.
+a folder without categories also submission.csv. A score is 0 for a typical normal image and 1 at
+the threshold: what is above 1 is anomalous.
 """
 
-import csv
-import io
 import json
 import sys
-import tempfile
 import time
+from collections import namedtuple
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch.profiler import record_function
+import ad
+from ad.cli import Parser, require, run_script
+from ad.config import DEFAULT_RULE
+from ad.options import (add_data_arguments, add_scoring_arguments, choose_categories, given_scoring)
 
-from ad import categories, charts, checkpoint, data, distributed, layouts, metrics, plots
-from ad.arguments import add_data_arguments, add_scoring_arguments, choose_categories
-from ad.cli import Parser, require, run_script, select_device, select_precision
-from ad.ensemble import CHUNK, load_members, localise, score_samples
-from ad.export import export
-from ad.images import report_range
-from ad.jobs import jobs_to_score
-from ad.runs import run_files
-from ad.samples import NORMAL, single_files
-from ad.seed import environment
-from ad.submission import check_submission, submission
-from ad.threshold import DEFECT, decide_threshold, parse_threshold
-
-STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
+FIRST = ("data", "runs", "category", "all", "image", "threshold", "topk", "results", "maps",
+         "masks")
+HEADER = ("id", "category", "defect", "label", "score", "prediction", "raw", "path")
+Row = namedtuple("Row", HEADER)  # of scores.csv
 
 
 def build_parser():
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, FIRST)
     group = add_data_arguments(parser)
     group.add_argument("--category", help="the category to score")
     group.add_argument("--pool", action="store_true",
@@ -50,8 +40,9 @@ def build_parser():
     group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="compare the run of "
                        "train.py --merge-categories with the categories' own runs")
     group.add_argument("--all", action="store_true", help="score every category that has a run")
-    group.add_argument("--image", nargs="+", action="extend", type=Path, metavar="FILE",
-                       help="score these files with the runs of --category")
+    group.add_argument("--image", nargs="+", action="extend", metavar="PATH", help="score these "
+                       "files and folders with the runs of --category, which may be left out "
+                       "where only one has runs")
     group = parser.add_argument_group("model")
     group.add_argument("--members", nargs="+", metavar="RUN",
                        help="names of the category's runs that vote (default: all)")
@@ -60,19 +51,24 @@ def build_parser():
     group.add_argument("--separately", action="store_true", help="no vote: score with every run "
                        "alone, which visualize.py --compare wants")
     add_scoring_arguments(parser, trained=True)
-    parser.add_argument("--threshold", default="quantile:0.99", metavar="RULE",
-                        help="of the prediction: quantile:Q of the validation normals' scores, a "
-                        "number, or, from normal and anomalous (or pseudo-anomalous) validation "
-                        "images, midpoint, best-accuracy, best-f1 (default: quantile:0.99)")
+    parser.add_argument("--threshold", default=DEFAULT_RULE, metavar="RULE", help="of the verdict: "
+                        "quantile:Q of the scores of normal images, a score (2: twice as far as "
+                        "the default), or, from normal and anomalous (or pseudo-anomalous) "
+                        f"validation images, midpoint, best-accuracy, best-f1 (default: "
+                        f"{DEFAULT_RULE})")
     group = parser.add_argument_group("output")
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
-    group.add_argument("--maps", action="store_true", help="write heat-map PNGs, too")
-    group.add_argument("--masks", nargs="?", type=float, const=DEFECT, metavar="Q", help="write "
+    group.add_argument("--maps", action="store_true", help="write heat maps, too")
+    group.add_argument("--masks", nargs="?", type=float, const=0.995, metavar="Q", help="write "
                        "predicted defect masks, too: pixels above this quantile of those of normal "
                        "validation images (default: 0.995)")
+    group.add_argument("--fail-on-anomaly", action="store_true", help="exit code 1 if an image is "
+                       "anomalous")
     group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1, not "
                        "scores")
+    group.add_argument("--like", type=Path, metavar="FILE", help="write submission.csv with the "
+                       "header, the ids and the order of this sample")
     group.add_argument("--check-submission", type=Path, metavar="FILE", help="compare ids, order, "
                        "header and count of submission.csv with this sample")
     group.add_argument("--spot-check", nargs="+", action="extend", default=[], metavar="ID",
@@ -80,171 +76,164 @@ def build_parser():
     group.add_argument("--export", type=Path, metavar="FILE", help="only write the run of "
                        "--category as a torch.export program: float images (N, 3, H, W) in [0, 1] "
                        "-> anomaly maps (N, 1, H, W), scores (N,)")
-    group.add_argument("--profile", action="store_true", help="only time the stages on a few images"
-                       " of --category, one scale at a time, then all")
+    group.add_argument("--verbose", action="store_true", help="say how every run was calibrated")
     return parser
 
 
 def parse_args():
     args = build_parser().parse_args()
+    if args.image and not (args.category or args.all or args.pool or args.merge_categories):
+        args.category = ad.folders.only_category(args.runs)
     choose_categories(args)
-    require(args.category or not (args.image or args.profile or args.export),
-            "--image, --profile, --export: give --category")
+    require(args.category or not (args.image or args.export), "--image, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
             "--merge-categories votes; give one of them")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     require(args.masks is None or 0 < args.masks < 1,
             f"--masks must be in (0, 1), got {args.masks}")
-    parse_threshold(args.threshold)
+    ad.threshold.parse_threshold(args.threshold)
+    given_scoring(args)
+    if args.image:
+        args.image = ad.folders.expand(args.image)
+    else:
+        ad.folders.root_of(args.data)
     return args
 
 
-def score_job(job, root, args, device):
-    """Score the test images of a Job: (rows of scores.csv, raw scores, pictures of --spot-check,
-    its entry in metrics.json)."""
-    samples, members = job.samples, load_members(job.folder, job.members, args, device)
-    for member in members:
-        if member["config"]["root"] != str(root.resolve()):
-            print(f"note: {job.folder}/{member['name']} was trained on {member['config']['root']}")
-    config = members[0]["config"]
-    data.report_copies([s.path for s in samples], run_files(config, "train")
-                       + run_files(config, "validation"), "test")
-    report_range(samples, config)
-    threshold = decide_threshold(members, args.threshold)
-    start = time.perf_counter()
-    (scores, raw), maps, masks, shown = score_samples(members, samples, args, device, threshold)
-    seconds = time.perf_counter() - start
-    labels = np.array([sample.label for sample in samples])
-    unlabelled = labels < 0
-    predictions = (scores > threshold).astype(int)
-    result = metrics.known_metrics(labels, scores, predictions)
-    if unlabelled.any():
-        print(f"{job.name}: {unlabelled.sum()} images without labels: "
-              f"{predictions[unlabelled].sum()} anomalous")
-    if (labels == 1).any() and not (labels == 0).any():
-        print(f"note: {job.name}: no test folder is called {', '.join(NORMAL[:-1])} or {NORMAL[-1]}"
-              f", so all {(labels == 1).sum()} images with labels count as anomalous")
-    has_masks = any(mask.any() for mask in masks) and localise(members)
-    result |= {"pixel_auroc": metrics.pixel_auroc(masks, maps) if has_masks else None,
-               "pro": metrics.pro(masks, maps) if has_masks else None,
-               "folder": job.folder, "images": len(samples),
-               "anomalous": int((labels == 1).sum()), "unlabelled": int(unlabelled.sum()),
-               "unlabelled_anomalous": int(predictions[unlabelled].sum()),
-               "threshold": threshold, "seconds": seconds,
-               "members": {member["name"]: member["weight"] for member in members},
-               "scoring": members[0]["calibration"]["scoring"]}
-    rows = [(s.id, s.category, s.defect, s.label, f"{score:.6f}", prediction, s.path.as_posix())
-            for s, score, prediction in zip(samples, scores, predictions)]
-    return rows, raw, shown, result
+def load(job, args, machine):
+    """The Detector of a Job; says how many false alarms to expect of it."""
+    paths = [Path(args.runs, job.folder, name, args.ckpt) for name in job.members]
+    detector = ad.detector.Detector.load(paths, machine, args.threshold, given_scoring(args),
+                                         args.data)
+    for member in detector.members:
+        if args.verbose:
+            print(f"{job.folder}/{member.name}: weight {member.weight:.3f}, validation AUROC "
+                  f"{member.auroc or float('nan'):.3f}, calibration "
+                  f"{ad.scoring.load_calibration(member.calibration).describe()}")
+    print(f"{job.name}: {detector.limits.describe()}")
+    return detector
 
 
-def score_files(args, device):
-    """Print score, prediction and path of single files."""
-    members = load_members(args.category, args.members, args, device)
-    samples = single_files(args.image, args.category)
-    threshold = decide_threshold(members, args.threshold)
-    report_range(samples, members[0]["config"])
-    (scores, _), _, _, _ = score_samples(members, samples, args, device, threshold)
-    print(f"score (threshold {threshold:.3f})  prediction  path")
-    for sample, score in zip(samples, scores):
-        print(f"{score:.6f}  {'anomalous' if score > threshold else 'normal'}  {sample.path}")
+def draw(found, detector, cut, truth, args):
+    """Write the heat map and the mask of a Scored; cut: of the maps, or None."""
+    sample, plots = found.sample, ad.plots
+    if args.maps:
+        photo = ad.images.read_image(sample.path, plots.LONGEST, detector.readings[0][1])
+        plots.save_heat(args.results / "maps" / sample.category / f"{sample.id}.png",
+                        plots.to_picture(photo), found.map_, (detector.top_of_maps, cut),
+                        f"{sample.id}\n{plots.caption(found.score)}")
+    if args.masks and cut is not None:
+        plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
+                         plots.to_picture(found.picture), (found.map_[0] > cut).numpy(), truth)
 
 
-def profile(root, table, args, device):
-    """Print seconds per stage for CHUNK test images: each window size alone, then all of them."""
-    member = load_members(args.category, args.members, args, device)[0]
-    member["weight"] = 1.0
-    samples = layouts.find_samples(root, args.category, "test", table)[:CHUNK]
-    calibration = member["calibration"]
-    windows = calibration["scoring"]["windows"]
-    print(f"{'seconds for ' + str(len(samples)) + ' images':<24}"
-          + "".join(f"{stage:>10}" for stage in (*STAGES, "total")))
-    for some in [*((w,) for w in windows), windows]:
-        scoring = calibration["scoring"] | {"windows": some}
-        member["calibration"] = calibration | {"scoring": scoring}
-        with tempfile.TemporaryDirectory() as scratch:
-            args.maps, args.masks, args.results = True, None, Path(scratch)
-            score_samples([member], samples[:2], args, device)  # warm up
-            with torch.profiler.profile() as profiler, record_function("total"):
-                score_samples([member], samples, args, device)
-        times = {e.key: e.cpu_time_total / 1e6 for e in profiler.key_averages()}
-        print(f"{'windows ' + ' '.join(map(str, some)):<24}"
-              + "".join(f"{times.get(stage, 0):>10.4f}" for stage in (*STAGES, "total")))
+def score_job(job, args, machine):
+    """Score the images of a Job: (Rows, pictures of --spot-check, its entry in metrics.json).
+
+    Maps are kept for normal images and those with a mask where there is a mask at all; without any,
+    memory does not grow with the number of images.
+    """
+    samples, detector, start = job.samples, load(job, args, machine), time.perf_counter()
+    ad.runs.report_origin(job, detector.config, args.data)
+    ad.images.report_range(samples, detector.config)
+    cut = detector.map_cut(args.masks or ad.threshold.DEFECT) if (
+        args.maps or args.masks) and detector.localises else None
+    any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []
+    for found in detector.score_samples(samples, skip=bool(args.image)):
+        sample, truth = found.sample, None
+        if sample.mask or sample.label == 0:
+            shape = found.map_.shape[1:]
+            truth = ad.masks.read_mask(sample.mask, *shape, sample.path)[0].numpy() \
+                if sample.mask else ad.masks.no_mask(shape)
+        if any_mask and truth is not None:
+            pixels.append((truth, found.map_[0].numpy()))
+        draw(found, detector, cut, truth, args)
+        if sample.path in args.spot_check:
+            picture = ad.plots.to_picture(found.picture)
+            shown.append(((sample.category, sample.id), [
+                picture, ad.plots.overlay(picture, found.map_, detector.top_of_maps)]))
+        rows.append(Row(sample.id, sample.category, sample.defect, sample.label,
+                        f"{found.score:.6f}", int(found.score > 1), f"{found.raw:.6f}",
+                        sample.path.as_posix()))
+    rows, pixels, shown = map(ad.distributed.gather, (rows, pixels, shown))
+    result = ad.metrics.summary(rows, pixels if detector.localises else [])
+    result |= {"folder": job.folder, "limits": vars(detector.limits), "threshold": 1.0,
+               "seconds": time.perf_counter() - start,
+               "members": {member.name: member.weight for member in detector.members},
+               "scoring": detector.members[0].calibration["scoring"]}
+    return rows, dict(shown), result
+
+
+def print_files(rows):
+    """A line for every image of --image."""
+    print("verdict     score  image    (above 1.00 is anomalous)")
+    for row in rows:
+        print(f"{'ANOMALOUS' if row.prediction else 'normal':<9}  {float(row.score):6.2f}  "
+              f"{row.path}")
 
 
 def spot_check(rows, shown, args):
-    """Print score, prediction and rank of the images of --spot-check; write spot_check.png."""
-    ranked = sorted(rows, key=lambda row: -float(row[4]))
-    chosen = [(rank, row) for rank, row in enumerate(ranked, start=1) if row[1::-1] in shown]
+    """Print score, verdict and rank of the images of --spot-check; write spot_check.png."""
+    ranked = sorted(rows, key=lambda row: -float(row.score))
+    chosen = [(rank, row) for rank, row in enumerate(ranked, start=1)
+              if (row.category, row.id) in shown]
     print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
     for rank, row in chosen:
-        print(f"{row[0]}  {row[1]}  {row[4]}  {row[5]}  {rank}")
-    titles = [f"{row[0]}\n{row[1]}\n{shown[row[1::-1]][0]}\nrank {rank} of {len(rows)}"
-              for rank, row in chosen]
-    plots.save_grid(args.results / "spot_check.png", [shown[row[1::-1]][1] for _, row in chosen],
-                    ("image", "anomaly map"), titles)
+        print(f"{row.id}  {row.category}  {row.score}  {row.prediction}  {rank}")
+    titles = [f"{row.id}\n{row.category}\n{ad.plots.caption(float(row.score))}\n"
+              f"rank {rank} of {len(rows)}" for rank, row in chosen]
+    ad.plots.save_grid(args.results / "spot_check.png",
+                       [shown[row.category, row.id] for _, row in chosen],
+                       ("image", "anomaly map"), titles)
 
 
-def write_results(rows, results, extra, flat, args, device):
-    """scores.csv, metrics.json and, for a flat folder, submission.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "category", "defect", "label", "score", "prediction", "path"))
-    writer.writerows(rows)
-    files = {"scores.csv": text.getvalue(), "metrics.json": json.dumps(
-        {"categories": results, **extra, "command": sys.argv,
-         "environment": environment(device)}, indent=2) + "\n"}
+def write_results(rows, results, averages, args, machine, flat):
+    """scores.csv, metrics.json and, for a folder without categories, submission.csv."""
+    files = {"scores.csv": ad.submission.write_rows([HEADER, *rows]), "metrics.json": json.dumps(
+        {"categories": results, **averages, "command": sys.argv,
+         "environment": ad.seed.environment(machine.device)}, indent=2) + "\n"}
     if flat:
-        files["submission.csv"] = submission(
-            {row[0]: int(row[5]) if args.binary else float(row[4]) for row in rows})
+        files["submission.csv"] = ad.submission.submission(
+            {row.id: row.prediction if args.binary else float(row.score) for row in rows},
+            args.like and ad.submission.sample_order(
+                args.like, {row.id: Path(row.path).name for row in rows}))
     for name, content in files.items():
-        checkpoint.write_atomic(args.results / name, content)
+        ad.checkpoint.write_atomic(args.results / name, content)
     print("wrote " + ", ".join(str(args.results / name) for name in (*files, "histograms.png"))
           + "".join(f", {args.results / part}/" for part in ("maps", "masks") if vars(args)[part]))
     if flat and args.check_submission:
-        check_submission(files["submission.csv"], args.check_submission)
+        ad.submission.check_submission(files["submission.csv"], args.check_submission)
         print(f"submission.csv has the header, ids and order of {args.check_submission}")
 
 
-def main():
-    args = distributed.from_rank_0(parse_args)
-    device = select_device(args.device, args.deterministic)
-    args.precision = select_precision(args.precision, device)
-    if args.image:
-        return score_files(args, device)
+def main(args):
+    machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
+                                        args.deterministic)
+    jobs, flat, args.spot_check = ad.distributed.from_rank_0(lambda: ad.jobs.jobs_to_score(args))
     if args.export:
-        members = load_members(args.category, args.members, args, device)
-        require(len(members) == 1, f"--export is of one run; choose with --members one of "
-                f"{', '.join(member['name'] for member in members)}")
-        print(export(members[0], args.export, device))
-        return decide_threshold(members, args.threshold)
-    root = distributed.from_rank_0(lambda: layouts.resolve_data(args.data))
-    table = distributed.from_rank_0(lambda: categories.full_table(root, Path(args.runs)))
-    if args.profile:
-        return profile(root, table, args, device)
-    parts, raw, shown, results = {}, [], {}, {}
-    jobs, args.spot_check = distributed.from_rank_0(lambda: jobs_to_score(root, table, args))
+        print(ad.export.export(load(jobs[0], args, machine), args.export))
+        return 0
+    parts, shown, results = {}, {}, {}
     for job in jobs:
-        parts[job.name], more, pictures, results[job.name] = score_job(job, root, args, device)
-        raw, shown = raw + more.tolist(), shown | pictures
+        parts[job.name], pictures, results[job.name] = score_job(job, args, machine)
+        shown |= pictures
+    if ad.distributed.rank():
+        return 0
     rows = [row for part in parts.values() for row in part]
-    if distributed.rank():
-        return
-    if args.merge_categories:
-        extra = metrics.merged_averages(results)
-    elif args.separately:
-        extra = {}
+    averages = {} if args.separately or len(results) == 1 else \
+        ad.metrics.merged_averages(results) if args.merge_categories else \
+        ad.metrics.averages(results) | ad.metrics.pooled(rows)
+    if args.image:
+        print_files(rows)
     else:
-        extra = metrics.averages(results) | metrics.pooled(
-            *(np.array([float(row[i]) for row in rows]) for i in (3, 4, 5)), np.array(raw))
-    print(metrics.table(results, extra))
-    charts.save_histograms(args.results / "histograms.png", {
-        name: (np.array([row[3] for row in part]), np.array([float(row[4]) for row in part]),
-               results[name]["threshold"]) for name, part in parts.items()})
+        print(ad.metrics.table(results, averages))
+    ad.charts.save_histograms(args.results / "histograms.png", parts)
     if args.spot_check:
         spot_check(rows, shown, args)
-    write_results(rows, results, extra, table is not None, args, device)
+    write_results(rows, results, averages, args, machine, flat)
+    left_out = sum(len(job.samples) for job in jobs) > len(rows)
+    return 2 if left_out else int(args.fail_on_anomaly and any(r.prediction for r in rows))
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(parse_args, main)

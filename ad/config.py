@@ -12,6 +12,8 @@ DISTANCES = ("neighbours", "gaussian", "both")  # of a memory, see ad.memory
 ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")  # of the VAE
 VARIANCES = ("fixed", "learned")  # of its decoder
 
+DEFAULT_RULE = "quantile:0.99"  # of thresholds, see threshold.parse_threshold
+
 # Families of damage, see ad.damage; those of VALIDATION are kept for pseudo-anomalies.
 DAMAGE = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missing")
 VALIDATION = ("cutpaste", "scar", "texture")

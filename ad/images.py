@@ -44,22 +44,43 @@ def read_image(path, image_size, white=None):
     """
     try:
         with opened(path) as image:
-            scale = image_size / max(image.size)
-            if image.width * image.height > LARGE:  # a JPEG is decoded at a fraction of its size
-                image.draft(None, [max(1, int(2 * scale * side)) for side in image.size])
-                scale = image_size / max(image.size)
-            ImageOps.exif_transpose(image, in_place=True)
-            image = flat(image, white)
-            if scale < 1:
-                image = image.resize([max(1, round(s * scale)) for s in image.size],
-                                     Image.Resampling.BICUBIC)
-        if min(image.size) < MIN_SIDE:
-            raise ValueError(f"{image.height} x {image.width} pixels at a long side of "
-                             f"{image_size}; both sides must be {MIN_SIDE} or more"
-                             + ("; train with a larger --image-size" if scale < 1 else ""))
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+            return shrunk(image, image_size, white)
     except Exception as error:  # a damaged file makes Pillow raise anything
         raise InputError(f"cannot read image {path}: {error or type(error).__name__}") from error
+
+
+def shrunk(image, image_size, white):
+    """A Pillow image as read_image gives it. Raises ValueError for what that refuses."""
+    scale = image_size / max(image.size)
+    if image.width * image.height > LARGE:  # a JPEG is decoded at a fraction of its size
+        image.draft(None, [max(1, int(2 * scale * side)) for side in image.size])
+        scale = image_size / max(image.size)
+    ImageOps.exif_transpose(image, in_place=True)
+    image = flat(image, white)
+    if scale < 1:
+        image = image.resize([max(1, round(s * scale)) for s in image.size],
+                             Image.Resampling.BICUBIC)
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"{image.height} x {image.width} pixels at a long side of "
+                         f"{image_size}; both sides must be {MIN_SIDE} or more"
+                         + ("; train with a larger --image-size" if scale < 1 else ""))
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def as_image(source, image_size, white=None):
+    """As read_image of a path, a Pillow image, an array (H, W) or (H, W, 3), or a tensor
+    (3, H, W), uint8 or float in [0, 1]. Raises InputError for anything else."""
+    if isinstance(source, (str, os.PathLike)):
+        return read_image(source, image_size, white)
+    try:
+        if torch.is_tensor(source):
+            if source.is_floating_point():
+                source = (source.clamp(0, 1) * 255).round().byte()
+            source = source.cpu().permute(1, 2, 0).numpy()
+        return shrunk(source.copy() if isinstance(source, Image.Image) else Image.fromarray(source),
+                      image_size, white)
+    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise InputError(f"not an image: {type(source).__name__}: {error}") from error
 
 
 def flat(image, white):

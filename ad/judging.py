@@ -9,6 +9,7 @@ from ad.calibration import fit_calibration, refit
 from ad.gradients import ALIGNED, alignment
 from ad.metrics import auroc
 from ad.scoring import final_maps, map_images, topk_mean
+from ad.vote import standard_error
 
 PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
 MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
@@ -101,13 +102,6 @@ def aurocs(saved):
         result["auroc" + (f"_{name}" if name else "")] = auroc(
             [0] * len(normals) + [1] * len(part), normals + part)
     return result
-
-
-def standard_error(area, count):
-    """Of an AUROC A of `count` normal images, at most: the variance is at most A (1 - A) / n
-    (Birnbaum and Klose, Ann. Math. Stat. 1957). A is moved half an image away from 0 and 1."""
-    area = (area * count + 0.5) / (count + 1)
-    return (area * (1 - area) / count) ** 0.5
 
 
 def judge_best(maps, damaged, examples, scoring):

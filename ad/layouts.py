@@ -1,19 +1,17 @@
 """Folder layouts, recognised by looking: where the images of a category and split are."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
+import ad
 from ad import InputError
-from ad.demo import write_demo
-from ad.demo_wells import write_wells
-from ad.folders import files_below, is_image, list_images, report_left_out, subfolders
-from ad.masks import find_masks
-from ad.samples import Sample, label_of, with_ids
+from ad.folders import files_below, is_image, list_images, report_left_out, root_of, subfolders
+from ad.samples import Sample, as_taken, label_of, photos, with_ids
 
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
                "ground_truth/<defect>/*_mask.png}; flat: ROOT/{train, test}/*.png; or casting "
                "wells: ROOT/{train/*.jpg, proliv/*.jpg, test/imgs/*.jpg, test/test_annotation.txt}"
+               "; photographs: DIR/*.png, all of them normal, or DIR/good/*.png beside other folders"
                "; or, for classifiers, class folders: ROOT/<class>/*")
 WELLS = "wells"  # the one category of the casting layout
 POOL = "pool"  # the category that holds the images of all categories
@@ -22,30 +20,25 @@ POOL = "pool"  # the category that holds the images of all categories
 def resolve_data(name):
     """--data (or None: AD_DATA, else data/mvtec_ad) -> existing root; "demo" and "demo-wells" are
     written first."""
-    name = name or os.environ.get("AD_DATA") or "data/mvtec_ad"
+    root = root_of(name)
     if name == "demo":
-        return write_demo(Path("data/demo"))
-    if name == "demo-wells":
-        return write_wells(Path("data/demo-wells"))
-    root = Path(name)
-    if not root.is_dir():
-        raise InputError(
-            f"no data at {root} (looked in {root.absolute()}): get MVTec AD from "
-            "https://www.mvtec.com/company/research/datasets/mvtec-ad and unpack it there, name "
-            "its folder with --data DIR or AD_DATA, or try --data demo, which works now")
-    return root
+        return ad.demo.write_demo(root)
+    return ad.demo_wells.write_wells(root) if name == "demo-wells" else root
 
 
 def layout(root):
-    """"mvtec", "wells", "flat": ROOT/{train, test}/*.png without categories, "classes":
-    ROOT/<class>/*.png, or None: the first that it looks like."""
+    """"mvtec", "wells", "flat": ROOT/{train, test}/*.png without categories, "photos": of one
+    category, see ad.samples, "classes": ROOT/<class>/*.png, or None: the first it looks like."""
     if mvtec_categories(root) or has_normals(root):
         return "mvtec"
     if (root / "proliv").is_dir() or (root / "test/test_annotation.txt").is_file():
         return "wells"
     if list_images(root / "train"):
         return "flat"
-    return "classes" if any(map(list_images, subfolders(root))) else None
+    folders = [folder for folder in subfolders(root) if list_images(folder)]
+    if any(label_of(folder.name) == 0 for folder in folders) or not folders and list_images(root):
+        return "photos"
+    return "classes" if folders else None
 
 
 def is_flat(root):
@@ -65,12 +58,12 @@ def class_samples(root, category):
     """Samples of a category as classes, whose names are in `defect`: those of class folders or, in
     MVTec AD's layout, good, which is train/good and test/good, and every test/<defect>."""
     kind = layout(root)
-    if kind == "classes":
+    if kind in ("classes", "photos") and subfolders(root):
         report_left_out(root, files := [path for folder in subfolders(root)
                                         for path in files_below(folder) if is_image(path)])
         return with_ids([Sample(path, category, "train", path.relative_to(root).parts[0], -1, None)
                          for path in files], root)
-    if kind in ("wells", "flat"):
+    if kind != "mvtec":
         raise InputError(f"{root} has no classes; a classifier needs ROOT/<class>/* or MVTec AD's "
                          "layout")
     return [replace(s, id=f"train/{s.id}") for s in find_samples(root, category, "train")] + [
@@ -113,7 +106,7 @@ def find_categories(root, table=None):
     kind, names = layout(root), mvtec_categories(root)
     if kind == "wells":
         return [WELLS]
-    if kind == "classes":
+    if kind in ("classes", "photos"):
         return [root.absolute().name]
     if table is not None:
         return sorted({c for file, c in table.items() if file.startswith("train/")})
@@ -137,13 +130,6 @@ def split_names(text, names):
     return []
 
 
-def as_taken(folder, category, split, defect, label):
-    """Samples of the images directly in `folder`; says what is left out of it."""
-    files = list_images(folder)
-    report_left_out(folder, files)
-    return with_ids([Sample(path, category, split, defect, label, None) for path in files], folder)
-
-
 def flat_files(root, split, table=None):
     """All samples of a flat folder; their category is that of `table`, or "" without one."""
     return [replace(s, category=table[f"{split}/{s.path.name}"] if table else "")
@@ -154,7 +140,7 @@ def mvtec(root, category, split):
     """Samples of one category in MVTec AD's layout; says what is left out of the split."""
     folder, samples = root / category / split, []
     files = [*filter(is_image, files_below(folder))] if folder.is_dir() else []
-    masks = find_masks(files)
+    masks = ad.masks.find_masks(files)
     for path in files:
         name = path.relative_to(folder).parts[0] if path.parent != folder else ""
         label = label_of(name)
@@ -182,11 +168,16 @@ def find_samples(root, category, split, table=None):
         return []
     if kind == "wells":
         samples = wells(root, split)
+    elif kind == "photos":
+        samples = photos(root, split)
     elif table:
         samples = [s for s in flat_files(root, split, table) if s.category in wanted]
     else:
         samples = [sample for name in wanted for sample in mvtec(root, name, split)]
     if not samples and split != "validation":
+        if kind == "photos":
+            raise InputError(f"{root} has only normal images; to judge others: python infer.py "
+                             f"--image FOLDER --category {category}")
         below = "" if table or kind == "wells" else category
         raise InputError(f"no images in {root / below / split}"
                          + (f" for the category {category}" if table else ""))

@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ad import InputError
+from ad.folders import files_below, is_image, list_images, report_left_out, subfolders
 
 NORMAL = ("good", "ok", "okay", "normal")  # folders of normal images, in any case
+# Folders of anomalous images in a folder of photographs, where any other has no label.
+ANOMALOUS = ("bad", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous",
+             "abnormal", "faulty", "broken", "damaged", "reject", "rejects", "ng", "nok", "not ok")
 UNLABELLED = ("unknown", "unlabelled", "unlabeled", "")  # of images of which nothing is known
 
 
@@ -57,6 +61,30 @@ def named(samples, names):
             raise InputError(f"no test image {name!r}; ids look like {samples[0].id}")
         chosen += found
     return list(dict.fromkeys(chosen))
+
+
+def as_taken(folder, category, split, defect, label):
+    """Samples of the images directly in `folder`; says what is left out of it."""
+    files = list_images(folder)
+    report_left_out(folder, files)
+    return with_ids([Sample(path, category, split, defect, label, None) for path in files], folder)
+
+
+def photos(root, split):
+    """Samples of a folder of photographs, one category: the images in it are normal or, where it
+    has folders, those in good/, bad/ and the like are what they are called, all others unknown."""
+    category, samples = root.absolute().name, []
+    folders = [] if list_images(root) else subfolders(root)
+    if not folders:
+        return as_taken(root, category, split, "good", 0) if split == "train" else []
+    for folder in folders:
+        name = folder.name.casefold()
+        label = 0 if name in NORMAL else 1 if name in ANOMALOUS else -1
+        if (label == 0) == (split == "train"):
+            files = [path for path in files_below(folder) if is_image(path)]
+            report_left_out(folder, files)
+            samples += [Sample(path, category, split, folder.name, label, None) for path in files]
+    return with_ids(samples, root)
 
 
 def label_of(folder):

@@ -1,9 +1,7 @@
 """Error maps -> calibrated map -> top-k score."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.profiler import record_function
 
 from ad import InputError
 from ad.calibration import Calibration
@@ -107,10 +105,7 @@ def topk_mean(maps, fraction):
 
 def final_maps(maps, calibration, scoring):
     """raw_maps -> the one calibrated, combined, smoothed map (N, 1, H, W)."""
-    with record_function("combine"):
-        maps = combine(calibration.apply(maps))
-    with record_function("smooth"):
-        return smooth(maps, scoring.sigma)
+    return smooth(combine(calibration.apply(maps)), scoring.sigma)
 
 
 def load_calibration(saved):
@@ -127,9 +122,3 @@ def score_images(model, images, saved, device, window_batch=16, names=None):
     for maps in map_images(model, images, scoring, device, window_batch, names):
         final = final_maps(maps, calibration, scoring)
         yield topk_mean(final, scoring.topk), final
-
-
-def standardise(scores, normal_scores):
-    """z of image scores on those of normal images, so that members and categories compare."""
-    scores, normal = (np.asarray(s, dtype=np.float64) for s in (scores, normal_scores))
-    return (scores - normal.mean()) / (normal.std() + 1e-6)
