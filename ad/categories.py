@@ -10,7 +10,7 @@ import numpy as np
 from ad import InputError, layouts
 from ad.checkpoint import write_atomic
 from ad.plots import save_sheet
-from ad.router import MARGIN, Space, confidence, describe, distances, group, route
+from ad.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
 
 DOUBT = 0.1  # a test image with a confidence below this is named
 COLUMNS = ("file", "category", "confidence")
@@ -27,8 +27,9 @@ def describe_split(root, split, runs):
     if path.exists():
         try:
             with np.load(path) as saved:
-                known = dict(zip(saved["keys"].tolist(), saved["values"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                if saved["values"].shape[1] == sum(PARTS):  # not those of another version
+                    known = dict(zip(saved["keys"].tolist(), saved["values"]))
+        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"cannot read {path} ({error}); delete it, it is made anew") from error
     new = [index for index, key in enumerate(keys) if key not in known]
     if new:

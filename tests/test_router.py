@@ -14,7 +14,7 @@ from ad import InputError, layouts
 from ad.demo import render, write_demo
 from ad.categories import describe_split, full_table, read_table, training_table
 from ad.plots import save_sheet
-from ad.router import Space, confidence, describe, distances, group, route
+from ad.router import PARTS, Space, confidence, describe, distances, group, route
 from conftest import PROJECT, run
 
 REAL = PROJECT.parent / "shared/data/mvtec_ad"  # two real categories, where they are laid beside
@@ -69,15 +69,55 @@ def test_group_finds_clouds_and_their_number():
     assert len(set(group(points, 5)[0])) == 5 and set(group(points, 1)[0]) == {0}
     assert set(group(np.random.default_rng(0).normal(size=(40, 2)))[0]) == {0}  # nothing separate
     assert set(group(points[:1])[0]) == {0}
-    with pytest.raises(InputError, match="--groups must be 1 to the number of images .60., got 61"):
-        group(points, 61)
+    for wrong in (-1, 0, 16):
+        with pytest.raises(InputError, match="--groups must be 1 to [0-9]+, as these 60 images"):
+            group(points, wrong)
 
 
 def test_groups_are_those_of_scikit_learns_own_cut():
     points = np.random.default_rng(0).normal(size=(60, 3))
     for number in (2, 7, 30):
-        labels, expected = group(points, number)[0], AgglomerativeClustering(number).fit(points)
+        labels = group(points, number, least=1)[0]
+        expected = AgglomerativeClustering(number).fit(points)
         assert len({*zip(labels, expected.labels_)}) == number
+
+
+def test_what_is_too_few_for_a_group_joins_the_nearest():
+    points, truth = clouds((30, 20, 3))
+    odd = [[40.0, 0, 0], [0, 0, -40], [0, 40, 0]]
+    labels = group(np.concatenate([points, odd]))[0]
+    assert len(set(labels)) == 2
+    assert len(set(labels[truth == 0])) == len(set(labels[truth == 1])) == 1
+    assert labels[-3] == labels[0] and labels[-1] == labels[30]
+    labels = group(np.random.default_rng(0).normal(size=(60, 3)), 9)[0]
+    assert len(set(labels)) == 9 and np.bincount(labels).min() >= 4
+
+
+def test_a_turned_or_mirrored_image_has_the_same_descriptor(tmp_path):
+    samples = []
+    for category in ("bolt", "grid"):
+        for kind in range(8):
+            image = Image.fromarray(render(category, "train", 0)[0]).resize((200, 160))
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if kind % 2 else image
+            image.rotate(90 * (kind // 2), expand=True).save(tmp_path / f"{category}{kind}.png")
+            samples.append(layouts.Sample(tmp_path / f"{category}{kind}.png", "", "train", "", 0,
+                                          None))
+    described = describe(samples).reshape(2, 8, -1)
+    spread = np.abs(described - described[:, :1]).max()
+    assert spread < 0.02 * np.abs(described[0, 0] - described[1, 0]).max()
+
+
+def test_objects_at_any_angle_are_one_group(tmp_path):
+    """Few images of each, with which grouping by place made groups of bolts at similar angles."""
+    truth, kinds = [], ("bolt", "carpet", "tablet")
+    for number in range(36):
+        image = Image.fromarray(render(kinds[number % 3], "train", number)[0]).resize((128, 128))
+        image.transpose(Image.Transpose(number // 3 % 7)).save(tmp_path / f"{number:02}.png")
+        truth.append(number % 3)
+    samples = [layouts.Sample(path, "", "train", "", 0, None)
+               for path in sorted(tmp_path.iterdir())]
+    labels = group(Space(describe(samples)).train)[0]
+    assert len({*zip(labels, truth)}) == len(set(labels)) == 3
 
 
 def test_route_and_confidence_by_hand():
@@ -93,9 +133,9 @@ def test_route_and_confidence_by_hand():
 
 def test_parts_of_a_description_weigh_the_same():
     rng = np.random.default_rng(0)
-    described = rng.normal(0, 1, (50, 246)) * np.repeat([100, 1, 0.01], (27, 27, 192))
-    space = Space(described)
-    spreads = [part.var(0).sum() for part in np.split(described / space.scale, (27, 54), 1)]
+    described = rng.normal(0, 1, (50, sum(PARTS))) * np.repeat([100, 1, 0.01], PARTS)
+    space, cuts = Space(described), np.cumsum(PARTS)[:-1]
+    spreads = [part.var(0).sum() for part in np.split(described / space.scale, cuts, 1)]
     assert spreads == pytest.approx([1, 1, 1])
     assert space.train.shape == (50, 32)
 
@@ -243,4 +283,4 @@ def test_descriptors_are_kept_until_a_file_changes(flat, tmp_path, monkeypatch):
 def test_descriptions_do_not_depend_on_the_batch(flat):
     samples = layouts.flat_files(flat / "flat", "train")
     np.testing.assert_allclose(describe(samples[:3]), describe(samples)[:3], atol=1e-5)
-    assert describe(samples[:3]).shape == (3, 246)
+    assert describe(samples[:3]).shape == (3, sum(PARTS))
