@@ -67,9 +67,9 @@ def group(points, groups=None, least=LEAST):
 
     No group has fewer than `least` points: what a cut would leave alone joins, point by point, the
     group of the nearest one. The margin is that of the least separated group, the `confidence` that
-    95 % of its other points reach. Without `groups` the most groups with a margin of at least MARGIN are
-    taken. (The silhouette, in our experience, prefers few, mixed groups.) Raises InputError where
-    there are not as many groups.
+    95 % of its other points reach. Without `groups` the most groups with a margin of at least
+    MARGIN are taken. (The silhouette, in our experience, prefers few, mixed groups.) Raises
+    InputError where there are not as many groups.
     """
     count = len(points)
     labels, margins, chosen, number = None, {}, np.zeros(count, int), 1

@@ -84,11 +84,11 @@ def test_groups_are_those_of_scikit_learns_own_cut():
 
 def test_what_is_too_few_for_a_group_joins_the_nearest():
     points, truth = clouds((30, 20, 3))
-    odd = [[40.0, 0, 0], [0, 0, -40], [0, 40, 0]]
-    labels = group(np.concatenate([points, odd]))[0]
-    assert len(set(labels)) == 2
-    assert len(set(labels[truth == 0])) == len(set(labels[truth == 1])) == 1
-    assert labels[-3] == labels[0] and labels[-1] == labels[30]
+    points[truth == 2] = [6, 0, 30], [6, 0, 30.1], [0, 6, 30]  # the nearest: 0, 0 and 1
+    labels = group(points)[0]
+    assert len(set(labels)) == 2 and labels[0] != labels[30]
+    assert (labels[:30] == labels[0]).all() and (labels[30:50] == labels[30]).all()
+    assert labels[50:].tolist() == [labels[0], labels[0], labels[30]]
     labels = group(np.random.default_rng(0).normal(size=(60, 3)), 9)[0]
     assert len(set(labels)) == 9 and np.bincount(labels).min() >= 4
 
