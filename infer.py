@@ -13,8 +13,6 @@ metrics.json, histograms.png and, with --maps and --masks, maps/ and masks/<cate
 a flat folder also submission.csv: id,prediction.
 """
 
-import csv
-import io
 import json
 import sys
 import tempfile
@@ -33,7 +31,7 @@ from ad.export import export
 from ad.jobs import find_jobs, samples_to_score
 from ad.runs import run_files
 from ad.seed import environment
-from ad.submission import check_submission, submission
+from ad.submission import check_submission, sample_order, submission, write_rows
 from ad.threshold import decide_threshold, parse_threshold
 
 STAGES = ("decode", "cut", "model", "merge", "combine", "smooth", "write")
@@ -71,6 +69,8 @@ def build_parser():
                        "validation images (default: 0.995)")
     group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1, not "
                        "scores")
+    group.add_argument("--like", type=Path, metavar="FILE", help="write submission.csv with the "
+                       "header, the ids and the order of this sample")
     group.add_argument("--check-submission", type=Path, metavar="FILE", help="compare ids, order, "
                        "header and count of submission.csv with this sample")
     group.add_argument("--spot-check", nargs="+", default=[], metavar="ID", help="print scores and "
@@ -103,8 +103,9 @@ def score_job(job, root, args, device):
     its entry in metrics.json)."""
     samples, members = job.samples, load_members(job.folder, job.members, args, device)
     for member in members:
-        if member["config"]["root"] != str(root.resolve()):
-            print(f"note: {job.folder}/{member['name']} was trained on {member['config']['root']}")
+        trained = member["config"].get("moved", member["config"]["root"])
+        if trained != str(root.resolve()):
+            print(f"note: {job.folder}/{member['name']} was trained on {trained}")
     config = members[0]["config"]
     data.report_copies([s.path for s in samples], run_files(config, "train")
                        + run_files(config, "validation"), "test")
@@ -179,16 +180,14 @@ def spot_check(rows, shown, args):
 
 def write_results(rows, results, extra, flat, args, device):
     """scores.csv, metrics.json and, for a flat folder, submission.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "category", "defect", "label", "score", "prediction", "path"))
-    writer.writerows(rows)
-    files = {"scores.csv": text.getvalue(), "metrics.json": json.dumps(
+    header = "id", "category", "defect", "label", "score", "prediction", "path"
+    files = {"scores.csv": write_rows([header, *rows]), "metrics.json": json.dumps(
         {"categories": results, **extra, "command": sys.argv,
          "environment": environment(device)}, indent=2) + "\n"}
     if flat:
         files["submission.csv"] = submission(
-            {row[0]: int(row[5]) if args.binary else float(row[4]) for row in rows})
+            {row[0]: int(row[5]) if args.binary else float(row[4]) for row in rows},
+            args.like and sample_order(args.like, {row[0]: Path(row[6]).name for row in rows}))
     for name, content in files.items():
         checkpoint.write_atomic(args.results / name, content)
     print("wrote " + ", ".join(str(args.results / name) for name in (*files, "histograms.png"))

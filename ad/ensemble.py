@@ -15,6 +15,7 @@ from ad.arguments import scoring_from
 from ad.cli import autocast
 from ad.fitting import recalibrate
 from ad.judging import standard_error
+from ad.runs import moved
 from ad.scoring import Calibration, Scoring, load_calibration, score_images, standardise
 from ad.threshold import LABELLED, pixel_threshold, top_of_maps
 
@@ -59,7 +60,7 @@ def load_member(path, args, device):
     saved = checkpoint.load(path)
     checkpoint.require_current(saved, path)
     model = checkpoint.restore_model(saved, path, device)
-    config, calibration = saved["config"], saved["calibration"]
+    config, calibration = moved(saved["config"], args.data), saved["calibration"]
     fields = Scoring.__dataclass_fields__
     trained = calibration["scoring"] if calibration else {
         name: value for name, value in config["args"].items() if name in fields}
@@ -82,7 +83,7 @@ def load_member(path, args, device):
 def load_members(category, names, args, device):
     """Of the category's runs with these names (None: all) those that vote, with their weights;
     prints them where there are several."""
-    folders = checkpoint.find_runs(args.runs, category, names)
+    folders = checkpoint.find_runs(args.runs, category, names, args.data)
     members = [load_member(folder / args.ckpt, args, device) for folder in folders]
     weights = vote_weights([m["val_auroc"] for m in members], [len(m["normal"]) for m in members])
     for member, weight in zip(members, weights):

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
-from ad.cli import autocast, require
+from ad.cli import autocast, command, require
 from ad.collapse import CHECKS, check_member, grades, reconstructs, side_seen, verdict
 from ad.ensemble import chunked, decoded, image_sizes, load_members, localise, score_chunk
 from ad.jobs import folder_of
@@ -31,8 +31,8 @@ def read_results(args):
     """--results -> (metrics.json, {name in its categories: rows of scores.csv}); InputError where
     they are missing, cannot be read, or do not fit each other. args.masks: are there predicted?"""
     for path in (paths := [args.results / name for name in ("scores.csv", "metrics.json")]):
-        require(path.is_file(), f"no {path}; this makes it: python infer.py --all --data DIR "
-                f"--runs {args.runs} --results {args.results}")
+        require(path.is_file(), f"no {path}; this makes it: " + command(
+            "infer.py", args.data, args.runs, "--all", "--results", args.results))
     try:
         text, results = paths[0].read_text("utf-8"), json.loads(paths[1].read_text("utf-8"))
         rows = [row | {"label": int(row["label"]), "prediction": int(row["prediction"]),

@@ -174,6 +174,10 @@ def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
     (tmp_path / "runs/categories.csv").write_text(edited)
     result = run("train.py", *options, "--all", "--model", "patchcore", "--layers", 8, cwd=tmp_path)
     assert result.returncode == 0 and "categories.csv, as it is" in result.stdout, result.stderr
+    for old, new in (("carpet", "rug"), ("tablet", "pill")):
+        assert f"no image is in the category {old} now" in result.stdout
+        assert f"rename runs/{old} to runs/{new}" in result.stdout
+        assert "best epoch" not in result.stdout  # a memory has none
     assert (tmp_path / "runs/categories.csv").read_text() == edited
     sample = tmp_path / "sample.csv"
     sample.write_text("id,prediction\n" + "".join(f"{i},0\n" for i in range(12)))
@@ -192,6 +196,14 @@ def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
     assert f"11  {scores['11']['category']}  {scores['11']['score']}  " \
            f"{scores['11']['prediction']}  {above + 1}\n" in result.stdout
     assert Image.open(tmp_path / "results/spot_check.png").width > 100
+    order = random.Random(1).sample(range(12), 12)
+    like = tmp_path / "like.csv"
+    like.write_bytes(("\ufeffImage; Class\r\n" + "".join(f"{i}.png;\r\n" for i in order)).encode())
+    result = run("infer.py", *options, "--all", "--like", like, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    expected = [f"{i}.png,{scores[str(i)]['score']}" for i in order]
+    assert (tmp_path / "results/submission.csv").read_text().splitlines() == [
+        "Image,Class", *expected]
     sample.write_text(sample.read_text().replace("5,0", "50,0"))
     result = run("infer.py", *options, "--all", "--binary", "--check-submission", sample,
                  cwd=tmp_path)
@@ -200,7 +212,12 @@ def test_a_flat_folder_trains_scores_and_is_submitted(flat, tmp_path):
     assert {line.split(",")[1] for line in lines[1:]} <= {"0", "1"}
     before = (tmp_path / "results/submission.csv").read_text()
     (tmp_path / "runs/pill").rename(tmp_path / "runs/pills")
-    for more, message in ((["--all"], "no trained run in runs for pill, which has"),
+    for more, message in ((["--groups", 3], "with 2 categories: leave out --groups"),
+                          (["--names-from", flat / "mvtec"], "or delete it to group anew")):
+        result = run("train.py", *options, "--all", *more, cwd=tmp_path)
+        assert result.returncode == 2 and message in result.stderr, result.stderr
+    for more, message in ((["--category", "rug", "--like", like], "give --all"),
+                          (["--all"], "no trained run in runs for pill, which has"),
                           (["--category", "rug", "--spot-check", "x"], "no test image x; ids")):
         result = run("infer.py", *options, *more, cwd=tmp_path)
         assert result.returncode == 2 and message in result.stderr, result.stderr
@@ -236,6 +253,9 @@ def test_pool_is_one_model_of_all_and_pooled_metrics_are_shown(flat, tmp_path):
     ("file,kind\ntrain/0.png,a\n", "needs the columns file, category, confidence"),
     ("file,category\ntrain/0.png,a\n", "no line for 1 files, train/1.png first"),
     ("file,category\ntrain/0.png,a\ntrain/1.png,../b\n", "'../b' of train/1.png cannot be"),
+    ("file,category\ntrain/0.png,a\ntrain/1.png\n", "'' of train/1.png cannot be"),
+    ("file,category\ntrain/0.png,a\ntrain/0.png,b\n", "two lines for train/0.png, a and b"),
+    ("", "needs the columns file, category, confidence, and has none"),
     ("file,category\ntrain/0.png,a\ntrain/1.png,pool\n", "'pool' of train/1.png cannot be")])
 def test_a_table_that_cannot_be_used_is_named(tmp_path, text, message):
     (tmp_path / "categories.csv").write_text(text)
@@ -243,8 +263,19 @@ def test_a_table_that_cannot_be_used_is_named(tmp_path, text, message):
         read_table(tmp_path / "categories.csv", ["train/0.png", "train/1.png"])
 
 
+@pytest.mark.parametrize("text", [
+    "file;category;confidence\r\ntrain/0.png;ä b;0,9\r\n\r\ntrain/1.png;b;1\r\n;;\r\n",
+    "File, Category\n train/0.png, ä b\n train/1.png, b",
+    "category\tfile\nä b\ttrain/0.png\nb\ttrain/1.png"])
+def test_a_table_is_read_as_a_spreadsheet_saves_it(tmp_path, text):
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "categories.csv").write_bytes(text.encode(encoding))
+        assert read_table(tmp_path / "categories.csv", ["train/0.png", "train/1.png"]) == {
+            "train/0.png": "ä b", "train/1.png": "b"}
+
+
 def test_without_training_there_is_no_table(flat, tmp_path):
-    with pytest.raises(InputError, match="no .*categories.csv; it is made by"):
+    with pytest.raises(InputError, match="no .*categories.csv; this makes it: python train.py --all --data"):
         full_table(flat / "flat", tmp_path)
     assert full_table(flat / "mvtec", tmp_path) is None
 
