@@ -24,7 +24,7 @@ from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_a
                           add_training_arguments, choose_categories, model_arguments, scoring_from)
 from ad.augment import symmetries
 from ad.classifier import Classifier
-from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
+from ad.cli import Parser, autocast, command, require, run_script, select_device, select_precision
 from ad.fitting import finish, judges, new_places, wants_places
 from ad.gradients import ALIGNED, alignment
 from ad.images import load_readable, white_of
@@ -99,7 +99,7 @@ def check_args(args):
     require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
     require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
     for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr",
-                 "t_max"):
+                 "t_max", "groups"):
         value = 1 if getattr(args, name) is None else getattr(args, name)
         require(value > 0, f"--{name.replace('_', '-')} must be positive, got {value}")
     require(args.weight_decay >= 0, f"--weight-decay must be >= 0, got {args.weight_decay}")
@@ -219,16 +219,22 @@ def main():
     args.device, args.precision = device.type, select_precision(args.precision, device)
     root, table, jobs, tested = distributed.from_rank_0(lambda: jobs_to_train(args))
     labelled = model_class(args.model) is Classifier
-    for job in own_jobs(jobs, args):
+    jobs, failed = own_jobs(jobs, args), []
+    for job in jobs:
         try:
             train_classifier(root, job) if labelled else train_category(root, table, job)
         except InputError as error:
-            raise InputError(f"{job.category}, seed {job.seed}: {error}") from error
-    if not labelled and tested and not args.parallel:
-        which = "--all" if args.all else f"--category {args.category}" if args.category else \
-            f"--merge-categories {' '.join(args.merge_categories)}"
-        print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")
-              + (f" --runs {args.runs}" if args.runs != "runs" else ""))
+            failed.append(f"{job.category}, seed {job.seed}: {error}")
+            if distributed.size() > 1:  # the others have ended
+                break
+            if len(jobs) > 1:
+                print(failed[-1], flush=True)
+    if len(failed) < len(jobs) and not labelled and tested and not args.parallel:
+        which = ["--all"] if args.all else ["--category", args.category] if args.category else \
+            ["--merge-categories", *args.merge_categories]
+        print(f"test AUROC: {command('infer.py', args.data, args.runs, *which)}")
+    if failed:
+        raise InputError("\n".join(failed))
 
 
 if __name__ == "__main__":

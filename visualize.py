@@ -20,7 +20,7 @@ import torch
 from ad import categories, checkpoint, classify, compare, data, layouts, plots, report
 from ad.classifier import grad_cam
 from ad.arguments import add_data_arguments, add_scoring_arguments
-from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
+from ad.cli import Parser, autocast, command, require, run_script, select_device, select_precision
 from ad.collapse import check_member, print_check, reconstructs, side_seen
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.ensemble import load_member
@@ -136,7 +136,11 @@ def compare_runs(args):
         compare.save_bars(args.results / "compare_bars.png", runs)
         written.append("compare_bars.png")
     else:
-        print(f"no test figures of these runs in {args.results}: python infer.py --separately ...")
+        folders = {Path(run).absolute().parent: Path(run) for run in args.compare}
+        print(f"no test figures of these runs in {args.results}: " + " && ".join(
+            command("infer.py", args.data or read_arguments(run / "config.json").get("data"),
+                    folder.parent, "--category", folder.name.removesuffix("-classes"),
+                    "--separately", "--results", args.results) for folder, run in folders.items()))
     print(table + "wrote " + ", ".join(str(args.results / name) for name in written))
 
 

@@ -1,8 +1,9 @@
 """Flat folders: categories.csv, made by grouping or by hand, and the category of every image."""
 
-import csv
 import io
+import json
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from ad import InputError, layouts
 from ad.checkpoint import write_atomic
 from ad.images import white_of
+from ad.cli import command, require
 from ad.plots import save_sheet
-from ad.router import MARGIN, Space, confidence, describe, distances, group, route
+from ad.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
+from ad.submission import read_rows, write_rows
 
 DOUBT = 0.1  # a test image with a confidence below this is named
 COLUMNS = ("file", "category", "confidence")
@@ -28,8 +31,9 @@ def describe_split(root, split, runs):
     if path.exists():
         try:
             with np.load(path) as saved:
-                known = dict(zip(saved["keys"].tolist(), saved["values"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                if saved["values"].shape[1] == sum(PARTS):  # not those of another version
+                    known = dict(zip(saved["keys"].tolist(), saved["values"]))
+        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"cannot read {path} ({error}); delete it, it is made anew") from error
     new = [index for index, key in enumerate(keys) if key not in known]
     if new:
@@ -43,23 +47,43 @@ def describe_split(root, split, runs):
 
 def read_table(path, files):
     """categories.csv -> {file: category} of `files`. InputError for a line that cannot be read, a
-    file without a line, or a name that cannot be a folder's."""
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-        table = {row["file"]: row["category"].strip() for row in rows}
-    except FileNotFoundError as error:
-        raise InputError(f"no {path}; it is made by python train.py --data DIR --all") from error
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
-        raise InputError(f"cannot read {path}: it needs the columns {', '.join(COLUMNS)} "
-                         f"({error})") from error
+    file without a line or with two that differ, or a name that cannot be a folder's."""
+    header, *rows = read_rows(path) or [[]]
+    header = [name.lower() for name in header]
+    if not {"file", "category"} <= set(header):
+        raise InputError(f"cannot read {path}: it needs the columns {', '.join(COLUMNS)}, and has "
+                         f"{', '.join(header) or 'none'}")
+    columns, table = [header.index(name) for name in COLUMNS[:2]], {}
+    for row in rows:
+        file, name = (row[i] if i < len(row) else "" for i in columns)
+        if (not name or name.startswith(".") or set(name) & set('/\\') or not name.isprintable()
+                or name == layouts.POOL):
+            raise InputError(f"{path}: {name!r} of {file} cannot be a category's name")
+        if table.setdefault(file, name) != name:
+            raise InputError(f"{path} has two lines for {file}, {table[file]} and {name}")
     missing = [file for file in files if file not in table]
     if missing:
         raise InputError(f"{path} has no line for {len(missing)} files, {missing[0]} first; add "
                          "it, or delete the file to group anew")
-    for file, name in table.items():
-        if not name or name.startswith(".") or set(name) & set('/\\') or name == layouts.POOL:
-            raise InputError(f"{path}: {name!r} of {file} cannot be a category's name")
     return {file: table[file] for file in files}
+
+
+def report_orphans(runs, table):
+    """Say which run folders a renaming in categories.csv has left without images, and which name
+    most of these have now."""
+    names = set(table.values())
+    for path in sorted(runs.glob("*/*/config.json")):
+        folder = path.parent.parent
+        try:
+            config = json.loads(path.read_text("utf-8"))
+            now = Counter(table[file] for file in config["train"] if file in table)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read {path} ({error}); delete its folder") from error
+        parts = {folder.name}, set(folder.name.split("+"))
+        if now and not any(part <= names | {layouts.POOL} for part in parts):
+            new = now.most_common(1)[0][0]
+            print(f"note: no image is in the category {folder.name} now, most of those of its run "
+                  f"{path.parent} are in {new}; to use it, rename {folder} to {runs / new}")
 
 
 def real_names(space, labels, folder):
@@ -93,12 +117,9 @@ def make_table(root, runs, groups=None, names_from=None):
                    [f"confidence {certain[i]:.2f}" for i in order],
                    f"{name}: {len(members)} images, the least certain ones in the last row")
         table |= {f"train/{samples[i].path.name}": name for i in members}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((file, table[file], f"{c:.4f}") for file, c in
-                     zip((f"train/{s.path.name}" for s in samples), certain))
-    write_atomic(runs / "categories.csv", text.getvalue())
+    files = (f"train/{s.path.name}" for s in samples)
+    write_atomic(runs / "categories.csv", write_rows(
+        [COLUMNS, *((file, table[file], f"{c:.4f}") for file, c in zip(files, certain))]))
     print(f"wrote {runs / 'categories.csv'}: rename the categories there, and move single files, "
           f"after a look at {runs / 'groups'}/*.png")
 
@@ -113,17 +134,26 @@ def check_counts(root, table):
                 "" if found[k] == v else f" (the full MVTec AD: {v:,})") for k, v in FULL.items()))
 
 
-def training_table(root, runs, groups=None, names_from=None):
+def training_table(root, runs, groups=None, names_from=None, again=False):
     """{training file: category} of a flat folder, from runs/categories.csv, which is made where
-    there is none; None for other layouts."""
+    there is none; None for other layouts. Raises InputError for options that the table that is
+    there does not obey; `again`: but for names_from, of a run that is repeated."""
     if not layouts.is_flat(root):
+        require(groups is None and not names_from, f"--groups and --names-from are for a folder "
+                f"without categories; {root} is none")
         return None
     path = runs / "categories.csv"
-    if path.exists():
-        print(f"categories: {path}, as it is")
-    else:
+    there = path.exists()
+    if not there:
         make_table(root, runs, groups, names_from)
     table = read_table(path, [f"train/{s.path.name}" for s in layouts.flat_files(root, "train")])
+    if there:
+        count = len(set(table.values()))
+        require(groups in (None, count) and (again or not names_from), f"{path} is there, with "
+                f"{count} categories: leave out --groups and --names-from to keep it, or delete "
+                "it to group anew")
+        print(f"categories: {path}, as it is")
+        report_orphans(runs, table)
     check_counts(root, table)
     return table
 
@@ -137,7 +167,10 @@ def full_table(root, runs):
     train, test = (layouts.flat_files(root, split) for split in ("train", "test"))
     if not test:
         raise InputError(f"no images in {root / 'test'}")
-    table = read_table(runs / "categories.csv", [f"train/{s.path.name}" for s in train])
+    path = runs / "categories.csv"
+    require(path.exists(), f"no {path}; this makes it: {command('train.py', root, runs, '--all')}")
+    table = read_table(path, [f"train/{s.path.name}" for s in train])
+    report_orphans(runs, table)
     labels = list(table.values())
     if len(set(labels)) == 1:
         return table | {f"test/{s.path.name}": labels[0] for s in test}

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ad import InputError
+from ad.cli import command
 from ad.model import build_model
 
 KEYS = {"model", "model_args", "config", "epoch", "val_auroc", "calibration"}
@@ -126,10 +127,11 @@ def find(name, runs):
     raise InputError(f"no checkpoint {name!r}, as a path or below {runs}; train one with train.py")
 
 
-def find_runs(runs, category, members=None):
+def find_runs(runs, category, members=None, data=None, merged=()):
     """Run folders of a category that hold a best.pt, sorted; `members` picks names among them.
 
-    Raises InputError when there is none, or when a named member is not there.
+    Raises InputError when a named member is not there, or when there is none; that says how to
+    train one with --data `data`, of the categories `merged` together.
     """
     folder = Path(runs) / category
     names = sorted(p.parent.name for p in folder.glob("*/best.pt"))
@@ -140,8 +142,9 @@ def find_runs(runs, category, members=None):
                              f"there are: {', '.join(names) or 'none'}")
         names = sorted(set(members))
     if not names:
+        which = ("--merge-categories", *merged) if merged else ("--category", category)
         raise InputError(f"no trained run in {folder}; train one: "
-                         f"python train.py --category {category}")
+                         + command("train.py", data, runs, *which))
     return [folder / name for name in names]
 
 

@@ -4,10 +4,14 @@ import argparse
 import contextlib
 import difflib
 import os
+import shlex
 import signal
 import sys
+from pathlib import Path
 
 from ad import InputError
+
+SCRIPTS = "train.py", "infer.py", "visualize.py"
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,6 +56,15 @@ def require(condition, text):
     """Raise InputError(text) unless the condition holds."""
     if not condition:
         raise InputError(text)
+
+
+def command(script, data, runs, *options):
+    """A line for a shell: a script of this project with these options and, where they were given,
+    --data and --runs."""
+    folder = Path(sys.argv[0]).parent if Path(sys.argv[0]).name in SCRIPTS else Path()
+    given = ("--data", data or ""), ("--runs", "" if str(runs) == "runs" else runs)
+    return shlex.join(["python", str(folder / script), *map(str, options), *(
+        str(word) for pair in given if str(pair[1]) for word in pair)])
 
 
 SIGNALS = signal.SIGINT, signal.SIGTERM

@@ -17,6 +17,7 @@ from ad.model import new_memory
 from ad.runs import run_files, run_images
 from ad.scoring import load_calibration, side_for_model
 from ad.seed import seed_everything
+from ad.training import validation_size
 from ad.validation import make_examples
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
@@ -101,6 +102,19 @@ def recalibrate(model, config, scoring, positives, args, device):
     return judge(*maps, examples, scoring)
 
 
+def explain(before, after, count, side, scoring, error):
+    """Print why the AUROC of best.pt is another than its epoch had, where they differ by more than
+    the standard error of `count` normal images; side: of images in validation, pixels; scoring: the
+    one asked for; error: the maps that were used in the end."""
+    if None in (before, after) or abs(after - before) <= standard_error(before, count):
+        return
+    looks = ", ".join(f"windows of {w} pixels" if w else "as a whole" for w in scoring.windows)
+    print(f"the AUROC was {before:.3f} in its epoch and is {after:.3f} now: epochs are judged by "
+          f"images shrunk to {side} pixels, best.pt by images as infer.py scores them ({looks}; "
+          "--windows, --window-input)"
+          + ("" if error == scoring.error else ", here without the memory of features"))
+
+
 def finish(folder, fitted, images, val_images, examples, args):
     """Judge best.pt, or what is to be one: what is normal, scores, AUROC; say what was found.
 
@@ -113,6 +127,7 @@ def finish(folder, fitted, images, val_images, examples, args):
         saved = {"model_args": state["model_args"], "config": state["config"], "epoch": 1}
     else:
         saved = checkpoint.load(folder / "best.pt")
+        before = saved["val_auroc"]
         model = checkpoint.restore_model(saved, folder / "best.pt", device)
     with autocast(device, args.precision):
         maps = held_out_maps(folds(model, images, val_images, scoring, device, args.seed),
@@ -129,8 +144,11 @@ def finish(folder, fitted, images, val_images, examples, args):
     checkpoint.save(folder / "best.pt", saved | {"val_auroc": found["auroc"], "model": {
         k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
     labelled = sum(source < 0 for source in examples.sources)
-    print(f"{args.category}: calibration {load_calibration(saved['calibration']).describe()}\n"
-          f"{args.category}: best epoch {saved['epoch']}, "
+    print(f"{args.category}: calibration {load_calibration(saved['calibration']).describe()}")
+    if not fitted:
+        explain(before, found["auroc"], len(val_images), validation_size(args), scoring,
+                saved["calibration"]["scoring"]["error"])
+    print(f"{args.category}: " + ("" if fitted else f"best epoch {saved['epoch']}, ")
           + (f"AUROC of {labelled} anomalous validation images {found['auroc']:.3f}"
              if labelled else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
              "damage, not real defects)") + f"; wrote {folder}/best.pt")

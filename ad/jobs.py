@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ad import categories, checkpoint, classify, distributed, layouts
-from ad.cli import require
+from ad.cli import command, require
 from ad.masks import report_masks
 from ad.model import model_class
 from ad.runs import run_folder
 from ad.samples import named
+from ad.submission import sample_order
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
 Job = namedtuple("Job", "name folder members samples")
@@ -21,7 +22,8 @@ def jobs_to_train(args):
     """(root of the data, table of a flat folder, arguments of each run, has a category a test
     split?)"""
     root = layouts.resolve_data(args.data)
-    table = categories.training_table(root, Path(args.runs), args.groups, args.names_from)
+    table = categories.training_table(root, Path(args.runs), args.groups, args.names_from,
+                                      args.resume or args.config)
     found = layouts.find_categories(root, table)
     for name in args.merge_categories or ([] if args.all else [args.category]):
         require(name in (*found, layouts.POOL),
@@ -69,20 +71,30 @@ def samples_to_score(root, table, args):
     else:
         found = [c for c in everything if any(Path(args.runs, c).glob("*/best.pt"))]
         require(found, f"no trained run in {args.runs} for any category of {root}; train them: "
-                "python train.py --all")
+                + command("train.py", args.data, args.runs, "--all"))
         if table is not None:  # not every category has test images
             everything = sorted({c for file, c in table.items() if file.startswith("test/")})
             found = [c for c in everything if c in found]
-        untrained = ", ".join(sorted(set(everything) - set(found)))
-        require(table is None or not untrained, f"no trained run in {args.runs} for {untrained}, "
-                "which has test images; a submission needs a score for each: train it")
+        untrained = sorted(set(everything) - set(found))
+        require(table is None or not untrained, f"no trained run in {args.runs} for "
+                f"{', '.join(untrained)}, which has test images; a submission needs a score for "
+                "each: " + " && ".join(command("train.py", args.data, args.runs, "--category", c)
+                                       for c in untrained))
         if untrained:
-            print(f"not trained, not scored: {untrained}")
+            print(f"not trained, not scored: {', '.join(untrained)}")
+    require(table is not None or not (args.like or args.check_submission or args.binary), "--like, "
+            "--check-submission and --binary are for a folder without categories, which alone gets "
+            "a submission.csv")
     require(table is None or not (args.separately or args.merge_categories), "a submission needs "
             "one score for each image: leave out --separately and --merge-categories")
     samples = {c: layouts.find_samples(root, c, "test", table) for c in found}
     for category, part in samples.items():
         report_masks(category, part)
+    if args.like:  # now, not after the images are scored
+        found = [s for part in samples.values() for s in part]
+        require(len(found) == sum(file.startswith("test/") for file in table), "--like needs a "
+                "score for every test image: give --all")
+        sample_order(args.like, {s.id: s.path.name for s in found})
     return samples
 
 
@@ -102,7 +114,7 @@ def separate_jobs(root, category, samples, args):
                 own = classify.own_samples(root, config)
             jobs.append(job(f"{folder}/{name}", folder, [name], own))
     if not jobs:
-        checkpoint.find_runs(args.runs, category, args.members)  # says which there are
+        checkpoint.find_runs(args.runs, category, args.members, args.data)  # says which there are
     return jobs
 
 
@@ -127,10 +139,11 @@ def find_jobs(root, samples, args):
     jobs are called <categories>/<category>: no category's name has a slash."""
     if args.separately:
         return [job_ for c, part in samples.items() for job_ in separate_jobs(root, c, part, args)]
-    jobs = [job(c, c, [f.name for f in checkpoint.find_runs(args.runs, c, args.members)], part)
-            for c, part in samples.items()]
+    jobs = [job(c, c, [f.name for f in checkpoint.find_runs(args.runs, c, args.members, args.data)],
+                part) for c, part in samples.items()]
     if args.merge_categories:
         folder = "+".join(samples)
-        names = [f.name for f in checkpoint.find_runs(args.runs, folder, args.members)]
+        names = [f.name for f in checkpoint.find_runs(
+            args.runs, folder, args.members, args.data, args.merge_categories)]
         jobs += [job(f"{folder}/{c}", folder, names, part) for c, part in samples.items()]
     return jobs

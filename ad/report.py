@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
-from ad.cli import autocast, require
+from ad.cli import autocast, command, require
 from ad.collapse import CHECKS, check_member, grades, reconstructs, side_seen, verdict
 from ad.ensemble import chunked, decoded, load_members, localise, readings, score_chunk
 from ad.masks import find_masks, read_mask
@@ -35,8 +35,8 @@ def read_results(args):
     """--results -> (metrics.json, {name in its categories: rows of scores.csv}); InputError where
     they are missing, cannot be read, or do not fit each other. args.masks: are there predicted?"""
     for path in (paths := [args.results / name for name in ("scores.csv", "metrics.json")]):
-        require(path.is_file(), f"no {path}; this makes it: python infer.py --all --data DIR "
-                f"--runs {args.runs} --results {args.results}")
+        require(path.is_file(), f"no {path}; this makes it: " + command(
+            "infer.py", args.data, args.runs, "--all", "--results", args.results))
     try:
         text, results = (path.read_text("utf-8", "surrogateescape") for path in paths)
         results = json.loads(results)

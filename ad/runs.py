@@ -2,12 +2,13 @@
 epoch leaves in it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data, distributed
+from ad import InputError, checkpoint, data, distributed, layouts
 from ad.classifier import Classifier
 from ad.images import read_image, reading
 from ad.model import build_model, model_class
@@ -117,10 +118,24 @@ def run_files(config, part):
     return [Path(config["root"]) / name for name in config.get(part, [])]
 
 
+def moved(config, name):
+    """A run's config with the root at which its images are now: --data `name` (or AD_DATA), where
+    none are left at its own, which is its "moved" then."""
+    name = name or os.environ.get("AD_DATA")
+    if not name or any(path.exists() for path in run_files(config, "train")):
+        return config
+    root = str(layouts.resolve_data(name).resolve())
+    return config | {"root": root, "moved": config["root"]}
+
+
 def run_images(config, part, most=None):
     """The images, the first `most` of them, that a run's config names, uint8 (3, H, W): see
-    run_files."""
-    return [read_image(path, *reading(config)) for path in run_files(config, part)[:most]]
+    run_files. Raises InputError where they are not."""
+    paths = run_files(config, part)
+    if paths and not any(path.exists() for path in paths):
+        raise InputError(f"{config['root']} has none of the images of this run "
+                         f"({config[part][0]}, ...); say where they are with --data DIR")
+    return [read_image(path, *reading(config)) for path in paths[:most]]
 
 
 def read_arguments(path):

@@ -201,8 +201,8 @@ def test_images_without_labels_and_a_memory(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda folder: (folder / "scores.csv").unlink(), "no .*scores.csv.*python infer.py --all"),
-    (lambda folder: (folder / "metrics.json").unlink(), "no .*metrics.json.*python infer.py --all"),
+    (lambda folder: (folder / "scores.csv").unlink(), "no .*scores.csv.*python .*infer.py --all"),
+    (lambda folder: (folder / "metrics.json").unlink(), "no .*metrics.json.*python .*infer.py --all"),
     (lambda folder: (folder / "metrics.json").write_text("{"), "does not hold what infer.py"),
     (lambda folder: (folder / "scores.csv").write_text("a,b\n1,2\n"), "does not hold what infer"),
     (lambda folder: (folder / "scores.csv").write_text("".join(

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def trained(tiny, tmp_path_factory):
     """A folder with runs/stripes/unet-seed0 of six epochs and results/ of its test split."""
     cwd = tmp_path_factory.mktemp("work")
     output = train(cwd, tiny, "--epochs", 6)
-    assert f"test AUROC: python infer.py --category stripes --data {tiny}" in output
+    assert f"{PROJECT}/infer.py --category stripes --data {tiny}\n" in output
     assert "stripes: calibration border" in output
     result = run("infer.py", "--data", tiny, "--category", "stripes", "--maps", cwd=cwd)
     assert result.returncode == 0, result.stderr
@@ -109,8 +110,62 @@ def test_infer_needs_the_checkpoint_alone(trained, tiny, tmp_path):
     assert old == new
     before = (tmp_path / "results/scores.csv").read_bytes()
     result = run("infer.py", "--data", "data", "--all", "--topk", 0.1, cwd=tmp_path)
-    assert result.returncode == 2 and "cannot read image" in result.stderr
+    assert result.returncode == 2 and "say where they are with --data DIR" in result.stderr
     assert (tmp_path / "results/scores.csv").read_bytes() == before
+
+
+def test_data_that_moved_serve_for_all_that_a_run_names(trained, tiny, tmp_path):
+    """The same scores, masks and thresholds as where they were; without --data, one line."""
+    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
+    shutil.copytree(tiny, tmp_path / "old")
+    for path in folder_of(tmp_path).glob("*.pt"):
+        saved = checkpoint.load(path)
+        saved["config"]["root"] = str(tmp_path / "old")
+        checkpoint.save(path, saved)
+    options = (["--sigma", 2, "--threshold", "best-f1", "--masks"], ["--ckpt", "epoch_4.pt"])
+    found = []
+    for data in ("old", "new"):
+        for more in options:
+            result = run("infer.py", "--data", data, "--category", "stripes", *more, cwd=tmp_path)
+            assert result.returncode == 0, result.stderr
+            found.append([line.rsplit(",", 1)[0] for line in
+                          (tmp_path / "results/scores.csv").read_text().splitlines()])
+        if data == "old":
+            (tmp_path / "old").rename(tmp_path / "new")
+    assert found[:2] == found[2:]
+    line = ("--data", "new", "--ckpt", "epoch_4.pt")
+    result = run("visualize.py", *line, "--count", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run("visualize.py", "--ckpt", "epoch_4.pt", cwd=tmp_path,
+                 env={**os.environ, "AD_DATA": "new"})
+    assert result.returncode == 0, result.stderr
+    result = run("visualize.py", *line[2:], cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "none of the images of this run" in result.stderr and "--data DIR" in result.stderr
+
+
+def test_one_category_that_fails_does_not_stop_the_others(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "two words")
+    few = tmp_path / "two words/few/train/good"
+    few.mkdir(parents=True)
+    for index in range(3):
+        shutil.copy(tiny / f"stripes/train/good/{index:03}.png", few)
+    (tmp_path / "two words/few/test/good").mkdir(parents=True)
+    common = ("--data", "two words", "--all", *TINY_TRAINING, "--epochs", 2)
+    result = run("train.py", *common, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "few, seed 0: there are only 3 different normal images" in result.stderr
+    assert (folder_of(tmp_path) / "best.pt").is_file()
+    # What is advised can be pasted.
+    line, = [text for text in result.stdout.splitlines() if text.startswith("test AUROC: ")]
+    words = shlex.split(line.removeprefix("test AUROC: "))
+    assert words[:2] == ["python", str(PROJECT / "infer.py")]  # where train.py was started, too
+    result = run("infer.py", *words[2:], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run("infer.py", "--data", "two words", "--category", "few", cwd=tmp_path)
+    assert result.returncode == 2
+    words = shlex.split(result.stderr.split("train one: ")[1])
+    assert words[2:] == ["--category", "few", "--data", "two words"]
 
 
 def test_other_scoring_is_calibrated_anew(trained, tiny, tmp_path):
