@@ -40,16 +40,21 @@ class Parser(argparse.ArgumentParser):
         start, _, rest = message.partition(": ")
         if start == "unrecognized arguments":
             known = [name for action in self._actions for name in action.option_strings]
-            near = {word: difflib.get_close_matches(word.split("=")[0], known, 1)
-                    for word in rest.split() if word.startswith("--")}
-            hints = [f"{word}: did you mean {found[0]}?" for word, found in near.items() if found]
-            message = "; ".join(hints) or message
+            hints = [word + hint for word in rest.split() if word.startswith("--")
+                     and (hint := near(word.split("=")[0], known))]
+            message = f"unknown option {', '.join(hints)}" if hints else message
         self.exit(2, f"error: {message} (see --help)\n" if first_process() else "")
 
 
 def first_process():
     """Is it the one of several, started by torchrun, that prints?"""
     return os.environ.get("RANK", "0") == "0"
+
+
+def near(word, known):
+    """"; did you mean X?" for the nearest of the known words, "" where none is near."""
+    found = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def require(condition, text):

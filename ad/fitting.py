@@ -8,17 +8,15 @@ import numpy as np
 import torch
 
 from ad import checkpoint, data
-from ad.arguments import scoring_from
-from ad.cli import autocast
-from ad.errors import ERRORS
+from ad.config import ERRORS
 from ad.images import read_image, reading
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
 from ad.model import new_memory
 from ad.runs import run_files, run_images
-from ad.scoring import load_calibration, side_for_model
+from ad.scoring import side_for_model
 from ad.seed import seed_everything
-from ad.training import validation_size
 from ad.validation import make_examples
+from ad.vote import standard_error
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
 JUDGED = 400  # normal images, at most, that are judged
@@ -83,9 +81,8 @@ def folds(model, images, judged, scoring, device, seed):
     yield model, []
 
 
-def recalibrate(model, config, scoring, positives, args, device):
+def recalibrate(model, config, scoring, positives, machine):
     """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
-    scoring.check(model)
     seed, judged = config["args"]["seed"], run_images(config, "validation")
     names = set(config["validation"])
     others = [read_image(path, *reading(config)) for path, name in
@@ -96,59 +93,52 @@ def recalibrate(model, config, scoring, positives, args, device):
     if positives:
         print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
               "anomalous validation images for the threshold")
-    with autocast(device, args.precision):
-        maps = held_out_maps(folds(model, others, judged, scoring, device, seed), examples, scoring,
-                             device, args.window_batch)
+    with machine.autocast():
+        maps = held_out_maps(folds(model, others, judged, scoring, machine.device, seed), examples,
+                             scoring, machine.device, machine.window_batch)
     return judge(*maps, examples, scoring)
 
 
 def explain(before, after, count, side, scoring, error):
-    """Print why the AUROC of best.pt is another than its epoch had, where they differ by more than
-    the standard error of `count` normal images; side: of images in validation, pixels; scoring: the
-    one asked for; error: the maps that were used in the end."""
+    """Why the AUROC of best.pt is another than its epoch had, where they differ by more than the
+    standard error of `count` normal images, else "". side: of images in validation, pixels;
+    scoring: the one asked for; error: the maps that were used in the end."""
     if None in (before, after) or abs(after - before) <= standard_error(before, count):
-        return
+        return ""
     looks = ", ".join(f"windows of {w} pixels" if w else "as a whole" for w in scoring.windows)
-    print(f"the AUROC was {before:.3f} in its epoch and is {after:.3f} now: epochs are judged by "
-          f"images shrunk to {side} pixels, best.pt by images as infer.py scores them ({looks}; "
-          "--windows, --window-input)"
-          + ("" if error == scoring.error else ", here without the memory of features"))
+    return (f"the AUROC was {before:.3f} in its epoch and is {after:.3f} now: epochs are judged by "
+            f"images shrunk to {side} pixels, best.pt by images as infer.py scores them ({looks}; "
+            "--windows, --window-input)"
+            + ("" if error == scoring.error else ", here without the memory of features"))
 
 
-def finish(folder, fitted, images, val_images, examples, args):
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; say what was found.
+def finish(run, fitted, images, examples, scoring, machine):
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint.
 
-    fitted: (model, state) of a model that learns in one pass, here, or None. images: normal images
-    that only taught; val_images: those that judge; see ad.fitting.folds.
+    fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
+    those of the Examples judge; see folds.
     """
-    start, scoring, device = time.perf_counter(), scoring_from(args), torch.device(args.device)
+    start, path = time.perf_counter(), run.folder / "best.pt"
     if fitted:
-        model, state = fitted
-        saved = {"model_args": state["model_args"], "config": state["config"], "epoch": 1}
+        model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
+                                "epoch": 1}
     else:
-        saved = checkpoint.load(folder / "best.pt")
-        before = saved["val_auroc"]
-        model = checkpoint.restore_model(saved, folder / "best.pt", device)
-    with autocast(device, args.precision):
-        maps = held_out_maps(folds(model, images, val_images, scoring, device, args.seed),
-                             examples, scoring, device, args.window_batch)
+        saved = checkpoint.load(path)
+        model = checkpoint.restore_model(saved, path, machine.device)
+    with machine.autocast():
+        maps = held_out_maps(
+            folds(model, images, examples.normals, scoring, machine.device,
+                  run.config["args"]["seed"]), examples, scoring, machine.device,
+            machine.window_batch)
     saved["calibration"] = judge_best(*maps, examples, scoring)
     found = aurocs(saved["calibration"])
     if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
         model.places = None
     if fitted:
         saved["model_args"]["fingerprint"] = model.fingerprint
-        print(f"fitted: {model.describe()}")
-        checkpoint.write_atomic(folder / "log.jsonl", json.dumps(
+        checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
             {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-    checkpoint.save(folder / "best.pt", saved | {"val_auroc": found["auroc"], "model": {
-        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
-    labelled = sum(source < 0 for source in examples.sources)
-    print(f"{args.category}: calibration {load_calibration(saved['calibration']).describe()}")
-    if not fitted:
-        explain(before, found["auroc"], len(val_images), validation_size(args), scoring,
-                saved["calibration"]["scoring"]["error"])
-    print(f"{args.category}: " + ("" if fitted else f"best epoch {saved['epoch']}, ")
-          + (f"AUROC of {labelled} anomalous validation images {found['auroc']:.3f}"
-             if labelled else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
-             "damage, not real defects)") + f"; wrote {folder}/best.pt")
+    saved |= {"val_auroc": found["auroc"], "model": {
+        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
+    checkpoint.save(path, saved)
+    return saved

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ad import categories, checkpoint, classify, distributed, layouts
-from ad.cli import command, require
+from ad.cli import command, near, require
 from ad.masks import report_masks
 from ad.model import model_class
 from ad.runs import run_folder
-from ad.samples import named
+from ad.samples import named, single_files
 from ad.submission import sample_order
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
@@ -25,9 +25,11 @@ def jobs_to_train(args):
     table = categories.training_table(root, Path(args.runs), args.groups, args.names_from,
                                       args.resume or args.config)
     found = layouts.find_categories(root, table)
+    choose_one(args, found)
     for name in args.merge_categories or ([] if args.all else [args.category]):
         require(name in (*found, layouts.POOL),
-                f"unknown category {name!r} in {root}; there are: {', '.join(found)}")
+                f"unknown category {name!r} in {root}; there are: {', '.join(found)}{near(name, found)}")
+    print(layouts.describe(root, found))
     chosen = found if args.all else ["+".join(args.merge_categories or [args.category])]
     jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
             for category in chosen for seed in args.seeds]
@@ -37,6 +39,13 @@ def jobs_to_train(args):
                 f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
                 "NAME makes another")
     return root, table, jobs, any((root / c / "test").is_dir() for c in ("", *found))
+
+
+def choose_one(args, found):
+    """Without --category, --all and the like: the only category that there is."""
+    if not (args.category or args.all or args.merge_categories):
+        require(len(found) == 1, f"give --all, or --category NAME, one of {', '.join(found)}")
+        args.category, = found
 
 
 def check_folder(folder, args, found):
@@ -65,6 +74,7 @@ def samples_to_score(root, table, args):
     run; says which have none, and what is odd about their masks. Of a flat folder every image must
     get a score."""
     everything = layouts.find_categories(root, table)
+    choose_one(args, everything)
     found = args.merge_categories or [args.category]
     if not args.all:
         check_folder("+".join(found), args, everything)
@@ -126,11 +136,17 @@ def job(name, folder, members, samples):
         replace(s, category=f"{name}/{s.category}" if several else name) for s in samples])
 
 
-def jobs_to_score(root, table, args):
-    """(what to score with which runs, see find_jobs; paths of the images of --spot-check)."""
+def jobs_to_score(args):
+    """(what to score with which runs, see find_jobs; is it a flat folder?; paths of the images of
+    --spot-check)."""
+    if args.image or args.export:
+        samples = single_files(args.image, args.category) if args.image else []
+        return find_jobs(None, {args.category: samples}, args), False, set()
+    root = layouts.resolve_data(args.data)
+    table = categories.full_table(root, Path(args.runs))
     samples = samples_to_score(root, table, args)
     shown = named([s for part in samples.values() for s in part], args.spot_check)
-    return find_jobs(root, samples, args), {sample.path for sample in shown}
+    return find_jobs(root, samples, args), table is not None, {sample.path for sample in shown}
 
 
 def find_jobs(root, samples, args):

@@ -41,6 +41,18 @@ def layout(root):
     return "classes" if folders else None
 
 
+def describe(root, names):
+    """What was understood of a folder, in one line; names: of its categories."""
+    kind = layout(root)
+    if kind == "photos":
+        test = [sample.label for sample in photos(root, "test")]
+        return (f"{root}: photographs of one category, {names[0]}: {len(photos(root, 'train'))} "
+                f"normal, {test.count(1)} anomalous, {test.count(-1)} without a label")
+    what = {"mvtec": "MVTec AD's layout", "wells": "casting wells", "classes": "class folders",
+            "flat": "images without categories, which were grouped"}[kind]
+    return f"{root}: {what}, {len(names)} categor{'y' if len(names) == 1 else 'ies'}"
+
+
 def is_flat(root):
     return layout(root) == "flat"
 

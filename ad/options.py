@@ -3,13 +3,14 @@ torch until a model is asked what its options are."""
 
 import argparse
 import inspect
-from dataclasses import asdict
+import json
+from dataclasses import fields
 from pathlib import Path
 
 from ad import InputError
 from ad.cli import require
 from ad.config import (CALIBRATIONS, DAMAGE, DISTANCES, ENCODERS, ERRORS, MODELS, PRECISIONS,
-                       RECIPES, VALIDATION, VARIANCES, Scoring)
+                       RECIPES, VALIDATION, VARIANCES, Scoring, Training)
 from ad.layouts import POOL
 
 
@@ -33,15 +34,17 @@ def add_data_arguments(parser):
 
 
 def choose_categories(args):
-    """Check that one of --category, --pool, --merge-categories and --all is given; a slash after a
-    category's name, which shells add, is dropped."""
-    require((args.category is not None) + args.pool + args.all + bool(args.merge_categories) == 1,
+    """Check that at most one of --category, --pool, --merge-categories and --all is given; a slash
+    after a category's name, which shells add, is dropped."""
+    require((args.category is not None) + args.pool + args.all + bool(args.merge_categories) <= 1,
             "give --category NAME, --all, --pool or --merge-categories, one of them")
     if args.merge_categories:
         names = [name.rstrip("/") for name in args.merge_categories]
         args.merge_categories = list(dict.fromkeys(names))
-    elif not args.all:
-        args.category = POOL if args.pool else args.category.rstrip("/")
+    elif args.pool:
+        args.category = POOL
+    elif args.category:
+        args.category = args.category.rstrip("/")
 
 
 def add_model_arguments(parser):
@@ -175,10 +178,39 @@ def add_scoring_arguments(parser, trained):
         type=float, metavar="SHARE")
 
 
-def scoring_from(args, trained=None):
-    """Parsed arguments -> Scoring. Unset ones come from `trained`, a dict of Scoring's fields, by
-    default those of Scoring."""
-    trained = trained or asdict(Scoring())
-    given = {name: getattr(args, name) for name in trained if getattr(args, name, None) is not None}
-    fields = trained | given
-    return Scoring(**fields | {"windows": tuple(fields["windows"])}).check()
+def given_scoring(args):
+    """{field of Scoring: value} of those that are given; InputError for a value that is no use."""
+    given = {field.name: getattr(args, field.name) for field in fields(Scoring)
+             if getattr(args, field.name, None) is not None}
+    if "windows" in given:
+        given["windows"] = tuple(given["windows"])
+    Scoring(**{"windows": (0,)} | given).check()
+    return given
+
+
+def training_from(args):
+    """Parsed arguments -> Training."""
+    return Training(**{field.name: tuple(value) if isinstance(
+        value := getattr(args, field.name, field.default), list) else value
+        for field in fields(Training)})
+
+
+def plain(args):
+    """Parsed arguments -> {name: value} that JSON can hold, for config.json."""
+    return {name: list(value) if isinstance(value, tuple) else
+            str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def read_arguments(path):
+    """Arguments of a config.json, but for those that say where a run is, whether to replace it, and
+    which others were trained beside it."""
+    try:
+        found = json.loads(path.read_text())["args"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot take arguments from {path}: {error}") from error
+    found["weights"] = Path(found["weights"]) if found.get("weights") else None
+    if found.get("merge_categories") or found.get("pool"):
+        del found["category"]  # which is both, a+b, or all
+    return {name: value for name, value in found.items()
+            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries", "all",
+                            "seeds", "parallel", "verbose", "minutes")}
