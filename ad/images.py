@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from ad import InputError
 
 MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
-# Pixels of a file. Decoding needs 1 byte for each of 8-bit grey, 4 of colour, 9 at most: 4.5 GB.
+# Pixels of a file. Decoding needs 1 byte for each of 8-bit grey, 4 of colour, 12 at most: 6 GB.
 MOST = 500_000_000
 LARGE = 2 ** 25  # pixels; of larger files one is decoded at a time, whatever the number of threads
 ONE_LARGE = threading.Lock()
@@ -87,13 +87,14 @@ def flat(image, white):
     """Pillow image of any mode -> one of mode L or RGB."""
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(to_bytes(np.asarray(image), white))
+    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
-            under = Image.new("RGB", image.size, BACKGROUND)
+        image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+        if image.getextrema()[-1][0] < 255:
+            under = Image.new(mode, image.size, BACKGROUND)
             under.paste(image, mask=image)
             return under
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def to_bytes(grey, white=None):

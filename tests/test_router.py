@@ -308,7 +308,8 @@ def test_descriptors_are_kept_until_a_file_changes(flat, tmp_path, monkeypatch):
     samples, first = describe_split(root, "train", tmp_path)
     np.testing.assert_allclose(first, describe(samples), atol=1e-5)
     asked = []
-    monkeypatch.setattr("ad.categories.describe", lambda some: asked.append(some) or describe(some))
+    monkeypatch.setattr("ad.categories.describe", lambda some, white:
+                        asked.append(some) or describe(some, white))
     np.testing.assert_array_equal(describe_split(root, "train", tmp_path)[1], first)
     assert not asked
     shutil.copy(samples[1].path, samples[0].path)  # another picture under the same name
