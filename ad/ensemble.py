@@ -148,8 +148,9 @@ def score_samples(members, samples, args, device, threshold=float("inf")):
     """Score samples chunk by chunk: scores (2, N), see score_chunk, maps and masks for pixel
     metrics, and {id: (caption, [picture, its overlay])} of --spot-check.
 
-    Heat maps, whose verdict is by the threshold, go to disk on the way. Maps are kept for normal images and those with a mask where
-    there is a mask at all; without any, memory does not grow with the number of images.
+    Heat maps, whose verdict is by the threshold, go to disk on the way. Maps are kept for normal
+    images and those with a mask where there is a mask at all; without any, memory does not grow
+    with the number of images.
     """
     scores, maps, masks, shown = [], [], [], {}
     cut = pixel_threshold(members, args.masks or DEFECT) if (

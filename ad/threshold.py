@@ -80,8 +80,8 @@ def pixel_threshold(members, quantile):
     common = common_normals(members, pixels)
     threshold = float(np.quantile(common, quantile)) if common is not None else sum(
         member["weight"] * float(np.quantile(p, quantile)) for member, p in zip(members, pixels))
-    print(f"{members[0]['config']['category']}: masks and outlines are where the map is above {threshold:.3f}, "
-          f"the {quantile:g} quantile of the pixels of normal validation images")
+    print(f"{members[0]['config']['category']}: masks and outlines are where the map is above "
+          f"{threshold:.3f}, the {quantile:g} quantile of the pixels of normal validation images")
     return threshold
 
 
