@@ -13,7 +13,8 @@ from ad.plots import COLOURS, legible, plt, save_figure
 NEAR = 0.99  # converged: the first validation at this share of the best one
 # Of log.jsonl: what a value is, the panel it belongs to, and its line's dashes and gaps.
 LOSS, RATE = "loss", "validation accuracy or AUROC"
-CURVES = {"loss": ("training loss", LOSS, ()), "val_loss": ("validation loss, normal", LOSS, (5, 2)),
+CURVES = {"loss": ("training loss", LOSS, ()),
+          "val_loss": ("validation loss, normal", LOSS, (5, 2)),
           "val_loss_anomalous": ("validation loss, anomalous", LOSS, (1, 2)),
           "accuracy": ("accuracy", RATE, (6, 2, 1, 2)), "auroc": ("AUROC", RATE, (10, 3))}
 MARKERS = ".x^s"  # of the first runs, and of those that take their colours again
@@ -101,9 +102,10 @@ def save_curves(path, runs):
                  yscale=scale, xlim=(0, 1.03 * max(run["log"][-1]["epoch"] for run in runs)))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if scale != "linear":
-            axis.yaxis.set(
-                major_locator=LogLocator(subs=(1, 2, 5)) if scale == "log" else AsinhLocator(1, 7, base=0),
-                major_formatter=lambda value, _: f"{value:.12g}", minor_locator=NullLocator())
+            log = scale == "log"
+            axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if log else
+                           AsinhLocator(1, 7, base=0), minor_locator=NullLocator(),
+                           major_formatter=lambda value, _: f"{value:.12g}")
         axis.grid(alpha=0.3)
     handles = [plt.Line2D([], [], **look) for look in looks]
     handles += [plt.Line2D([], [], color="grey", linestyle=(0, CURVES[k][2])) for k in there]

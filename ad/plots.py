@@ -53,13 +53,15 @@ def overlay(picture, map_, high):
 
 
 def outlined(picture, mask, colour):
-    """Pictures (..., H, W, 3) with a line around, not on, what a bool mask (H, W) covers: in `colour`,
-    and black beside it, so that it is seen on any ground."""
+    """Pictures (..., H, W, 3) with a line around, not on, what a bool mask (H, W) covers: in this
+    colour, and black beside it, so that it is seen on any ground; at the border it is within."""
     line = max(2, max(mask.shape) // 400)
-    result, inner = picture, mask
+    result, inner, inside = picture, np.zeros_like(mask), (slice(line, -line),) * 2
+    inner[inside] = mask[inside]
     for ink, width in ((colour, line), ((0, 0, 0), max(1, line // 2))):
-        wide = F.max_pool2d(torch.from_numpy(inner)[None].float(), (2 * width + 1, 1), 1, (width, 0))
-        wide = F.max_pool2d(wide, (1, 2 * width + 1), 1, (0, width))[0].numpy() > 0
+        wide, size = torch.from_numpy(inner)[None].float(), 2 * width + 1
+        wide = F.max_pool2d(wide, (size, 1), 1, (width, 0))
+        wide = F.max_pool2d(wide, (1, size), 1, (0, width))[0].numpy() > 0
         result, inner = np.where((wide & ~inner)[..., None], np.uint8(ink), result), wide
     return result
 
@@ -68,7 +70,7 @@ def save_heat(path, picture, map_, ends, text):
     """Write a picture (H, W, 3), its map (1, h, w) at the same size in colour, and below them a
     strip with a text and the colours' bar. ends: (where the colours end, above what the map is
     outlined or None)."""
-    high, cut = ends
+    high, cut = max(ends[0], 1e-6), ends[1]
     map_ = F.interpolate(map_[None].float(), picture.shape[:2], mode="bilinear")[0]
     panels = np.stack([picture, heat(map_, high)])
     if cut is not None:
