@@ -140,11 +140,9 @@ def score_job(job, args, machine):
         args.maps or args.masks) and detector.localises else None
     any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []
     for found in detector.score_samples(samples, skip=bool(args.image)):
-        sample, truth = found.sample, None
-        if sample.mask or sample.label == 0:
-            shape = found.map_.shape[1:]
-            truth = ad.masks.read_mask(sample.mask, *shape, sample.path)[0].numpy() \
-                if sample.mask else ad.masks.no_mask(shape)
+        sample = found.sample
+        truth = ad.masks.true_mask(sample.mask, sample.label, found.map_.shape[1:], sample.path)
+        truth = None if truth is None else truth[0].numpy()
         if any_mask and truth is not None:
             pixels.append((truth, found.map_[0].numpy()))
         draw(found, detector, cut, truth, args)
@@ -157,8 +155,8 @@ def score_job(job, args, machine):
                         sample.path.as_posix()))
     rows, pixels, shown = map(ad.distributed.gather, (rows, pixels, shown))
     result = ad.metrics.summary(rows, pixels if detector.localises else [])
-    result |= {"folder": job.folder, "limits": vars(detector.limits), "threshold": 1.0,
-               "seconds": time.perf_counter() - start,
+    result |= {"folder": job.folder, "rule": args.threshold, "threshold": 1.0,
+               "limits": vars(detector.limits), "seconds": time.perf_counter() - start,
                "members": {member.name: member.weight for member in detector.members},
                "scoring": detector.members[0].calibration["scoring"]}
     return rows, dict(shown), result

@@ -8,10 +8,7 @@ from ad.plots import COLOURS, plt, save_figure
 
 
 def save_histograms(path, groups):
-    """Histograms of image scores with their threshold, one panel per name.
-
-    groups: {name: (labels (N,) in {0, 1, -1 unknown}, scores (N,), threshold)}.
-    """
+    """Histograms of scores and the threshold, 1, one panel per name: {name: rows of scores.csv}."""
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
     titles = [drawable(name, 40) for name in groups]
@@ -20,16 +17,18 @@ def save_histograms(path, groups):
     for axis in axes.flat[len(groups):]:
         axis.axis("off")
     legend = {}
-    for axis, title, (labels, scores, threshold) in zip(axes.flat, titles, groups.values()):
-        low = min(scores.min(), threshold)
-        bins = np.linspace(low, max(scores.max(), threshold, low + 0.1) + 1e-9, 31)
+    for axis, title, rows in zip(axes.flat, titles, groups.values()):
+        labels = np.array([row.label for row in rows])
+        scores = np.array([float(row.score) for row in rows])
+        low = min(scores.min(), 1)
+        bins = np.linspace(low, max(scores.max(), 1, low + 0.1) + 1e-9, 31)
         kinds = [(label, kind, colour) for label, kind, colour in (
             (0, "normal", COLOURS[0]), (1, "anomalous", COLOURS[1]), (-1, "no label", COLOURS[2]))
             if (labels == label).any()]
         axis.hist([scores[labels == label] for label, *_ in kinds], bins, stacked=True,
                   label=[kind for _, kind, _ in kinds], color=[colour for *_, colour in kinds])
-        axis.axvline(threshold, color="black", linestyle="--", label="threshold")
-        axis.set(title=title, xlabel="score, in standard deviations of normal images",
+        axis.axvline(1, color="black", linestyle="--", label="threshold")
+        axis.set(title=title, xlabel="score: 0 a typical normal image, 1 the threshold",
                  ylabel="images")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         legend |= zip(*axis.get_legend_handles_labels()[::-1])

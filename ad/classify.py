@@ -7,7 +7,8 @@ import torch
 from sklearn.metrics import (balanced_accuracy_score, confusion_matrix,
                              precision_recall_fscore_support)
 
-from ad import InputError, data, layouts
+from ad import InputError, checkpoint, data, layouts
+from ad.judging import calibrate
 from ad.metrics import auroc
 
 SHARES = (0.6, 0.2, 0.2)  # of each class: training, validation, test
@@ -36,6 +37,24 @@ def own_samples(root, config):
     return [replace(s, label=int(s.defect != normal))
             for s in layouts.class_samples(root, config["category"])
             if s.path.relative_to(root).as_posix() in chosen]
+
+
+def numbers(samples, classes):
+    """Class numbers (N,) of samples."""
+    return torch.tensor([classes.index(sample.defect) for sample in samples])
+
+
+def finish(run, images, normal, scoring, machine):
+    """Calibrate a run's best.pt on its normal validation samples, {sample: image}, so that it is a
+    detector, too; returns (model, checkpoint)."""
+    path = run.folder / "best.pt"
+    saved = checkpoint.load(path)
+    model = checkpoint.restore_model(saved, path, machine.device)
+    with machine.autocast():
+        saved["calibration"] = calibrate(model, [images[s] for s in normal], scoring,
+                                         machine.device, machine.window_batch)
+    checkpoint.save(path, saved)
+    return model, saved
 
 
 def balanced_weights(labels, count):

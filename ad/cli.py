@@ -46,6 +46,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see --help)\n" if first_process() else "")
 
 
+def progress(total, what, show=True):
+    """A progress bar of images or the like, which appears after 3 seconds; on no terminal a line
+    every half minute."""
+    from tqdm import tqdm  # here, as it is not needed to answer --help
+    return tqdm(total=total, desc=what, leave=False, delay=3, disable=not show,
+                mininterval=0.2 if sys.stderr.isatty() else 30)
+
+
 def first_process():
     """Is it the one of several, started by torchrun, that prints?"""
     return os.environ.get("RANK", "0") == "0"

@@ -3,10 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from ad.cli import autocast
 from ad.cutpaste import cutpaste, seeded_generator
 from ad.data import resize_long_side
-from ad.scoring import side_for_model
+from ad.scoring import resized, side_for_model
 from ad.ssim import gaussian_blur, smooth
 
 PASTES = 10  # CutPaste patches in each image
@@ -83,22 +82,31 @@ def reconstructs(model):
     return hasattr(model, "loss") and not hasattr(model, "classes")
 
 
-def side_seen(member):
-    """Long side to which the model gets whole images when it scores, 0 = as they are."""
-    scoring = member["calibration"]["scoring"]
-    return scoring["window_input"] if 0 in scoring["windows"] else 0
+def side_seen(scoring):
+    """Long side to which a model gets whole images when it scores so, 0 = as they are."""
+    return scoring.window_input if 0 in scoring.windows else 0
 
 
-def check_member(member, normals, args, device):
-    """collapse_check of a member of ad.ensemble at the size at which it scores; normals: 2 or more
-    uint8 (3, H, W)."""
+@torch.no_grad()
+def reconstruct(member, images, machine):
+    """What the model of a detector.Member makes of images (3, H, W) in [0, 1]: the same, float32.
+    """
+    predict = resized(member.model, side_seen(member.scoring))
+    with machine.autocast():
+        return [predict(image[None])[0].float() for image in images]
+
+
+def check_member(member, normals, machine, seed=0):
+    """collapse_check of a detector.Member at the size at which it scores; normals: 2 or more uint8
+    (3, H, W)."""
     # One size for all, so that outputs of different inputs can be compared.
-    normals = [resize_long_side(image, side_for_model(max(image.shape), side_seen(member)))
+    side = side_seen(member.scoring)
+    normals = [resize_long_side(image, side_for_model(max(image.shape), side)).to(machine.device)
                for image in normals]
-    batch = torch.cat([F.interpolate(image.to(device), normals[0].shape[2:], mode="bilinear")
+    batch = torch.cat([F.interpolate(image, normals[0].shape[2:], mode="bilinear")
                        for image in normals])
-    with autocast(device, args.precision):
-        return collapse_check(member["model"], batch, seeded_generator(device, args.seed))
+    with machine.autocast():
+        return collapse_check(member.model, batch, seeded_generator(machine.device, seed))
 
 
 def grades(numbers):

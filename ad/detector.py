@@ -5,7 +5,6 @@
     scores, maps = detector.score(["a.png", "b.png"])    # anomalous where a score is above 1
 """
 
-import sys
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from ad import InputError, checkpoint, distributed
 from ad.calibration import Calibration
+from ad.cli import progress
 from ad.config import DEFAULT_RULE, Scoring
-from ad.images import as_image, load_images, reading
+from ad.images import as_image, load_readable, reading
 from ad.machine import Machine, choose_machine
 from ad.runs import moved
 from ad.scoring import load_calibration, score_images
@@ -162,24 +161,27 @@ class Detector:
         return (self.limits.scale(np.average(votes, axis=0, weights=weights)),
                 np.average(raws, axis=0, weights=weights), mean)
 
-    def score_samples(self, samples, progress=True):
+    def score_samples(self, samples, skip=False):
         """Yield a Scored for each sample; the next images are decoded meanwhile. Several processes
-        share the samples in whole chunks: what is in a batch changes the last digits."""
+        share the samples in whole chunks: what is in a batch changes the last digits. skip: name
+        images that cannot be read, and go on; otherwise they are an InputError."""
         ways = self.readings
         chunks = distributed.own([samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)])
 
         def load(chunk):
-            return {way: load_images(chunk, *way) for way in ways}
-        with ThreadPoolExecutor(1) as pool, tqdm(
-                total=sum(map(len, chunks)), desc=samples[0].category, unit="img", leave=False,
-                mininterval=0.1 if sys.stderr.isatty() else 30, delay=3,
-                disable=distributed.rank() > 0 or not progress) as bar:
+            pictures = {}
+            for way in ways:
+                chunk, pictures[way] = load_readable(chunk, *way, skip)
+            return chunk, pictures
+        with ThreadPoolExecutor(1) as pool, progress(
+                sum(map(len, chunks)), samples[0].category, distributed.rank() == 0) as bar:
             coming = [pool.submit(load, chunk) for chunk in chunks[:1]]
             for number, chunk in enumerate(chunks, start=1):
-                pictures = coming.pop().result()
+                read, pictures = coming.pop().result()
                 coming = [pool.submit(load, following) for following in chunks[number:number + 1]]
-                yield from map(Scored, chunk, *self.score_read(
-                    pictures, [str(sample.path) for sample in chunk]), pictures[ways[0]])
+                if read:
+                    yield from map(Scored, read, *self.score_read(
+                        pictures, [str(sample.path) for sample in read]), pictures[ways[0]])
                 bar.update(len(chunk))
 
     def map_cut(self, quantile):

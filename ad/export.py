@@ -9,41 +9,48 @@ import torch.nn as nn
 
 from ad import InputError
 from ad.checkpoint import write_atomic
-from ad.scoring import Scoring, final_maps, load_calibration, raw_maps, topk_mean
+from ad.scoring import final_maps, load_calibration, raw_maps, topk_mean
+from ad.threshold import standardise
 
 
 class Program(nn.Module):
     """What infer.py does with an image: the final anomaly map, and the score in scores.csv."""
 
-    def __init__(self, member):
+    def __init__(self, detector):
         super().__init__()
-        self.model, saved = member["model"], member["calibration"]
-        self.scoring, self.calibration = Scoring(**saved["scoring"]), load_calibration(saved)
-        normal = np.asarray(member["normal"], dtype=np.float64)
-        self.mean, self.std = float(normal.mean()), float(normal.std() + 1e-6)
+        member, = detector.members
+        self.model, self.scoring = member.model, member.scoring
+        self.calibration = load_calibration(member.calibration)
+        # A score is linear in the raw one.
+        zero, one = detector.limits.scale(standardise(np.array([0.0, 1.0]), member.normal))
+        self.offset, self.slope = float(zero), float(one - zero)
 
     def forward(self, images):
-        """(N, 3, H, W) in [0, 1] -> maps (N, 1, H, W), standardised scores (N,)."""
+        """(N, 3, H, W) in [0, 1] -> maps (N, 1, H, W), scores (N,)."""
         maps = final_maps(raw_maps(self.model, images, self.scoring), self.calibration,
                           self.scoring)
-        return maps, (topk_mean(maps, self.scoring.topk) - self.mean) / self.std
+        return maps, topk_mean(maps, self.scoring.topk) * self.slope + self.offset
 
 
 @torch.no_grad()
-def export(member, path, device):
-    """Write a member (see ensemble.load_member) as a program in float32, for any number of images
-    of the one size that its category has; returns a line that says so. Raises InputError for
-    several sizes, for windows, and for a model that torch.export cannot follow."""
-    config = member["config"]
+def export(detector, path):
+    """Write a Detector of one run as a program in float32, for any number of images of the one size
+    that its category has; returns a line that says so. Raises InputError for several runs or
+    sizes, for windows, and for a model that torch.export cannot follow."""
+    config = detector.config
+    if len(detector.members) > 1:
+        raise InputError("--export is of one run; choose with --members one of "
+                         f"{', '.join(member.name for member in detector.members)}")
     if len(config["sizes"]) != 1:
         raise InputError("--export: a program is for images of one size, these have "
                          f"{len(config['sizes'])}: {config['sizes'][:3]}")
-    if tuple(member["calibration"]["scoring"]["windows"]) != (0,):
+    if detector.members[0].scoring.windows != (0,):
         raise InputError("--export: only whole images, which is --windows 0, can be exported")
     height, width = config["sizes"][0]
     try:
         program = torch.export.export(
-            Program(member).eval(), (torch.rand(2, 3, height, width, device=device),),
+            Program(detector).eval(),
+            (torch.rand(2, 3, height, width, device=detector.machine.device),),
             dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}})
     except Exception as error:  # whatever torch.export raises
         raise InputError(f"--export: torch.export cannot follow {config['args']['model']}: "

@@ -15,8 +15,7 @@ from ad.model import new_memory
 from ad.runs import run_files, run_images
 from ad.scoring import side_for_model
 from ad.seed import seed_everything
-from ad.validation import make_examples
-from ad.vote import standard_error
+from ad.validation import make_examples, validate
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
 JUDGED = 400  # normal images, at most, that are judged
@@ -99,17 +98,18 @@ def recalibrate(model, config, scoring, positives, machine):
     return judge(*maps, examples, scoring)
 
 
-def explain(before, after, count, side, scoring, error):
-    """Why the AUROC of best.pt is another than its epoch had, where they differ by more than the
-    standard error of `count` normal images, else "". side: of images in validation, pixels;
-    scoring: the one asked for; error: the maps that were used in the end."""
-    if None in (before, after) or abs(after - before) <= standard_error(before, count):
-        return ""
-    looks = ", ".join(f"windows of {w} pixels" if w else "as a whole" for w in scoring.windows)
-    return (f"the AUROC was {before:.3f} in its epoch and is {after:.3f} now: epochs are judged by "
-            f"images shrunk to {side} pixels, best.pt by images as infer.py scores them ({looks}; "
-            "--windows, --window-input)"
-            + ("" if error == scoring.error else ", here without the memory of features"))
+def validation(model, images, examples, scoring, plan, machine):
+    """The function that validates a network as it stands, after a pass of the plan (Training):
+    figures of validation.validate. images: uint8, that it learns from."""
+    def check():
+        if wants_places(model, scoring):  # as for the final score
+            model.places = new_places(model, images, plan.validation_side, machine.device,
+                                      plan.seed)
+        try:
+            return validate(model, examples, scoring, machine.device, machine.window_batch)
+        finally:
+            model.places = None
+    return check
 
 
 def finish(run, fitted, images, examples, scoring, machine):

@@ -9,9 +9,8 @@ from pathlib import Path
 from ad import categories, checkpoint, classify, distributed, layouts
 from ad.cli import command, near, require
 from ad.masks import report_masks
-from ad.model import model_class
-from ad.runs import run_folder
-from ad.samples import named, single_files
+from ad.model import is_classifier, model_class
+from ad.samples import named, photos, single_files
 from ad.submission import sample_order
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
@@ -28,7 +27,8 @@ def jobs_to_train(args):
     choose_one(args, found)
     for name in args.merge_categories or ([] if args.all else [args.category]):
         require(name in (*found, layouts.POOL),
-                f"unknown category {name!r} in {root}; there are: {', '.join(found)}{near(name, found)}")
+                f"unknown category {name!r} in {root}; there are: {', '.join(found)}"
+                + near(name, found))
     print(layouts.describe(root, found))
     chosen = found if args.all else ["+".join(args.merge_categories or [args.category])]
     jobs = [argparse.Namespace(**vars(args) | {"category": category, "seed": seed})
@@ -38,7 +38,9 @@ def jobs_to_train(args):
         require(args.resume or args.overwrite or not run_folder(job).exists(),
                 f"{run_folder(job)} exists; --resume continues it, --overwrite starts anew, --name "
                 "NAME makes another")
-    return root, table, jobs, any((root / c / "test").is_dir() for c in ("", *found))
+    tested = any((root / c / "test").is_dir() for c in ("", *found)) or \
+        layouts.layout(root) == "photos" and bool(photos(root, "test"))
+    return root, table, jobs, tested
 
 
 def choose_one(args, found):
@@ -56,6 +58,23 @@ def check_folder(folder, args, found):
     taken = layouts.split_names(folder, found)
     require(taken in ([], own), f"the runs would be in {Path(args.runs, folder)}, where those of "
             f"the category {', '.join(taken)} belong; rename that category")
+
+
+def run_folder(args):
+    """runs/<category>/<name>; of a classifier runs/<category>-classes/<name>."""
+    labelled = "-classes" if is_classifier(args.model) else ""
+    name = args.name or f"{args.model}-seed{args.seed}"
+    return Path(args.runs) / f"{args.category}{labelled}" / name
+
+
+def advice(args, tested):
+    """How to go on after training; tested: is there a test split?"""
+    which = ["--all"] if args.all else ["--merge-categories", *args.merge_categories] \
+        if args.merge_categories else ["--category", args.category] if args.category else []
+    if tested:
+        return f"to score the test images: {command('infer.py', args.data, args.runs, *which)}"
+    which = [] if args.all else which
+    return f"to judge new ones: {command('infer.py', None, args.runs, '--image', 'FOLDER', *which)}"
 
 
 def own_jobs(jobs, args):

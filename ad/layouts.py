@@ -1,7 +1,6 @@
 """Folder layouts, recognised by looking: where the images of a category and split are."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import ad
 from ad import InputError
@@ -11,7 +10,7 @@ from ad.samples import Sample, as_taken, label_of, photos, with_ids
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
                "ground_truth/<defect>/*_mask.png}; flat: ROOT/{train, test}/*.png; or casting "
                "wells: ROOT/{train/*.jpg, proliv/*.jpg, test/imgs/*.jpg, test/test_annotation.txt}"
-               "; photographs: DIR/*.png, all of them normal, or DIR/good/*.png beside other folders"
+               "; photographs: DIR/*.png, all normal, or DIR/good/*.png beside other folders"
                "; or, for classifiers, class folders: ROOT/<class>/*")
 WELLS = "wells"  # the one category of the casting layout
 POOL = "pool"  # the category that holds the images of all categories

@@ -102,6 +102,14 @@ def read_mask(path, height, width, photo=None):
                      f" but its image {height} x {width}, or larger in proportion")
 
 
+def true_mask(path, label, shape, photo):
+    """What is defect in an image of this label: bool (1, H, W) of the mask file at `path`, nothing
+    in a normal image, None where it is not known. photo: the image's file, see read_mask."""
+    if path:
+        return read_mask(path, *shape, photo)
+    return torch.zeros(1, *shape, dtype=torch.bool) if label == 0 else None
+
+
 def report_masks(category, samples):
     """Say what is odd about the masks of a category's test samples, in a line each."""
     masks = {s.mask: s for s in samples if s.mask}

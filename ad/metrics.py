@@ -4,9 +4,13 @@ import numpy as np
 from sklearn.metrics import (average_precision_score, precision_recall_curve, roc_auc_score,
                              roc_curve)
 
+from ad.samples import NORMAL
+
 POINTS = 200  # of a curve that is drawn, at most
 # Of a table of results.
-COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr", "accuracy")
+TITLES = {"auroc": "AUROC", "ap": "AP", "f1": "F1", "pixel_auroc": "pixels", "pro": "PRO",
+          "tpr": "TPR", "tnr": "TNR", "accuracy": "right"}
+COLUMNS = tuple(TITLES)
 
 
 def auroc(labels, scores):
@@ -161,28 +165,51 @@ def merged_averages(results):
         ", all anomalous", nothing)) for name, row in averages(part).items()}
 
 
-def known_metrics(labels, scores, predictions):
-    """image_metrics and rates of the images whose label is known, not -1: arrays (N,)."""
-    known = labels >= 0
-    return image_metrics(labels[known], scores[known]) | rates(labels[known], predictions[known])
+def arrays(rows):
+    """Rows of scores.csv -> labels, scores, predictions, raw scores of those whose label is known,
+    arrays (N,)."""
+    known = [row for row in rows if row.label >= 0]
+    return (np.array([row.label for row in known], dtype=int),
+            *(np.array([float(getattr(row, name)) for row in known])
+              for name in ("score", "prediction", "raw")))
 
 
-def pooled(labels, scores, predictions, raw):
-    """{"pooled", "pooled, raw"}: metrics of one ranking over all categories, by standardised and
-    by raw scores; arrays (N,)."""
-    empty, known = dict.fromkeys(COLUMNS), labels >= 0
-    return {"pooled": empty | known_metrics(labels, scores, predictions),
-            "pooled, raw": empty | {"auroc": auroc(labels[known], raw[known])}}
+def summary(rows, pixels):
+    """One category's entry in metrics.json. pixels: [(true mask (H, W), map (H, W)), ...]."""
+    labels, scores, predictions, _ = arrays(rows)
+    masks, maps = zip(*pixels) if any(mask.any() for mask, _ in pixels) else ((), ())
+    unknown = [row for row in rows if row.label < 0]
+    return image_metrics(labels, scores) | rates(labels, predictions) | {
+        "pixel_auroc": pixel_auroc(masks, maps) if masks else None,
+        "pro": pro(masks, maps) if masks else None, "images": len(rows),
+        "anomalous": int((labels == 1).sum()), "unlabelled": len(unknown),
+        "unlabelled_anomalous": sum(row.prediction for row in unknown)}
+
+
+def pooled(rows):
+    """{"pooled", "pooled, raw"}: metrics of one ranking over all categories, by scores and by raw
+    scores."""
+    labels, scores, predictions, raw = arrays(rows)
+    empty = dict.fromkeys(COLUMNS)
+    return {"pooled": empty | image_metrics(labels, scores) | rates(labels, predictions),
+            "pooled, raw": empty | {"auroc": auroc(labels, raw)}}
 
 
 def table(results, averages):
-    """{name: metrics} of both as text: one line per name, - for None."""
-    wide = max(map(len, ("category", *results, *averages))) + 1
-    lines = [f"{'category':<{wide}}"
-             + "".join(f"{n:>12}" for n in (*COLUMNS, "images", "seconds"))]
-    for name, result in (*results.items(), *averages.items()):
-        cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in COLUMNS]
-        if "seconds" in result:
-            cells += [str(result["images"]), f"{result['seconds']:.1f}"]
-        lines.append(f"{name:<{wide}}" + "".join(f"{cell:>12}" for cell in cells))
+    """{name: metrics} of both as text: one line per name, without columns that nobody has."""
+    rows = results | averages
+    shown = [c for c in COLUMNS if any(row[c] is not None for row in rows.values())]
+    wide = max(map(len, ("category", *rows)))
+    lines = [f"{'category':<{wide}}" + "".join(f"{TITLES[c]:>8}" for c in shown)] if shown else []
+    for name, row in rows.items() if shown else ():
+        lines.append(f"{name:<{wide}}" + "".join(
+            f"{'-' if row[c] is None else f'{row[c]:.3f}':>8}" for c in shown))
+    for name, row in results.items():
+        if row["unlabelled"]:
+            lines.append(f"{name}: {row['unlabelled']} images without labels: "
+                         f"{row['unlabelled_anomalous']} anomalous")
+        if row["anomalous"] and row["anomalous"] == row["images"] - row["unlabelled"]:
+            lines.append(f"note: {name}: no test folder is called {', '.join(NORMAL[:-1])} or "
+                         f"{NORMAL[-1]}, so all {row['anomalous']} images with labels count as "
+                         "anomalous")
     return "\n".join(lines)

@@ -104,6 +104,7 @@ def add_training_arguments(parser):
     add("--recipe", choices=RECIPES, help="where defaults come from (default: the --objective's or "
         "the --model's)")
     add("--epochs", type=int, help="passes over the training images (default: 200)")
+    add("--minutes", type=float, help="as many epochs as fit into this time on this machine")
     add("--batch", type=int, help="images per step (default: 8; reconstruct 32)")
     add("--lr", type=float, help="learning rate (default: 1e-3; reconstruct 1e-4)")
     add("--optimizer", choices=("adam", "adamw"), help="(default: adam)")

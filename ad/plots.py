@@ -23,10 +23,9 @@ ORANGE, BLUE = (230, 159, 0), (86, 180, 233)  # outlines: predicted, true
 LONGEST = 4096  # pixels, of the long side of a photograph beside its heat map
 
 
-def caption(score, threshold):
+def caption(score):
     """A score and what it means."""
-    return (f"{'ANOMALOUS' if score > threshold else 'normal'}\n"
-            f"score {score:.2f}, threshold {threshold:.2f}")
+    return f"{'ANOMALOUS' if score > 1 else 'normal'}\nscore {score:.2f}, threshold 1.00"
 
 
 def to_picture(image):

@@ -14,6 +14,7 @@ from ad.images import read_image, reading
 from ad.model import build_model
 from ad.seed import seed_everything
 
+LONG = 10  # minutes; what takes longer is told after the first epoch
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"epochs", "minutes", "patience", "save_every", "resume", "overwrite", "runs", "name",
               "data", "device", "window_batch", "all", "seeds", "groups", "names_from", "verbose",
@@ -63,6 +64,26 @@ class Run:
             "optimizer": updates.optimizer.state_dict(), "scaler": updates.scaler.state_dict(),
             "best": state["best"], "stale": state["stale"], "begun": dict(begun)})
         return better
+
+    def tell(self, record, epochs, better, verbose):
+        """After an epoch: its line, or after the first one of many a warning that they take long.
+        """
+        if verbose:
+            print(f"{self.folder}: {describe_epoch(record, epochs, better)}", flush=True)
+        elif record["epoch"] == 1 and (left := record["seconds"] * (epochs - 1) / 60) > LONG:
+            print(f"{self.folder}: {epochs} epochs will take about {left:.0f} minutes on this "
+                  "machine; --minutes N takes as many as fit, --model patchcore takes seconds",
+                  flush=True)
+
+
+def describe_epoch(record, epochs, better):
+    """One line about an epoch; record: that of log.jsonl."""
+    left = (epochs - record["epoch"]) * record["seconds"]
+    rates = [f"{name} {value:.3f}" for name, value in record.items()
+             if name.startswith(("auroc", "acc", "bal"))]
+    return (f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  "
+            f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left"
+            + (f"  validation: {' '.join(rates)}" if rates else "") + ("  best" if better else ""))
 
 
 def as_json(config):

@@ -3,19 +3,17 @@
 import ctypes
 import math
 import signal
-import sys
 import time
 from collections import namedtuple
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from ad import InputError, distributed
 from ad.augment import augment, draw_crops
 from ad.batchnorm import synchronise
-from ad.cli import deferred
+from ad.cli import deferred, progress
 from ad.cutpaste import seeded_generator
 from ad.seed import random_states, seed_everything, set_random_states
 
@@ -94,29 +92,24 @@ def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
     if begun:
         set_random_states(begun["random"], generator)
     model.train()
-    with tqdm(total=len(images), desc=f"epoch {epoch}/{plan.epochs}", unit="img", leave=False,
-              initial=sum(map(len, batches[:done])),
-              disable=distributed.rank() > 0 or not sys.stderr.isatty()) as bar:
-        while done < len(batches) and not halt:
-            batch = batches[done]
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(plan, epoch - 1 + done / len(batches))
-            losses, share = step_losses(
-                model, [images[i] for i in batch], None if labels is None else labels[batch],
-                generator, updates)
-            values = torch.stack([*losses.values()]).detach() * share
-            *values, halt = distributed.total(F.pad(values, (0, 1), value=len(stop))).tolist()
-            require_finite(torch.tensor(values[:1]), "the loss is", epoch)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(losses["loss"] * share).backward()
-            distributed.sum_gradients(model)
-            scaler.step(optimizer)
-            scaler.update()
-            for name, value in zip(losses, values):
-                totals[name] = totals.get(name, 0) + value * len(batch)
-            done += 1
-            bar.update(len(batch))
-            bar.set_postfix(loss=f"{totals['loss'] / bar.n:.4f}" if bar.n else "")
+    while done < len(batches) and not halt:
+        batch = batches[done]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan, epoch - 1 + done / len(batches))
+        losses, share = step_losses(
+            model, [images[i] for i in batch], None if labels is None else labels[batch],
+            generator, updates)
+        values = torch.stack([*losses.values()]).detach() * share
+        *values, halt = distributed.total(F.pad(values, (0, 1), value=len(stop))).tolist()
+        require_finite(torch.tensor(values[:1]), "the loss is", epoch)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(losses["loss"] * share).backward()
+        distributed.sum_gradients(model)
+        scaler.step(optimizer)
+        scaler.update()
+        for name, value in zip(losses, values):
+            totals[name] = totals.get(name, 0) + value * len(batch)
+        done += 1
     require_finite(model.state_dict().values(), "the weights are", epoch)  # after the last step
     seconds = time.perf_counter() - start
     begun |= {"batches": done, "totals": totals, "seconds": seconds,
@@ -125,7 +118,8 @@ def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
         "images_per_s": len(images) / seconds}
 
 
-Updates = namedtuple("Updates", "plan machine optimizer scaler")  # how weights are changed, and where
+# How weights are changed, and where.
+Updates = namedtuple("Updates", "plan machine optimizer scaler")
 
 
 def make_updates(model, plan, machine):
@@ -160,19 +154,20 @@ def epochs_in(seconds, model, data_set, check, plan, machine):
     return distributed.from_rank_0(lambda: max(1, int(left / each)))
 
 
-def run_epochs(model, data_set, check, run, plan, machine):
+def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
     """Train until the plan's epochs or patience; after every epoch log.jsonl, last.pt and the like.
 
     data_set: see train_epoch. check(): the validation's figures, among them val_loss and accuracy
-    or, without it, auroc, the highest of which makes best.pt. run: see ad.runs.
+    or, without it, auroc, the highest of which makes best.pt. run: a runs.Run. verbose: print a
+    line for every epoch.
     """
     synchronise(model)
     keep_freed_memory()
-    updates = make_updates(model, plan, machine)
-    state = run.state
+    updates, state = make_updates(model, plan, machine), run.state
     if "optimizer" in state:
         updates.optimizer.load_state_dict(state["optimizer"])
         updates.scaler.load_state_dict(state["scaler"])
+    bar = progress(plan.epochs, f"{run.folder}, epochs", not verbose and distributed.rank() == 0)
     for epoch in range(state["epoch"] + 1, plan.epochs + 1):
         if state["stale"] >= plan.patience:
             print(f"stopped early: {plan.patience} validations without a better one", flush=True)
@@ -194,4 +189,9 @@ def run_epochs(model, data_set, check, run, plan, machine):
             record |= {"seconds": time.perf_counter() - start,
                        "lr": updates.optimizer.param_groups[0]["lr"]}
             state["epoch"] = epoch
-            run.save(model, updates, record)
+            better = run.save(model, updates, record)
+            run.tell(record, plan.epochs, better, verbose)
+            bar.update(epoch - bar.n)
+            bar.set_postfix_str(f"loss {record['loss']:.4f}, best AUROC "
+                                f"{state['best'][0] if state['best'] else float('nan'):.3f}")
+    bar.close()

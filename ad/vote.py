@@ -1,4 +1,4 @@
-"""Several runs of a category that vote: their weights, and the normal images that all have judged."""
+"""Runs of a category that vote: their weights, and the normal images that all have judged."""
 
 from statistics import NormalDist
 
