@@ -1,7 +1,7 @@
 """A little of tests/survive.py, which does more on demand."""
 
 import pytest
-from survive import MUTATIONS, PROJECT, inference_kills, random_lines, training_kills
+from survive import MUTATIONS, PROJECT, inference_kills, random_lines, random_tables, training_kills
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,11 @@ def test_killed_inference_leaves_the_old_scores_or_the_new_ones(folder):
 
 def test_random_command_lines_never_give_a_traceback(folder):
     count, worked = random_lines(40, folder)
+    assert 0 < worked < count
+
+
+def test_damaged_tables_never_give_a_traceback(folder):
+    count, worked = random_tables(8, folder)
     assert 0 < worked < count
 
 
