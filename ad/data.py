@@ -76,8 +76,9 @@ def split_normals(samples, fraction, seed):
     """
     count = max(2, round(len(samples) * fraction))
     if len(samples) - count < 2:
-        raise InputError(f"there are only {len(samples)} different normal images in "
-                         f"{samples[0].path.parent}; at least 4 are needed to train and validate")
+        raise InputError(f"there are only {len(samples)} different normal images of "
+                         f"{samples[0].category} in {samples[0].path.parent}; at least 4 are "
+                         "needed to train and validate")
     order = np.random.default_rng(seed).permutation(len(samples))
     chosen = set(order[:count].tolist())
     return ([s for i, s in enumerate(samples) if i not in chosen],

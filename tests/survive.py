@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -24,7 +25,7 @@ PROJECT = Path(__file__).parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from ad import InputError, checkpoint  # noqa: E402  (the project's folder is put on the path above)
-from conftest import FRESH, TINY_TRAINING, in_child, run, write_tiny  # noqa: E402
+from conftest import FRESH, TINY_TRAINING, in_child, run, tiny_image, write_tiny  # noqa: E402
 
 EPOCHS = 4
 # file, what is there, what it becomes, the tests that must notice.
@@ -219,6 +220,9 @@ def bad_files(count, folder):
         assert result.returncode == 0 or f"{data}/stripes/" in result.stderr, result.stderr
         worked += result.returncode == 0
         shutil.rmtree(data)
+    return count, worked
+
+
 def spoil_folder(rng, base):
     """Change one thing in a category's folder, as people, their systems and their tools do."""
     files = [p for p in sorted(base.rglob("*.png")) if p.is_file()]
@@ -279,6 +283,41 @@ def bad_folders(count, folder):
     return count, worked
 
 
+def random_tables(count, folder):
+    """A flat folder with a damaged categories.csv and sample submission, over and over: (tries, how
+    many worked). None may give a traceback; a refusal is exit code 2, and leaves the table."""
+    rng, worked, flat = random.Random(3), 0, folder / "flat"
+    for split, number in (("train", 8), ("test", 2)):
+        (flat / split).mkdir(parents=True)
+        for index in range(number):
+            Image.fromarray(tiny_image(np.random.default_rng(index))).save(
+                flat / split / f"{index}.png")
+    lines = [f"train/{i}.png,{'ab'[i // 4]},1" for i in range(8)]
+    table, sample = "\n".join(["file,category,confidence", *lines]), "id,prediction\n0,0\n1.png,0"
+    for number in range(count):
+        runs, texts = folder / f"tables{number}", []
+        for text in (table, sample):
+            for _ in range(rng.randrange(3)):
+                at, end = sorted(rng.choices(range(len(text) + 1), k=2))
+                text = text[:at] + rng.choice(["", ";", '"', "\n", "\0", "/", "é", text[at:end] * 2]
+                                              ) + text[rng.choice((at, min(end, at + 8))):]
+            text = text.replace(",", rng.choice(",,;\t")).replace("\n", rng.choice(("\n", "\r\n")))
+            texts.append(text.encode(rng.choice(("utf-8", "utf-8-sig", "utf-16", "latin-1"))))
+        runs.mkdir()
+        (runs / "categories.csv").write_bytes(texts[0])
+        (runs / "sample.csv").write_bytes(texts[1])
+        common = ["--data", flat, "--all", "--runs", runs]
+        for line in (["train.py", *common, "--model", "patchcore", "--name", "x"],
+                     ["infer.py", *common, "--like", runs / "sample.csv"]):
+            result = run(*line, cwd=folder)
+            shown = f"{texts}: {result.returncode}\n{result.stderr}"
+            assert "Traceback" not in result.stderr and result.returncode in (0, 2), shown
+            assert result.returncode == 0 or result.stderr.startswith("error: "), shown
+        assert (runs / "categories.csv").read_bytes() == texts[0]
+        worked += result.returncode == 0
+    return count, worked
+
+
 def mutants():
     """Change one thing at a time in a copy of the project; do the tests notice?"""
     killed = 0
@@ -312,8 +351,9 @@ def main():
         inferences = inference_kills(args.kills // 2, folder)
         print(f"inference: {inferences} kills", flush=True)
         lines, worked = random_lines(args.lines, folder)
-        spoilt, read = bad_files(args.lines // 5, folder)
+        spoilt, right = bad_files(args.lines // 5, folder)
         folders, scored = bad_folders(args.folders, folder)
+        tables, read = random_tables(args.lines // 5, folder)
     killed = mutants()
     rows = [["SIGKILL during training, at random moments, writes slowed", kills,
              f"every checkpoint loads; {finished} runs, resumed again and again, end with the "
@@ -321,10 +361,12 @@ def main():
             ["SIGKILL during inference", inferences, "scores.csv is the old or the new one"],
             ["random command lines", lines, f"no traceback; {worked} worked, {lines - worked} were "
              "refused in one line"],
-            ["spoilt images and masks", spoilt, f"no traceback; {read} worked, the others named "
+            ["spoilt images and masks", spoilt, f"no traceback; {right} worked, the others named "
              "the files"],
             ["folders with up to four things wrong", folders, f"no traceback; {scored} were "
              f"trained and scored, {folders - scored} refused, every bad file in a line"],
+            ["damaged categories.csv and sample submissions", tables,
+             f"no traceback; {read} worked, {tables - read} were refused in one line"],
             ["mutations of SSIM, windows, scoring, CutPaste", len(MUTATIONS), f"{killed} noticed"]]
     out = PROJECT / "benchmarks/results/survive.json"
     checkpoint.write_atomic(out, json.dumps(

@@ -275,7 +275,7 @@ def test_a_table_is_read_as_a_spreadsheet_saves_it(tmp_path, text):
 
 
 def test_without_training_there_is_no_table(flat, tmp_path):
-    with pytest.raises(InputError, match="no .*categories.csv; this makes it: python train.py --all --data"):
+    with pytest.raises(InputError, match="no .*categories.csv; this makes it: python train.py --a"):
         full_table(flat / "flat", tmp_path)
     assert full_table(flat / "mvtec", tmp_path) is None
 

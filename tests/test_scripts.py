@@ -150,7 +150,7 @@ def test_one_category_that_fails_does_not_stop_the_others(tiny, tmp_path):
     few.mkdir(parents=True)
     for index in range(3):
         shutil.copy(tiny / f"stripes/train/good/{index:03}.png", few)
-    (tmp_path / "two words/few/test/good").mkdir(parents=True)
+    shutil.copytree(few, tmp_path / "two words/few/test/good")
     common = ("--data", "two words", "--all", *TINY_TRAINING, "--epochs", 2)
     result = run("train.py", *common, cwd=tmp_path)
     assert result.returncode == 2 and result.stderr.count("\n") == 1

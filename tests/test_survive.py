@@ -2,7 +2,7 @@
 
 import pytest
 from survive import (MUTATIONS, PROJECT, bad_files, bad_folders, inference_kills, random_lines,
-                     training_kills)
+                     random_tables, training_kills)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,11 @@ def test_spoilt_images_and_masks_are_read_or_named(folder):
 
 def test_bad_folders_never_give_a_traceback(tmp_path):
     assert bad_folders(4, tmp_path)[1] > 0
+
+
+def test_damaged_tables_never_give_a_traceback(folder):
+    count, worked = random_tables(8, folder)
+    assert 0 < worked < count
 
 
 def test_mutations_are_still_of_the_code():
