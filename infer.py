@@ -134,7 +134,8 @@ def score_job(job, args, machine):
     memory does not grow with the number of images.
     """
     samples, detector, start = job.samples, load(job, args, machine), time.perf_counter()
-    ad.runs.report_origin(job, detector.config, args.data)
+    if not args.image:
+        ad.runs.report_origin(job.name, detector.config, args.data)
     ad.images.report_range(samples, detector.config)
     cut = detector.map_cut(args.masks or ad.threshold.DEFECT) if (
         args.maps or args.masks) and detector.localises else None

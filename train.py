@@ -146,9 +146,8 @@ def begin(config, model_args, args, machine):
     model, run = ad.runs.begin(ad.jobs.run_folder(args), config, model_args, machine, args.resume,
                                args.overwrite)
     run.save_every = args.save_every
-    print(f"{args.category}: {len(config['train'])} normal images to learn from, "
-          f"{len(config['validation'])} to judge by, on {machine.device} in {machine.precision} "
-          f"-> {run.folder}", flush=True)
+    print(f"{args.category}: learns from {len(config['train'])} images, on {machine.device} in "
+          f"{machine.precision} -> {run.folder}", flush=True)
     return model, run
 
 
@@ -199,7 +198,7 @@ def train_detector(root, table, args, machine):
     before = ad.checkpoint.load(run.folder / "best.pt")["val_auroc"] if trained else None
     saved = ad.distributed.from_rank_0(lambda: ad.fitting.finish(
         run, None if trained else model, rest, examples, scoring, machine))
-    print(ad.verdict.verdict(saved, run.folder / "best.pt", before, args.verbose))
+    print(ad.verdict.verdict(saved, before, args.verbose))
 
 
 def train_classifier(root, args, machine):

@@ -71,10 +71,13 @@ def advice(args, tested):
     """How to go on after training; tested: is there a test split?"""
     which = ["--all"] if args.all else ["--merge-categories", *args.merge_categories] \
         if args.merge_categories else ["--category", args.category] if args.category else []
-    if tested:
-        return f"to score the test images: {command('infer.py', args.data, args.runs, *which)}"
-    which = [] if args.all else which
-    return f"to judge new ones: {command('infer.py', None, args.runs, '--image', 'FOLDER', *which)}"
+    score = command("infer.py", args.data, args.runs, *which) if tested else \
+        command("infer.py", None, args.runs, "--image", "FOLDER", *([] if args.all else which))
+    lines = [f"to score {'the test images' if tested else 'new images'}: {score}"]
+    if not args.all:
+        look = command("visualize.py", None, args.runs, "--ckpt", run_folder(args) / "best.pt")
+        lines.append(f"to look at it: {look}")
+    return "\n".join(lines)
 
 
 def own_jobs(jobs, args):

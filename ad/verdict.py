@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ad.cli import command
 from ad.config import DEFAULT_RULE
 from ad.judging import aurocs
 from ad.scoring import load_calibration
@@ -12,8 +11,8 @@ from ad.vote import standard_error
 FOUND = 0.8  # share of a kind of damage that is found; from there on it is good enough to try
 
 
-def verdict(saved, path, before=None, verbose=False):
-    """Lines about the checkpoint `saved`, written to `path`: what it finds, and what to do next.
+def verdict(saved, before=None, verbose=False):
+    """Lines about a checkpoint that was just written: what it finds, and what to do next.
 
     before: its AUROC in its epoch, None for what is not trained in epochs.
     """
@@ -21,28 +20,27 @@ def verdict(saved, path, before=None, verbose=False):
     name, normal, auroc = config["category"], np.asarray(known["scores"]), aurocs(known)["auroc"]
     lines = [f"calibration {load_calibration(known).describe()}"] if verbose else []
     if None not in (before, auroc) and abs(auroc - before) > standard_error(before, len(normal)):
-        lines.append(changed(before, auroc, config, known["scoring"]))
+        lines.append(changed(before, auroc, config["args"], known["scoring"]))
     cut = parse_threshold(DEFAULT_RULE)(normal)
     shares = {kind: np.mean([score > cut for score, own in zip(known["positives"], known["kinds"])
                              if own == kind]) for kind in dict.fromkeys(known["kinds"])}
-    epoch = f"epoch {saved['epoch']} is the best; " if before is not None else ""
+    epoch = "" if before is None else f"best epoch {saved['epoch']}; "
     if "labelled" in shares:
-        lines.append(f"{epoch}it finds {shares['labelled']:.0%} of the anomalous validation images "
-                     f"(AUROC {auroc:.3f})")
+        lines.append(f"{epoch}finds {shares['labelled']:.0%} of the anomalous validation images, "
+                     f"AUROC {auroc:.3f}")
     elif shares:
-        lines.append(f"{epoch}of damage pasted into normal images it finds " + ", ".join(
-            f"{share:.0%} of the {kind}" for kind, share in shares.items())
-            + f" (AUROC {auroc:.3f}); real defects may be harder")
+        lines.append(f"{epoch}finds " + ", ".join(
+            f"{share:.0%} of {kind}" for kind, share in shares.items())
+            + f" pasted damage, AUROC {auroc:.3f}")
     bound = false_alarms(int((normal > cut).sum()), len(normal))[1]
-    lines.append(f"{len(normal)} normal images judged: at most {bound:.0%} false alarms, 90 % sure; "
-                 + advice(shares, len(normal), config, path))
+    lines.append(f"at most {bound:.0%} false alarms (by {len(normal)} normal images); "
+                 + advice(shares, len(normal), config["args"]["model"]))
     return "\n".join(f"{name}: {line}" for line in lines)
 
 
-def changed(before, after, config, scoring):
-    """Why the AUROC of best.pt is another than its epoch had."""
+def changed(before, after, asked, scoring):
+    """Why the AUROC of best.pt is another than its epoch had. asked: arguments of the run."""
     looks = ", ".join(f"windows of {w} pixels" if w else "as a whole" for w in scoring["windows"])
-    asked = config["args"]
     return (f"the AUROC was {before:.3f} in its epoch and is {after:.3f} now: epochs are judged by "
             f"images shrunk to {asked['crop'] or asked['long_side'][1]} pixels, best.pt by images "
             f"as infer.py scores them ({looks}; --windows, --window-input)"
@@ -50,14 +48,12 @@ def changed(before, after, config, scoring):
                ", here without the memory of features"))
 
 
-def advice(shares, count, config, path):
+def advice(shares, count, model):
     """What to do next."""
-    weak, model = [k for k, share in shares.items() if share < FOUND], config["args"]["model"]
-    look = "to look at it: " + command("visualize.py", None, "runs", "--ckpt", path)
     if count < FEW:
-        return f"that is few: more photographs of good parts would help most; {look}"
-    if not weak:
-        return f"good enough to try; {look}"
+        return "few: more photographs of good parts help most"
+    if all(share >= FOUND for share in shares.values()):
+        return "good enough to try"
     if model == "patchcore":
-        return f"for finer damage: --image-size 1024, or a vote with a U-Net; {look}"
-    return f"more epochs, or a vote with --model patchcore (seconds), may find more; {look}"
+        return "finer damage: --image-size 1024"
+    return "more epochs, or add --model patchcore, which votes"
