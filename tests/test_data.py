@@ -29,7 +29,7 @@ def test_split_is_by_image_seeded_and_disjoint(tiny):
     assert sorted([*train, *val], key=lambda s: s.path) == samples
     assert data.split_normals(samples, 0.25, seed=3) == (train, val)
     assert any(data.split_normals(samples, 0.25, seed=s)[1] != val for s in range(4, 8))
-    with pytest.raises(InputError, match="only 3 images"):
+    with pytest.raises(InputError, match="only 3 different normal images"):
         data.split_normals(samples[:3], 0.1, seed=0)
 
 
