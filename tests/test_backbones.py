@@ -98,7 +98,7 @@ def test_missing_weights_name_the_way_out(monkeypatch, tmp_path):
 
 
 def test_fingerprint_is_a_hash_of_the_weights():
-    chain = Chain([torch.nn.Conv2d(3, 2, 3, stride=2, padding=1)], (2,))
+    chain = Chain([torch.nn.Conv2d(3, 2, 3, stride=2, padding=1)], (2,), *IMAGENET)
     digest = hashlib.sha256()
     for tensor in (chain.mean, chain.std, chain.parts[0].weight, chain.parts[0].bias):
         digest.update(tensor.detach().numpy().tobytes())

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from ad.config import DAMAGE, VALIDATION
 from ad.cutpaste import seeded_generator
-from ad.damage import CLEAN, DEFAULT, FAMILIES, ROUNDS, damage, missing
+from ad.damage import CLEAN, FAMILIES, ROUNDS, damage, missing
 from ad.regions import CHANGED, blobs, centres, clouds
 
 CPU = torch.device("cpu")
-OWN = [name for name in FAMILIES if name not in ("cutpaste", "scar", "texture")]
+OWN = [name for name in FAMILIES if name not in VALIDATION]
 
 
 def pictures(count=6, height=96, width=128):
@@ -69,7 +70,7 @@ def test_a_share_stays_clean_and_every_family_gets_its_turn(monkeypatch):
             masks[..., number, 0] = 1
             return images + 1, masks
         return family
-    for number, name in enumerate(DEFAULT):
+    for number, name in enumerate(DAMAGE):
         monkeypatch.setitem(FAMILIES, name, counting(name, number))
     images = torch.zeros(3000, 3, 8, 8)
     damaged, masks = damage(images, seeded_generator(CPU, 0))
@@ -77,8 +78,8 @@ def test_a_share_stays_clean_and_every_family_gets_its_turn(monkeypatch):
     shares = [(rounds == r).float().mean().item() for r in range(ROUNDS + 1)]
     assert shares == pytest.approx([CLEAN] + [(1 - CLEAN) / ROUNDS] * ROUNDS, abs=0.03)
     assert sum(shares) == pytest.approx(1)
-    expected = rounds.sum().item() / len(DEFAULT)
-    assert all(calls[name] == pytest.approx(expected, rel=0.1) for name in DEFAULT)
+    expected = rounds.sum().item() / len(DAMAGE)
+    assert all(calls[name] == pytest.approx(expected, rel=0.1) for name in DAMAGE)
     # The mask holds what all rounds did, at most one mark a round; none where nothing was done.
     marks = masks.sum((1, 2, 3))
     assert (marks <= rounds).all() and ((marks > 0) == (rounds > 0)).all()
@@ -113,10 +114,11 @@ def test_missing_takes_a_thin_part_away():
 
 
 def test_what_is_validated_on_is_not_trained_on():
-    assert not {"cutpaste", "scar", "texture"} & set(DEFAULT)
+    assert not {"cutpaste", "scar", "texture"} & set(DAMAGE)
+    assert list(FAMILIES) == [*DAMAGE, *VALIDATION]  # what can be chosen is there
 
 
 def test_one_image_alone_and_odd_sizes():
-    for name in DEFAULT:
+    for name in DAMAGE:
         damaged, masks = FAMILIES[name](pictures(1, 33, 57), seeded_generator(CPU, 2))
         assert damaged.shape == (1, 3, 33, 57) and masks.shape == (1, 1, 33, 57)

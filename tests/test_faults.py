@@ -1,6 +1,5 @@
 """Nothing lost: bad files, signals, a full disk, and runs that repeat."""
 
-import argparse
 import copy
 import errno
 import json
@@ -18,12 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-import infer
 import train
-from ad import InputError, checkpoint, layouts, training
+from ad import InputError, checkpoint, samples, training
 from ad.cli import Interrupted, deferred
-from ad.ensemble import load_member
+from ad.config import DEFAULT_RULE, Training
+from ad.detector import load_member
 from ad.images import load_images, load_readable, read_image
+from ad.machine import Machine
 from conftest import PROJECT, TINY_TRAINING, run, tiny_image, wait_for, write_tiny
 
 
@@ -98,7 +98,7 @@ def broken(folder, count=160):
 
 
 def sample(path):
-    return layouts.Sample(path, "c", "train", "good", 0, None)
+    return samples.Sample(path, "c", "train", "good", 0, None)
 
 
 def test_two_hundred_files_are_each_read_or_named(tmp_path):
@@ -106,14 +106,14 @@ def test_two_hundred_files_are_each_read_or_named(tmp_path):
     assert len(good) + len(bad) >= 200
     for path, size in good.items():
         assert tuple(read_image(path, 512).shape) == (3, *size), path
-    samples = [sample(path) for path in [*good, *bad]]
+    every = [sample(path) for path in [*good, *bad]]
     with pytest.raises(InputError) as caught:
-        load_images(samples, 512)
+        load_images(every, 512)
     lines = str(caught.value).splitlines()
     assert len(lines) == len(bad)
     for path, line in zip(bad, lines):
         assert line.startswith(f"cannot read image {path}: ")
-    kept, images = load_readable(samples, 512)
+    kept, images = load_readable(every, 512)
     assert [s.path for s in kept] == list(good) and len(images) == len(good)
 
 
@@ -204,7 +204,7 @@ def test_a_signal_saves_the_step(whole, tmp_path, monkeypatch, capsys, step):
         return step_losses(*parts)
     monkeypatch.setattr(training, "step_losses", signalled)
     with pytest.raises(Interrupted):
-        train.main()
+        train.main(train.parse_args())
     assert len(steps) == step
     folder = tmp_path / "runs/stripes/unet-seed0"
     last = checkpoint.load(folder / "last.pt")
@@ -253,26 +253,26 @@ class Draws(torch.nn.Module):
 
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_an_epoch_in_two_parts_draws_as_one_in_one(last):
-    args = argparse.Namespace(seed=3, batch=2, lr=0.1, t_max=None, epochs=2, precision="fp32",
-                              schedule="cosine", augment=False, crop=0, long_side=(16, 32),
-                              optimizer="adam", weight_decay=0)
+    plan = Training(seed=3, batch=2, lr=0.1, epochs=2, augment=False, long_side=(16, 32),
+                    weight_decay=0)
+    machine = Machine(torch.device("cpu"))
     images = [torch.full((3, 16, 16), 40 * i, dtype=torch.uint8) for i in range(6)]
     whole = Draws([], None)
-    expected = training.train_epoch(whole, (images, None), training.make_updates(whole, args), 1,
-                                    args)
+    expected = training.train_epoch(whole, (images, None),
+                                    training.make_updates(whole, plan, machine), 1)
     parts, begun = Draws([], last), {}
-    updates = training.make_updates(parts, args)
+    updates = training.make_updates(parts, plan, machine)
     # `stop` is looked at with the losses, so that it ends the step in which it got an item.
-    assert training.train_epoch(parts, (images, None), updates, 1, args, begun, parts.stop) is None
+    assert training.train_epoch(parts, (images, None), updates, 1, begun, parts.stop) is None
     assert len(parts.seen) == begun["batches"] == last
     torch.manual_seed(99)
-    found = training.train_epoch(parts, (images, None), updates, 1, args, begun)
+    found = training.train_epoch(parts, (images, None), updates, 1, begun)
     assert parts.seen == whole.seen and torch.equal(parts.weight, whole.weight)
     assert found["loss"] == expected["loss"] and len(set(parts.seen[0][1])) == 2
     begun["random"] = begun["random"][:1] * 2  # of another kind of device
     begun["random"][0] = begun["random"][0][:16]
     with pytest.raises(InputError, match="on another device"):
-        training.train_epoch(parts, (images, None), updates, 1, args, begun)
+        training.train_epoch(parts, (images, None), updates, 1, begun)
 
 
 def nested(mapping, prefix=()):
@@ -283,13 +283,10 @@ def nested(mapping, prefix=()):
             yield from nested(value, (*prefix, key))
 
 
-def test_checkpoints_of_other_versions_work_or_are_named(whole, tmp_path, monkeypatch):
+def test_checkpoints_of_other_versions_work_or_are_named(whole, tmp_path):
     """Lacking any of the values in it, or with one more, it loads, or is refused in one line."""
     saved = checkpoint.load(whole[2] / "runs/stripes/unet-seed0/best.pt")
-    monkeypatch.setattr(sys, "argv", ["infer.py", "--category", "stripes"])
-    args, cpu = infer.parse_args(), torch.device("cpu")
-    args.precision = "fp32"
-    refused = 0
+    machine, refused = Machine(torch.device("cpu")), 0
     for *parents, key in nested(saved):
         for drop in (True, False):
             changed = copy.deepcopy(saved)
@@ -302,7 +299,7 @@ def test_checkpoints_of_other_versions_work_or_are_named(whole, tmp_path, monkey
                 part[f"new_{key}"] = 1
             torch.save(changed, tmp_path / "odd.pt")
             try:
-                load_member(tmp_path / "odd.pt", args, cpu)
+                load_member(tmp_path / "odd.pt", machine, DEFAULT_RULE, {})
             except InputError as error:
                 assert "odd.pt" in str(error) and "\n" not in str(error)
                 refused += 1

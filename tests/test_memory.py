@@ -8,10 +8,10 @@ import torch
 import torchvision
 
 from ad import InputError, checkpoint, fitting
+from ad.config import Scoring
 from ad.demo import render
 from ad.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
-from ad.scoring import Scoring
 from ad.ssim import gaussian_blur
 
 
