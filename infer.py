@@ -116,15 +116,16 @@ def load(job, args, machine):
 
 def draw(found, detector, cut, truth, args):
     """Write the heat map and the mask of a Scored; cut: of the maps, or None."""
-    sample, plots = found.sample, ad.plots
+    sample = found.sample
     if args.maps:
-        photo = ad.images.read_image(sample.path, plots.LONGEST, detector.readings[0][1])
-        plots.save_heat(args.results / "maps" / sample.category / f"{sample.id}.png",
-                        plots.to_picture(photo), found.map_, (detector.top_of_maps, cut),
-                        f"{sample.id}\n{plots.caption(found.score)}")
+        photo = ad.images.read_image(sample.path, ad.plots.LONGEST, detector.readings[0][1])
+        ad.plots.save_heat(args.results / "maps" / sample.category / f"{sample.id}.png",
+                           ad.plots.to_picture(photo), found.map_, (detector.top_of_maps, cut),
+                           f"{sample.id}\n{ad.plots.caption(found.score)}")
     if args.masks and cut is not None:
-        plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
-                         plots.to_picture(found.picture), (found.map_[0] > cut).numpy(), truth)
+        ad.plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
+                            ad.plots.to_picture(found.picture), (found.map_[0] > cut).numpy(),
+                            truth)
 
 
 def score_job(job, args, machine):
@@ -198,7 +199,8 @@ def write_results(rows, results, averages, args, machine, flat):
                 args.like, {row.id: Path(row.path).name for row in rows}))
     for name, content in files.items():
         ad.checkpoint.write_atomic(args.results / name, content)
-    print("wrote " + ", ".join(str(args.results / name) for name in (*files, "histograms.png"))
+    pictures = [] if args.image else ["histograms.png"]
+    print("wrote " + ", ".join(str(args.results / name) for name in (*files, *pictures))
           + "".join(f", {args.results / part}/" for part in ("maps", "masks") if vars(args)[part]))
     if flat and args.check_submission:
         ad.submission.check_submission(files["submission.csv"], args.check_submission)
@@ -226,7 +228,7 @@ def main(args):
         print_files(rows)
     else:
         print(ad.metrics.table(results, averages))
-    ad.charts.save_histograms(args.results / "histograms.png", parts)
+        ad.charts.save_histograms(args.results / "histograms.png", parts)
     if args.spot_check:
         spot_check(rows, shown, args)
     write_results(rows, results, averages, args, machine, flat)

@@ -6,7 +6,8 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
-from ad import categories, checkpoint, classify, distributed, layouts
+import ad
+from ad import checkpoint, distributed, layouts
 from ad.cli import command, near, require
 from ad.masks import report_masks
 from ad.model import is_classifier, model_class
@@ -21,7 +22,7 @@ def jobs_to_train(args):
     """(root of the data, table of a flat folder, arguments of each run, has a category a test
     split?)"""
     root = layouts.resolve_data(args.data)
-    table = categories.training_table(root, Path(args.runs), args.groups, args.names_from,
+    table = ad.categories.training_table(root, Path(args.runs), args.groups, args.names_from,
                                       args.resume or args.config)
     found = layouts.find_categories(root, table)
     choose_one(args, found)
@@ -143,7 +144,7 @@ def separate_jobs(root, category, samples, args):
                 config = json.loads((path.parent / "config.json").read_text())
                 if "test" not in config:  # of a category that is called so
                     continue
-                own = classify.own_samples(root, config)
+                own = ad.classify.own_samples(root, config)
             jobs.append(job(f"{folder}/{name}", folder, [name], own))
     if not jobs:
         checkpoint.find_runs(args.runs, category, args.members, args.data)  # says which there are
@@ -165,7 +166,7 @@ def jobs_to_score(args):
         samples = single_files(args.image, args.category) if args.image else []
         return find_jobs(None, {args.category: samples}, args), False, set()
     root = layouts.resolve_data(args.data)
-    table = categories.full_table(root, Path(args.runs))
+    table = ad.categories.full_table(root, Path(args.runs))
     samples = samples_to_score(root, table, args)
     shown = named([s for part in samples.values() for s in part], args.spot_check)
     return find_jobs(root, samples, args), table is not None, {sample.path for sample in shown}

@@ -1,8 +1,6 @@
 """Image and pixel metrics: AUROC, AP, F1, rates at a threshold, pixel AUROC, PRO."""
 
 import numpy as np
-from sklearn.metrics import (average_precision_score, precision_recall_curve, roc_auc_score,
-                             roc_curve)
 
 from ad.samples import NORMAL
 
@@ -13,10 +11,16 @@ TITLES = {"auroc": "AUROC", "ap": "AP", "f1": "F1", "pixel_auroc": "pixels", "pr
 COLUMNS = tuple(TITLES)
 
 
+def ranking():
+    """sklearn.metrics, whose import takes as long as torch's: only where it is used."""
+    import sklearn.metrics
+    return sklearn.metrics
+
+
 def auroc(labels, scores):
     """Area under the ROC curve, or None when only one class is present."""
     labels = np.asarray(labels)
-    return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else None
+    return float(ranking().roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else None
 
 
 def image_metrics(labels, scores):
@@ -32,10 +36,10 @@ def image_metrics(labels, scores):
         raise ValueError("image_metrics needs finite scores")
     if len(np.unique(labels)) < 2:
         return {"auroc": None, "ap": None, "f1": None}
-    precision, recall, _ = precision_recall_curve(labels, scores)
+    precision, recall, _ = ranking().precision_recall_curve(labels, scores)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return {"auroc": auroc(labels, scores), "ap": float(average_precision_score(labels, scores)),
-            "f1": float(f1.max())}
+    return {"auroc": auroc(labels, scores), "f1": float(f1.max()),
+            "ap": float(ranking().average_precision_score(labels, scores))}
 
 
 def rates(labels, predictions):
@@ -60,9 +64,9 @@ def curves(labels, scores):
     known = labels >= 0
     if len(np.unique(labels[known])) < 2:
         return {}
-    precision, recall, _ = precision_recall_curve(labels[known], scores[known],
+    precision, recall, _ = ranking().precision_recall_curve(labels[known], scores[known],
                                                   drop_intermediate=True)
-    return {"roc": thin(*roc_curve(labels[known], scores[known])[:2]),
+    return {"roc": thin(*ranking().roc_curve(labels[known], scores[known])[:2]),
             "pr": thin(recall, precision)}
 
 
