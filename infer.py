@@ -23,7 +23,7 @@ from pathlib import Path
 import ad
 from ad.cli import Parser, require, run_script
 from ad.config import DEFAULT_RULE
-from ad.options import (add_data_arguments, add_scoring_arguments, choose_categories, given_scoring)
+from ad.options import add_data_arguments, add_scoring_arguments, choice_from, given_scoring
 
 FIRST = ("data", "runs", "category", "all", "image", "threshold", "topk", "results", "maps",
          "masks")
@@ -34,12 +34,6 @@ Row = namedtuple("Row", HEADER)  # of scores.csv
 def build_parser():
     parser = Parser(__doc__, FIRST)
     group = add_data_arguments(parser)
-    group.add_argument("--category", help="the category to score")
-    group.add_argument("--pool", action="store_true",
-                       help="score all images with the run of train.py --pool")
-    group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="compare the run of "
-                       "train.py --merge-categories with the categories' own runs")
-    group.add_argument("--all", action="store_true", help="score every category that has a run")
     group.add_argument("--image", nargs="+", action="extend", metavar="PATH", help="score these "
                        "files and folders with the runs of --category, which may be left out "
                        "where only one has runs")
@@ -84,7 +78,7 @@ def parse_args():
     args = build_parser().parse_args()
     if args.image and not (args.category or args.all or args.pool or args.merge_categories):
         args.category = ad.folders.only_category(args.runs)
-    choose_categories(args)
+    choice_from(args)
     require(args.category or not (args.image or args.export), "--image, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
             "--merge-categories votes; give one of them")
@@ -95,7 +89,7 @@ def parse_args():
     given_scoring(args)
     if args.image:
         args.image = ad.folders.expand(args.image)
-    else:
+    elif not args.export:
         ad.folders.root_of(args.data)
     return args
 
@@ -210,10 +204,15 @@ def write_results(rows, results, averages, args, machine, flat):
 def main(args):
     machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
                                         args.deterministic)
-    jobs, flat, args.spot_check = ad.distributed.from_rank_0(lambda: ad.jobs.jobs_to_score(args))
+    choice = choice_from(args)
     if args.export:
-        print(ad.export.export(load(jobs[0], args, machine), args.export))
+        job = ad.jobs.job_of_files(choice, [], args.members)
+        print(ad.export.export(load(job, args, machine), args.export))
         return 0
+    jobs, flat, args.spot_check = ad.distributed.from_rank_0(lambda: (
+        [ad.jobs.job_of_files(choice, args.image, args.members)], False, set()) if args.image
+        else ad.jobs.jobs_to_score(choice, args.members, args.separately, args.spot_check,
+                                   args.like or args.check_submission or args.binary))
     parts, shown, results = {}, {}, {}
     for job in jobs:
         parts[job.name], pictures, results[job.name] = score_job(job, args, machine)

@@ -15,18 +15,19 @@ runs/<category>-classes/<name>/, with test.json and confusion.png.
 """
 
 import json
-import sys
 import time
+from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import ad
 from ad import InputError
 from ad.cli import Parser, require, run_script
-from ad.config import RECIPES, Scoring, recipe_name
+from ad.config import RECIPES, Scoring
 from ad.options import (add_data_arguments, add_model_arguments, add_scoring_arguments,
-                        add_training_arguments, choose_categories, given_scoring, model_arguments,
-                        plain, read_arguments, training_from)
+                        add_training_arguments, check_model, check_training, choice_from, config_of,
+                        given_scoring, model_arguments, read_arguments, recipe_of,
+                        training_from)
 
 START = time.perf_counter()
 FIRST = ("data", "runs", "category", "all", "model", "minutes", "epochs", "seeds", "resume",
@@ -39,12 +40,6 @@ CLOSELY = 512
 def build_parser():
     parser = Parser(__doc__, FIRST)
     group = add_data_arguments(parser)
-    group.add_argument("--category", help="name of the category to train on")
-    group.add_argument("--pool", action="store_true",
-                       help="train one model on the images of all categories, the baseline")
-    group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="train one model on "
-                       "these categories; the run is in <runs>/NAME+NAME")
-    group.add_argument("--all", action="store_true", help="train every category found")
     group.add_argument("--parallel", choices=("categories",), help="under torchrun: every process "
                        "trains its own categories and seeds, not all the same one together")
     group.add_argument("--groups", type=int, metavar="N", help="categories to look for in a flat "
@@ -82,45 +77,39 @@ def parse_args():
     require(not (args.minutes and args.epochs) or config, "--minutes and --epochs exclude each "
             "other")
     args.model = args.model or RECIPES.get(args.recipe, {}).get("model", "unet")
-    recipe = RECIPES[recipe_name(args)]
+    recipe = RECIPES[recipe_of(args)]
     vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
     # Whether a pretrained memory looks closely depends on the images, see train_detector.
     args.closely = (args.window_input is None and args.model == "patchcore"
                     and args.backbone not in (None, "gradients", "unet"))
     vars(args).update(asdict(Scoring(**asdict(Scoring()) | given_scoring(args))))
-    choose_categories(args)
-    check_args(args)
+    choice_from(args)
+    check_training(args)
     ad.folders.root_of(args.data)
     return args
 
 
-def check_args(args):
-    """Raise InputError, naming the value, for arguments that cannot work."""
-    require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
-    require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
-    for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr",
-                 "t_max", "groups", "minutes"):
-        value = 1 if getattr(args, name) is None else getattr(args, name)
-        require(value > 0, f"--{name.replace('_', '-')} must be positive, got {value}")
-    require(args.weight_decay >= 0, f"--weight-decay must be >= 0, got {args.weight_decay}")
-    args.seeds = args.seeds or [args.seed]
-    require(all(0 <= s < 2 ** 32 for s in args.seeds), f"seeds must be 0 to 2^32 - 1: {args.seeds}")
-    require(0 < args.val_fraction < 1, f"--val-fraction must be in (0, 1), got {args.val_fraction}")
-    low, high = args.long_side
-    require(32 <= low <= high, f"--long-side must be LOW HIGH, both >= 32, got {low} {high}")
-    require(args.crop == 0 or min(args.crop, args.image_size) >= 32,
-            f"--crop ({args.crop}) must be 0 or >= 32, --image-size ({args.image_size}) >= 32")
+def run_folder(args):
+    """runs/<category>/<name>; of a classifier runs/<category>-classes/<name>."""
+    labelled = "-classes" if ad.model.is_classifier(args.model) else ""
+    name = args.name or f"{args.model}-seed{args.seed}"
+    return Path(args.runs) / f"{args.category}{labelled}" / name
 
 
-def check_model(args):
-    """Raise InputError for options that this model has not, or that do not fit each other."""
-    own = model_arguments(args)
-    if "normal_class" in own:  # its classes are known when the data are
-        own["classes"] = (own["normal_class"], "another")
-    try:
-        Scoring(**given_scoring(args)).check(ad.model.build_model(args.model, **own))
-    except ValueError as error:
-        raise InputError(str(error)) from error
+def jobs_to_train(args):
+    """(root of the data, table of a flat folder, options of each run, has it a test split?)."""
+    choice = choice_from(args)
+    root, table, names, tested = ad.jobs.categories_to_train(
+        choice, args.groups, args.names_from, args.resume or args.config)
+    jobs = [Namespace(**vars(args) | {"category": name, "seed": seed})
+            for name in names for seed in args.seeds]
+    for job in jobs:
+        folder = run_folder(job)
+        ad.jobs.check_folder(folder.parent.name, replace(choice, category=job.category),
+                             ad.layouts.find_categories(root, table))
+        require(args.resume or args.overwrite or not folder.exists(), f"{folder} exists; --resume "
+                "continues it, --overwrite starts anew, --name NAME makes another")
+    return root, table, jobs, tested
 
 
 def read(args, *parts):
@@ -131,19 +120,9 @@ def read(args, *parts):
             for part in parts]
 
 
-def describe(root, parts, images, args, machine):
-    """The run's config.json. parts: {"train", "validation", ...: samples}; images: of the run."""
-    return {"args": plain(args), "command": sys.argv,
-            "environment": ad.seed.environment(machine.device), "root": str(root.resolve()),
-            "category": args.category, "image_size": args.image_size, "white": args.white,
-            "sizes": sorted({tuple(image.shape[1:]) for image in images})} | {
-        part: [s.path.relative_to(root).as_posix() for s in samples]
-        for part, samples in parts.items()}
-
-
 def begin(config, model_args, args, machine):
     """(model, Run) of this config.json; says what is about to be trained, on what and where."""
-    model, run = ad.runs.begin(ad.jobs.run_folder(args), config, model_args, machine, args.resume,
+    model, run = ad.runs.begin(run_folder(args), config, model_args, machine, args.resume,
                                args.overwrite)
     run.save_every = args.save_every
     print(f"{args.category}: learns from {len(config['train'])} images, on {machine.device} in "
@@ -184,8 +163,8 @@ def train_detector(root, table, args, machine):
         args.window_input = CLOSELY
     scoring = Scoring(**given_scoring(args))
     args.symmetries = ad.augment.symmetries(images) if args.augment else []
-    config = describe(root, {"train": train, "validation": val, "anomalous": anomalous},
-                      images + val_images, args, machine)
+    config = config_of(args, root, {"train": train, "validation": val, "anomalous": anomalous},
+                      images + val_images, machine)
     model, run = begin(config, {"name": args.model} | model_arguments(args), args, machine)
     if trained:
         plan = training_from(args)
@@ -215,8 +194,8 @@ def train_classifier(root, args, machine):
     args.symmetries = ad.augment.symmetries(images) if args.augment else []
     normal, other = ([s for s in parts[1] if (s.defect == args.normal_class) == good]
                      for good in (True, False))
-    config = describe(root, {"train": parts[0], "validation": normal, "anomalous": other,
-                             "test": parts[2]}, images, args, machine)
+    config = config_of(args, root, {"train": parts[0], "validation": normal, "anomalous": other,
+                             "test": parts[2]}, images, machine)
     model, run = begin(config, {
         "name": args.model, "classes": classes, "class_weights": classify.balanced_weights(
             labels, len(classes))} | model_arguments(args), args, machine)
@@ -242,9 +221,10 @@ def main(args):
     machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
                                         args.deterministic)
     args.device, args.precision = machine.device.type, machine.precision
-    root, table, jobs, tested = ad.distributed.from_rank_0(lambda: ad.jobs.jobs_to_train(args))
+    root, table, jobs, tested = ad.distributed.from_rank_0(lambda: jobs_to_train(args))
     labelled = ad.model.is_classifier(args.model)
-    jobs, failed = ad.jobs.own_jobs(jobs, args), []
+    jobs = ad.jobs.own_jobs(jobs, ad.model.model_class(args.model), args.parallel)
+    failed = []
     for job in jobs:
         try:
             if labelled:
@@ -258,7 +238,8 @@ def main(args):
             if len(jobs) > 1:
                 print(failed[-1], flush=True)
     if len(failed) < len(jobs) and not labelled and not args.parallel:
-        print(ad.jobs.advice(args, tested))
+        path = run_folder(jobs[0]) / "best.pt" if len(jobs) == 1 else None
+        print(ad.jobs.how_to_go_on(choice_from(args), tested, path))
     if failed:
         raise InputError("\n".join(failed))
 

@@ -24,7 +24,7 @@ FIRST = ("data", "runs", "ckpt", "report", "compare", "ids", "count", "results")
 
 def build_parser():
     parser = Parser(__doc__, FIRST)
-    add_data_arguments(parser)
+    add_data_arguments(parser, categories=False)
     parser.add_argument("--ckpt", metavar="FILE",
                         help="checkpoint: a path, or a name that is unique below --runs; with "
                         "--report as for infer.py (default there: best.pt)")

@@ -61,6 +61,26 @@ class Scoring:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which categories of which data are meant. data: --data, None = its default; runs: folder of
+    the runs; category: None = the only one; every: all that there are; pool: one run for all of
+    them; merged: names of those that one run is for."""
+    data: str | None = None
+    runs: str = "runs"
+    category: str | None = None
+    every: bool = False
+    pool: bool = False
+    merged: tuple = ()
+
+    @property
+    def options(self):
+        """The words of a command line that mean these categories."""
+        return ["--all"] if self.every else ["--pool"] if self.pool else \
+            ["--merge-categories", *self.merged] if self.merged else \
+            ["--category", self.category] if self.category else []
+
+
+@dataclass(frozen=True)
 class Training:
     """How a model is trained.
 
@@ -120,11 +140,3 @@ RECIPES = {
     "big_conv_vae": WELLS | {"epochs": 100, "lr": 3e-4},
     "classifier": START | PLAIN | {
         "epochs": 100, "lr": 3e-4, "batch": 32, "augment": True, "patience": 15, "val_every": 1}}
-
-
-def recipe_name(args):
-    """The recipe of parsed arguments: --recipe, or what suits --model and --objective."""
-    if args.recipe:
-        return args.recipe
-    return {"unet": args.objective or "repair", "vae": "lab-vae"}.get(
-        args.model, args.model if args.model in RECIPES else "classifier")

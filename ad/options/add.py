@@ -1,25 +1,26 @@
-"""The options that scripts share, and what they mean to a model and to the scoring. Needs no
-torch until a model is asked what its options are."""
+"""The options that scripts share, in groups. Needs no torch."""
 
 import argparse
-import inspect
-import json
-from dataclasses import fields
 from pathlib import Path
 
-from ad import InputError
-from ad.cli import require
 from ad.config import (CALIBRATIONS, DAMAGE, DISTANCES, ENCODERS, ERRORS, MODELS, PRECISIONS,
-                       RECIPES, VALIDATION, VARIANCES, Scoring, Training)
-from ad.layouts import POOL
+                       RECIPES, VALIDATION, VARIANCES, Scoring)
 
 
-def add_data_arguments(parser):
-    """--data, --runs, --device, --precision, --window-batch; returns the data group."""
+def add_data_arguments(parser, categories=True):
+    """--data, --runs, and which categories; --device, --precision, --window-batch. Returns the data
+    group."""
     group = parser.add_argument_group("data")
     group.add_argument("--data", help="folder in MVTec AD layout, or demo: a procedural set written"
                        " on first use (default: $AD_DATA, else data/mvtec_ad)")
     group.add_argument("--runs", default="runs", help="folder of the trained runs (default: runs)")
+    if categories:
+        group.add_argument("--category", help="name of the category (default: the only one)")
+        group.add_argument("--all", action="store_true", help="every category, one by one")
+        group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="one run for these "
+                           "categories, in <runs>/NAME+NAME; infer.py compares it with their own")
+        group.add_argument("--pool", action="store_true",
+                           help="one run for the images of all categories, the baseline")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
                          help="where to compute (default: auto, CUDA when there is one)")
@@ -31,20 +32,6 @@ def add_data_arguments(parser):
                          help="256 x 256 windows per forward pass; less needs less memory, the "
                          "scores stay (default: 16)")
     return group
-
-
-def choose_categories(args):
-    """Check that at most one of --category, --pool, --merge-categories and --all is given; a slash
-    after a category's name, which shells add, is dropped."""
-    require((args.category is not None) + args.pool + args.all + bool(args.merge_categories) <= 1,
-            "give --category NAME, --all, --pool or --merge-categories, one of them")
-    if args.merge_categories:
-        names = [name.rstrip("/") for name in args.merge_categories]
-        args.merge_categories = list(dict.fromkeys(names))
-    elif args.pool:
-        args.category = POOL
-    elif args.category:
-        args.category = args.category.rstrip("/")
 
 
 def add_model_arguments(parser):
@@ -128,33 +115,6 @@ def add_training_arguments(parser):
         "better pseudo-anomaly AUROC (default: 50, as a cosine is best at its end; reconstruct 10)")
 
 
-def model_arguments(args):
-    """Arguments of the model's class; unset options get their defaults in `args`, too.
-
-    Raises InputError for an option that belongs to another model.
-    """
-    from ad.model import model_class  # which imports torch
-    try:
-        model = model_class(args.model)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    own, chosen = inspect.signature(model).parameters, {}
-    parser = argparse.ArgumentParser()
-    add_model_arguments(parser)
-    for option in sorted(vars(parser.parse_args([])).keys() - {"model", "pretrained"}):
-        value = getattr(args, option)
-        if option == "weights" and hasattr(model, "load_pretrained"):
-            continue  # loaded once, by train.py; after that they are the model's own
-        if option in own:
-            value = own[option].default if value is None else value
-            chosen[option] = str(value.resolve()) if isinstance(value, Path) else value
-            setattr(args, option, chosen[option])
-        else:
-            flag = option.replace("_", "-")
-            require(value is None, f"--{flag} is not an option of --model {args.model}")
-    return chosen
-
-
 def add_scoring_arguments(parser, trained):
     """One option per field of Scoring, unset; `trained`: the default is that of the run."""
     group = parser.add_argument_group("scoring")
@@ -177,41 +137,3 @@ def add_scoring_arguments(parser, trained):
     add("sigma", "Gaussian smoothing of the final map", type=float, metavar="PX")
     add("topk", "the score is the mean of this share of the pixels, the highest, in (0, 1]",
         type=float, metavar="SHARE")
-
-
-def given_scoring(args):
-    """{field of Scoring: value} of those that are given; InputError for a value that is no use."""
-    given = {field.name: getattr(args, field.name) for field in fields(Scoring)
-             if getattr(args, field.name, None) is not None}
-    if "windows" in given:
-        given["windows"] = tuple(given["windows"])
-    Scoring(**{"windows": (0,)} | given).check()
-    return given
-
-
-def training_from(args):
-    """Parsed arguments -> Training."""
-    return Training(**{field.name: tuple(value) if isinstance(
-        value := getattr(args, field.name, field.default), list) else value
-        for field in fields(Training)})
-
-
-def plain(args):
-    """Parsed arguments -> {name: value} that JSON can hold, for config.json."""
-    return {name: list(value) if isinstance(value, tuple) else
-            str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-
-
-def read_arguments(path):
-    """Arguments of a config.json, but for those that say where a run is, whether to replace it, and
-    which others were trained beside it."""
-    try:
-        found = json.loads(path.read_text())["args"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot take arguments from {path}: {error}") from error
-    found["weights"] = Path(found["weights"]) if found.get("weights") else None
-    if found.get("merge_categories") or found.get("pool"):
-        del found["category"]  # which is both, a+b, or all
-    return {name: value for name, value in found.items()
-            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries", "all",
-                            "seeds", "parallel", "verbose", "minutes")}
