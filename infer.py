@@ -130,7 +130,7 @@ def score_job(job, args, machine):
     """
     samples, detector, start = job.samples, load(job, args, machine), time.perf_counter()
     if not args.image:
-        ad.runs.report_origin(job.name, detector.config, args.data)
+        ad.runs.report_origin(job.name, detector.config, args.data, samples)
     ad.images.report_range(samples, detector.config)
     cut = detector.map_cut(args.masks or ad.threshold.DEFECT) if (
         args.maps or args.masks) and detector.localises else None

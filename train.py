@@ -174,10 +174,13 @@ def train_detector(root, table, args, machine):
             val_images, args.seed, positives, plan.validation_side), looking, plan, machine)
         fit(model, (images, None), check, run, args, machine)
     examples = ad.validation.make_examples(val_images, args.seed, positives)
-    before = ad.checkpoint.load(run.folder / "best.pt")["val_auroc"] if trained else None
-    saved = ad.distributed.from_rank_0(lambda: ad.fitting.finish(
-        run, None if trained else model, rest, examples, scoring, machine))
-    print(ad.verdict.verdict(saved, before, args.verbose))
+
+    def finish():
+        before = ad.checkpoint.load(run.folder / "best.pt")["val_auroc"] if trained else None
+        saved = ad.fitting.finish(run, None if trained else model, rest, examples, scoring, machine)
+        memory = "" if trained or not args.verbose else f"{args.category}: {model.describe()}\n"
+        return memory + ad.verdict.verdict(saved, before, args.verbose)
+    print(ad.distributed.from_rank_0(finish))
 
 
 def train_classifier(root, args, machine):

@@ -72,7 +72,8 @@ def load_member(path, machine, rule, given, data=None):
     if trained.keys() != asdict(Scoring()).keys():
         raise InputError(f"{path} is of another version of this project: it scores by "
                          f"{', '.join(sorted(trained))}; train it again")
-    scoring = Scoring(**trained | given).check(model)
+    windows = {"windows": tuple(trained["windows"])}  # JSON has only lists
+    scoring = Scoring(**trained | windows | given).check(model)
     labelled = rule in LABELLED
     current = calibration and asdict(scoring) == calibration["scoring"] and \
         PARTS | set(Calibration.__dataclass_fields__) == set(calibration)

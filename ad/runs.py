@@ -151,8 +151,11 @@ def run_images(config, part, most=None):
     return [read_image(path, *reading(config)) for path in paths[:most]]
 
 
-def report_origin(name, config, data_name):
-    """Say where a run was trained on other data than --data `data_name`."""
+def report_origin(name, config, data_name, samples):
+    """Say where a run was trained on other data than --data `data_name`, and which of the test
+    samples are copies of images that it has learned from."""
     trained = config.get("moved", config["root"])
     if trained != str(root_of(data_name).resolve()):
         print(f"note: {name} was trained on {trained}")
+    data.report_copies([sample.path for sample in samples],
+                       run_files(config, "train") + run_files(config, "validation"), "test")

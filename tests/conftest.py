@@ -67,8 +67,8 @@ def in_child(script, arguments, cwd, env, files):
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
-    sys.argv = [script, *arguments]
-    runpy.run_path(str(PROJECT / script), run_name="__main__")
+    sys.argv = [str(PROJECT / script), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run(script, *arguments, cwd, env=None):

@@ -10,9 +10,10 @@ import torchvision
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from ad import InputError, classify, layouts
+from ad import InputError, classify
 from ad.classifier import Classifier, ResNet, grad_cam
 from ad.model import build_model
+from ad.samples import Sample
 from conftest import run
 
 
@@ -106,7 +107,7 @@ def test_grad_cam_of_pooling_and_a_linear_layer_is_the_class_activation_map():
 
 
 def samples_of(counts):
-    return [layouts.Sample(f"{name}{i}", "c", "train", name, -1, None)
+    return [Sample(f"{name}{i}", "c", "train", name, -1, None)
             for name, count in counts.items() for i in range(count)]
 
 
@@ -193,8 +194,9 @@ def test_class_folders_train_classifiers_only(tmp_path):
     assert result.returncode == 0, result.stderr
     test = json.loads((tmp_path / "runs/parts-classes/resnet18-seed0/test.json").read_text())
     assert set(test["classes"]) == {"ok", "dent"}
+    (tmp_path / "parts/ok").rename(tmp_path / "parts/plain")  # no name of normal photographs
     for options, message in (
-            (["--model", "resnet18"], "one of them --normal-class good; there are: dent, ok"),
+            (["--model", "resnet18"], "one of them --normal-class good; there are: dent, plain"),
             (["--model", "unet"], "holds class folders; they are for classifiers"),
             (["--model", "resnet18", "--width", 3], "--width is not an option of --model resnet18"),
             (["--model", "resnet77"], "unknown model 'resnet77'")):
