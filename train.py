@@ -113,11 +113,11 @@ def jobs_to_train(args):
 
 
 def read(args, *parts):
-    """Lists of samples -> (samples, images) of each; what is white in deep grey is decided by the
-    first."""
-    args.white = ad.images.white_of([sample.path for sample in parts[0]])
-    return [ad.images.load_readable(part, args.image_size, args.white, args.skip_bad_images)
-            for part in parts]
+    """Lists of samples -> what is white in deep grey, by the first, and (samples, images) of each.
+    """
+    white = ad.images.white_of([sample.path for sample in parts[0]])
+    return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
+                    for part in parts)
 
 
 def begin(config, model_args, args, machine):
@@ -148,9 +148,9 @@ def fit(model, data_set, check, run, args, machine):
 
 def train_detector(root, table, args, machine):
     """Find, split, build, learn, judge, save: the run of one category, from normal images alone."""
-    (samples, images), (anomalous, positives) = ad.distributed.from_rank_0(lambda: read(
-        args, *(ad.layouts.find_samples(root, args.category, split, table)
-                for split in ("train", "validation"))))
+    args.white, (samples, images), (anomalous, positives) = ad.distributed.from_rank_0(
+        lambda: read(args, *(ad.layouts.find_samples(root, args.category, split, table)
+                             for split in ("train", "validation"))))
     samples, images = ad.data.drop_copies(samples, images)
     trained = not hasattr(ad.model.model_class(args.model), "fit")
     train, val = ad.data.split_normals(samples, args.val_fraction, args.seed)
@@ -187,7 +187,7 @@ def train_classifier(root, args, machine):
     """Train a classifier of args.category's classes, calibrate it as a detector of what is not
     normal, and write its figures on its own test split: test.json and confusion.png."""
     classify = ad.classify
-    (samples, images), = ad.distributed.from_rank_0(
+    args.white, (samples, images) = ad.distributed.from_rank_0(
         lambda: read(args, ad.layouts.class_samples(root, args.category)))
     parts = classify.stratified_split(samples, args.seed)
     classes = sorted({s.defect for s in samples})

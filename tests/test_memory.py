@@ -7,8 +7,7 @@ import pytest
 import torch
 import torchvision
 
-from ad import InputError, checkpoint, fitting
-from ad.config import Scoring
+from ad import InputError, checkpoint
 from ad.demo import render
 from ad.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
@@ -205,17 +204,3 @@ def test_a_training_image_is_the_least_strange():
     for known in (images(12)[:4], (1.02 * images(12)[:4]).clamp(0, 1)):
         for name, near in model.anomaly_maps(known).items():
             assert near.mean() < new[name].mean()
-
-
-def test_another_auroc_at_the_end_is_explained_where_chance_does_not(capsys):
-    scoring = Scoring(windows=(0, 128), error="fused")
-    fitting.explain(0.772, 0.608, 40, 256, scoring, "repaired")
-    line = capsys.readouterr().out
-    assert line.count("\n") == 1 and "0.772 in its epoch and is 0.608 now" in line
-    assert "shrunk to 256 pixels" in line and "as a whole, windows of 128 pixels" in line
-    assert "without the memory" in line
-    fitting.explain(0.772, 0.608, 40, 256, scoring, "fused")
-    assert "without the memory" not in capsys.readouterr().out
-    for before, after, count in ((0.772, 0.72, 40), (0.772, 0.608, 4), (None, 0.6, 40)):
-        fitting.explain(before, after, count, 256, scoring, "fused")
-    assert capsys.readouterr().out == ""
