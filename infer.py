@@ -164,6 +164,7 @@ def print_files(rows):
     for row in rows:
         print(f"{'ANOMALOUS' if row.prediction else 'normal':<9}  {float(row.score):6.2f}  "
               f"{row.path}")
+    print(f"{len(rows)} images, {sum(row.prediction for row in rows)} of them anomalous")
 
 
 def spot_check(rows, shown, args):

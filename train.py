@@ -164,7 +164,7 @@ def train_detector(root, table, args, machine):
     scoring = Scoring(**given_scoring(args))
     args.symmetries = ad.augment.symmetries(images) if args.augment else []
     config = config_of(args, root, {"train": train, "validation": val, "anomalous": anomalous},
-                      images + val_images, machine)
+                       images + val_images, machine)
     model, run = begin(config, {"name": args.model} | model_arguments(args), args, machine)
     if trained:
         plan = training_from(args)
@@ -198,7 +198,7 @@ def train_classifier(root, args, machine):
     normal, other = ([s for s in parts[1] if (s.defect == args.normal_class) == good]
                      for good in (True, False))
     config = config_of(args, root, {"train": parts[0], "validation": normal, "anomalous": other,
-                             "test": parts[2]}, images, machine)
+                                    "test": parts[2]}, images, machine)
     model, run = begin(config, {
         "name": args.model, "classes": classes, "class_weights": classify.balanced_weights(
             labels, len(classes))} | model_arguments(args), args, machine)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ad import checkpoint, data
+from ad.cli import progress
 from ad.config import ERRORS
 from ad.images import read_image, reading
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
@@ -39,9 +40,12 @@ def judges(samples, seed):
 
 
 def resized_batches(images, window_input, device):
-    """uint8 images -> batches of one, as large as a model gets whole images to score."""
-    return (data.resize_long_side(image, side_for_model(max(image.shape), window_input)).to(device)
-            for image in images)
+    """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
+    with progress(len(images), "remembering images") as bar:
+        for image in images:
+            side = side_for_model(max(image.shape), window_input)
+            yield data.resize_long_side(image, side).to(device)
+            bar.update()
 
 
 def new_places(model, images, window_input, device, seed):

@@ -10,6 +10,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 
 from ad import InputError
+from ad.cli import progress
 
 MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
 # Pixels of a file. Decoding needs 1 byte for each of 8-bit grey, 4 of colour, 12 at most: 6 GB.
@@ -165,8 +166,12 @@ def load_readable(samples, image_size, white=None, skip=True):
             return read_image(sample.path, image_size, white)
         except InputError as error:
             return error
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        found = list(pool.map(one, samples))
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool, progress(
+            len(samples), "reading images") as bar:
+        found = []
+        for image in pool.map(one, samples):
+            found.append(image)
+            bar.update()
     errors = [str(f) for f in found if isinstance(f, InputError)]
     if errors and not skip:
         raise InputError("\n".join(errors))

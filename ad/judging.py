@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from ad.calibration import fit_calibration, refit
+from ad.cli import progress
 from ad.gradients import ALIGNED, alignment
 from ad.metrics import auroc
 from ad.scoring import final_maps, map_images, topk_mean
@@ -39,6 +40,7 @@ def held_out_maps(folds, examples, scoring, device, window_batch=16):
     with the last model.
     """
     found = [None] * len(examples.normals), [None] * len(examples.positives)
+    bar = progress(sum(map(len, found)), "judging images")
     for model, held in folds:
         known, last = set(held), len(held) == 0 or len(held) == len(examples.normals)
         parts = list(held), [j for j, source in enumerate(examples.sources)
@@ -49,6 +51,8 @@ def held_out_maps(folds, examples, scoring, device, window_batch=16):
                        for i in range(len(next(iter(batch.values())))))
             for index, single in zip(chosen, singles):
                 maps[index] = single
+                bar.update()
+    bar.close()
     return found
 
 

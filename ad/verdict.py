@@ -34,7 +34,7 @@ def verdict(saved, before=None, verbose=False):
             + f" pasted damage, AUROC {auroc:.3f}")
     bound = false_alarms(int((normal > cut).sum()), len(normal))[1]
     lines.append(f"at most {bound:.0%} false alarms (by {len(normal)} normal images); "
-                 + advice(shares, len(normal), config["args"]["model"]))
+                 + advice(shares, len(normal), len(config["train"]), config["args"]["model"]))
     return "\n".join(f"{name}: {line}" for line in lines)
 
 
@@ -48,9 +48,11 @@ def changed(before, after, asked, scoring):
                ", here without the memory of features"))
 
 
-def advice(shares, count, model):
-    """What to do next."""
-    if count < FEW:
+def advice(shares, judged, taught, model):
+    """What to do next. judged, taught: numbers of normal images that judged, and that taught."""
+    if judged < FEW <= taught and model != "patchcore":
+        return "few judge: --val-fraction 0.3"
+    if judged < FEW:
         return "few: more photographs of good parts help most"
     if all(share >= FOUND for share in shares.values()):
         return "good enough to try"

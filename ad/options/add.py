@@ -17,8 +17,8 @@ def add_data_arguments(parser, categories=True):
     if categories:
         group.add_argument("--category", help="name of the category (default: the only one)")
         group.add_argument("--all", action="store_true", help="every category, one by one")
-        group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="one run for these "
-                           "categories, in <runs>/NAME+NAME; infer.py compares it with their own")
+        group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="one run for "
+                           "these, in <runs>/NAME+NAME; infer.py compares it with their own")
         group.add_argument("--pool", action="store_true",
                            help="one run for the images of all categories, the baseline")
     machine = parser.add_argument_group("machine")
