@@ -9,13 +9,15 @@ from conftest import PROJECT
 
 
 def test_the_model_of_the_readme_trains_scores_and_shows(tiny, tmp_path):
-    code, = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text("utf-8"), re.S)
+    text = (PROJECT / "README.md").read_text("utf-8")
+    code, = (part for part in re.findall(r"```python\n(.*?)```", text, re.S) if "Mine" in part)
+    line, = re.findall(r'`(MODELS\["mine"\] = [^`]*)`', text)
     for name in ("train.py", "infer.py", "visualize.py"):
         shutil.copy(PROJECT / name, tmp_path)
     shutil.copytree(PROJECT / "ad", tmp_path / "ad")
     (tmp_path / "ad/mine.py").write_text(code)
     with open(tmp_path / "ad/model.py", "a") as file:
-        file.write("\n\nfrom ad.mine import Mine\nMODELS['mine'] = Mine\n")
+        file.write(f"\n\n{line}\n")
     options = ("--data", str(tiny), "--category", "stripes")
     for line in (("train.py", *options, "--model", "mine", "--width", "8", "--epochs", "8",
                   "--batch", "4", "--lr", "1e-2", "--long-side", "64", "64", "--crop", "0"),
