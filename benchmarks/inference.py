@@ -25,7 +25,8 @@ import torch
 from PIL import Image
 from timing import PROJECT, alternate, arguments, report
 
-from ad import ensemble, layouts, plots
+from ad import ensemble, layouts
+from ad.pictures import plots
 from ad.cli import autocast, select_precision
 from ad.judging import calibrate
 from ad.model import build_model

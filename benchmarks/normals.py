@@ -34,8 +34,8 @@ from PIL import Image
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import checkpoint, layouts  # noqa: E402  (the project's folder is put on the path)
-from ad.demo import CATEGORIES, write_demo  # noqa: E402
+from ad import checkpoint, layouts  # noqa: E402(the project's folder is put on the path)
+from ad.sets.demo import CATEGORIES, write_demo  # noqa: E402
 from ad.fitting import folds  # noqa: E402
 from ad.images import load_images, read_image, reading  # noqa: E402
 from ad.judging import aurocs, Examples, held_out_maps, judge  # noqa: E402

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 import train
-from ad import data, layouts, plots
+from ad import data, layouts
+from ad.pictures import plots
 from ad.augment import at_one_size, symmetries
 from ad.arguments import model_arguments
 from ad.cli import autocast, select_precision

@@ -10,10 +10,10 @@ import torch
 import torchvision
 
 from ad import InputError
-from ad.backbones import Chain, load_backbone
-from ad.classifier import Classifier
+from ad.models.backbones import Chain, load_backbone
+from ad.models.classifier import Classifier
 from ad.data import resize_to
-from ad.pretrained import IMAGENET, input_statistics, lite0, load_weights
+from ad.models.pretrained import IMAGENET, input_statistics, lite0, load_weights
 
 
 def write_weights(tmp_path, name="resnet18"):
