@@ -211,10 +211,11 @@ def main(args):
         job = ad.jobs.job_of_files(choice, [], args.members)
         print(ad.models.export.export(load(job, args, machine), args.export))
         return 0
+    submits = bool(args.like or args.check_submission or args.binary)
     jobs, flat, args.spot_check = ad.ranks.from_rank_0(lambda: (
         [ad.jobs.job_of_files(choice, args.image, args.members)], False, set()) if args.image
         else ad.jobs.jobs_to_score(choice, args.members, args.separately, args.spot_check,
-                                   args.like or args.check_submission or args.binary))
+                                   args.like, submits))
     parts, shown, results = {}, {}, {}
     for job in jobs:
         parts[job.name], pictures, results[job.name] = score_job(job, args, machine)

@@ -21,16 +21,16 @@ def advise(choice, script, *more):
     return command(script, choice.data, choice.runs, *choice.options, *more)
 
 
-def the_category(choice, found):
-    """The Choice with the only category that was found, where it names none. Raises InputError
-    where there are several, and for a name that is not among them."""
+def the_category(choice, root, found):
+    """The Choice with the only category that was found in a folder, where it names none. Raises
+    InputError where there are several, and for a name that is not among them."""
     if not (choice.category or choice.every or choice.merged):
         require(len(found) == 1, f"give --all, or --category NAME, one of {', '.join(found)}")
         choice = replace(choice, category=found[0])
     for name in choice.merged or ([] if choice.every else [choice.category]):
         if not layouts.split_names(name, found) and name != layouts.POOL:
-            raise ad.InputError(f"unknown category {name!r}; there are: {', '.join(found)}"
-                                + near(name, found))
+            raise ad.InputError(f"unknown category {name!r} in {root}; there are: "
+                                f"{', '.join(found)}{near(name, found)}")
     return choice
 
 
@@ -45,7 +45,7 @@ def categories_to_train(choice, groups=None, names_from=None, resumed=False):
         require(groups is None and not names_from, "--groups and --names-from are for a folder "
                 f"without categories; {root} is none")
     found = layouts.find_categories(root, table)
-    choice = the_category(choice, found)
+    choice = the_category(choice, root, found)
     print(layouts.describe(root, found))
     chosen = found if choice.every else ["+".join(choice.merged or [choice.category])]
     tested = any((root / c / "test").is_dir() for c in ("", *found)) or \
@@ -92,7 +92,7 @@ def samples_to_score(root, table, choice):
     get a score."""
     everything = layouts.find_categories(root, table)
     if not choice.every:
-        choice = the_category(choice, everything)
+        choice = the_category(choice, root, everything)
         found = list(choice.merged) or [choice.category]
         check_folder("+".join(found), choice, everything)
     else:
@@ -120,18 +120,19 @@ def full_table(root, runs):
     return ad.sets.categories.full_table(root, Path(runs)) if layouts.is_flat(root) else None
 
 
-def jobs_to_score(choice, members=None, separately=False, spot_check=(), like=None):
+def jobs_to_score(choice, members=None, separately=False, spot_check=(), like=None, submits=False):
     """(Jobs, see find_jobs; is it a folder without categories?; paths of the images of
-    --spot-check). members: names of the runs that vote, None = all; like: a sample submission."""
+    --spot-check). members: names of the runs that vote, None = all; like: a sample submission;
+    submits: is a submission asked for, which only a folder without categories gets?"""
     root = layouts.resolve_data(choice.data)
     table = full_table(root, choice.runs)
-    require(table is not None or not like, "--like, --check-submission and --binary are for a "
+    require(table is not None or not submits, "--like, --check-submission and --binary are for a "
             "folder without categories, which alone gets a submission.csv")
     require(table is None or not (separately or choice.merged), "a submission needs one score for "
             "each image: leave out --separately and --merge-categories")
     samples = samples_to_score(root, table, choice)
     found = [s for part in samples.values() for s in part]
-    if isinstance(like, Path):  # now, not after the images are scored
+    if like:  # now, not after the images are scored
         require(len(found) == sum(file.startswith("test/") for file in table), "--like needs a "
                 "score for every test image: give --all")
         ad.sets.submission.sample_order(like, {s.id: s.path.name for s in found})

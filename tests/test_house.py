@@ -1,5 +1,5 @@
-"""The house: a core that imports no wing, wings that import the core and not each other, no circles,
-and options that stay in the scripts and in ad/options."""
+"""The house: a core that imports no wing, wings that import only the core, no circles, options that
+stay in the scripts and in ad/options."""
 
 import ast
 import shutil
