@@ -149,14 +149,15 @@ def strike(images, plan, generator):
 
 def damage(images, generator, families=DEFAULT):
     """(damaged images, masks): CLEAN of the images stay as they are, the others are damaged up to
-    ROUNDS times, each time by a family that is drawn evenly, for half of them at once; a mask holds
-    all of it. The first images, which in training are any, are damaged most."""
+    ROUNDS times, each time by a family that is drawn evenly, for half of them, 2 or more, at once;
+    a mask holds all of it. The first images, which in training are any, are damaged most."""
     generator, plan = on_cpu(generator), []
     draw = torch.rand(len(images), generator=generator)
     rounds = ((draw - CLEAN) / (1 - CLEAN) * ROUNDS).ceil()
     for number in range(ROUNDS):
         count = int((rounds > number).sum())
-        parts = [(0, count // 2), (count // 2, count)]
+        half = count // 2 if count > 3 else 0
+        parts = [(0, half), (half, count)]
         for (start, stop), name in zip(parts, whole(generator, *[len(families)] * 2)):
             plan += [(start, stop, families[name])] if stop > start else []
     return strike(images, plan, generator)

@@ -37,10 +37,15 @@ def whole(generator, *limits):
             zip(torch.rand(len(limits), generator=generator).tolist(), limits)]
 
 
+def move(values, images):
+    """values on the images' device and in their dtype; nothing waits for those of the CPU."""
+    pinned = images.is_cuda and not values.is_cuda
+    return (values.pin_memory() if pinned else values).to(images, non_blocking=True)
+
+
 def bring(images, *values):
     """CPU tensors (N, ...) -> the same on the images' device and in their dtype, in one copy."""
-    flat = torch.cat([value.flatten(1) for value in values], 1).to(images.dtype)
-    flat = (flat.pin_memory() if images.is_cuda else flat).to(images.device, non_blocking=True)
+    flat = move(torch.cat([value.flatten(1) for value in values], 1), images)
     parts = flat.split([value[0].numel() for value in values], 1)
     return [part.view(value.shape) for part, value in zip(parts, values)]
 
@@ -107,9 +112,11 @@ def blobs(images, centre, area, soft, rough, generator):
     count = (area * some).clamp(1, some - 1).floor()
     scale = torch.cat([stretch, 1 / stretch], 1) / area.sqrt()
     steep = area.sqrt() * min(height, width) / soft
-    scale, steep, rough, index = bring(images, scale, steep, rough, count)
-    y, x = ((axis.T / side - centre[:, i, None]) * scale[:, i, None]
-            for i, (axis, side) in enumerate(zip(axes(images), (height, width))))
+    away, pace, steep, rough, index = bring(
+        images, -scale, scale / torch.tensor([height, width]), steep, rough, count)
+    offset = centre * away
+    y, x = (torch.addcmul(offset[:, i, None], axis.T, pace[:, i, None])
+            for i, axis in enumerate(axes(images)))
     far = torch.hypot(y[:, None, :, None], x[:, None, None])
     relief = torch.addcmul(far, rough[..., None, None], waves(images, generator))
     lowest = relief[..., ::step, ::step].flatten(1).topk(int(count.max()) + 1, largest=False)
