@@ -81,20 +81,21 @@ def clouds(images, generator, cells=(2, 24), channels=1):
 
 
 def density(images):
-    """(N, CELLS ** 2): the running sum of how likely damage lies in a cell, in proportion to the
-    gradient there + PLAIN: damage to a plain background teaches little."""
+    """(N, CELLS ** 2): how likely damage lies in a cell, in proportion to the gradient there +
+    PLAIN: damage to a plain background teaches little."""
     grey = images.mean(1, keepdim=True)
     gradient = torch.hypot(grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1],
                            grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2])
     cells = F.adaptive_avg_pool2d(gradient, CELLS).flatten(1)
-    return torch.add(cells, cells.mean(1, keepdim=True) + 1e-6, alpha=PLAIN).cumsum(1)
+    return torch.add(cells, cells.mean(1, keepdim=True) + 1e-6, alpha=PLAIN)
 
 
 def centres(density, generator):
     """Places (N, 2), y and x in [0, 1], drawn by `density`."""
-    draw, inside = bring(density, uniform(generator, len(density)),
-                         uniform(generator, len(density), size=2))
-    cell = torch.searchsorted(density, draw * density[:, -1:]).clamp_max(CELLS ** 2 - 1)
+    # The first of events that come at these rates: no running sum, whose GPU kernel may vary.
+    events = -uniform(generator, len(density), size=CELLS ** 2).clamp_min(1e-30).log()
+    events, inside = bring(density, events, uniform(generator, len(density), size=2))
+    cell = (events / density).argmin(1, keepdim=True)
     row = cell // CELLS
     return (torch.cat([row, torch.sub(cell, row, alpha=CELLS)], 1) + inside) / CELLS
 

@@ -36,6 +36,13 @@ FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"
         "_unsafe_view", "_reshape_alias", "lift_fresh", "device", "is_pinned"}
 ALIKE = {"mm", "bmm", "addmm", "baddbmm", "convolution", "grid_sampler_2d"}  # of one dtype
 CUDA = torch.device("cuda", 0)
+MODELS = {"repair": ("unet", {"width": 4, "depth": 2, "patch": 2}),
+          "reconstruct": ("unet", {"width": 4, "depth": 2, "objective": "reconstruct"}),
+          "vae": ("vae", {"image_height": 32, "image_width": 48, "widths": (8, 16)}),
+          "resnet18": ("vae", {"encoder": "resnet18", "image_height": 32, "image_width": 48}),
+          "linear_vae": ("linear_vae", {"variance": "learned"}),
+          "small_conv_vae": ("small_conv_vae", {}), "big_conv_vae": ("big_conv_vae", {}),
+          "resnet": ("resnet", {"side": 32}), "mobilenet": ("mobilenet_v3_small", {"side": 64})}
 
 
 class Generator(torch.Generator):
@@ -132,15 +139,20 @@ def backward(loss, gradient=None):
                 sums[i] = sums[i] + result if i in sums else result
 
 
-def train_steps(model, images, precision, labels=None, **changes):
-    """train_epoch with augmentation on batches of 8."""
-    plan = SimpleNamespace(**{
-        "seed": 0, "batch": 8, "epochs": 1, "lr": 1e-3, "t_max": 1, "schedule": "cosine",
-        "augment": True, "symmetries": ["left-right"], "crop": 0, "long_side": (256, 256),
-        "precision": precision, "optimizer": "adam", "weight_decay": 1e-5} | changes)
+def plan(precision):
+    """What train_epoch is told: batches of 8, with augmentation."""
+    return SimpleNamespace(
+        seed=0, batch=8, epochs=1, lr=1e-3, t_max=1, schedule="cosine", augment=True,
+        symmetries=["left-right"], crop=0, long_side=(256, 256), precision=precision,
+        optimizer="adam", weight_decay=1e-5)
+
+
+def train_steps(model, images, precision):
+    """train_epoch on fake tensors."""
+    told = plan(precision)
     with mock.patch("torch.Tensor.backward", backward), mock.patch.object(
             training, "seeded_generator", lambda device, *seed: Generator().manual_seed(seed[0])):
-        training.train_epoch(model, (images, labels), training.make_updates(model, plan), 1, plan)
+        training.train_epoch(model, (images, None), training.make_updates(model, told), 1, told)
 
 
 def score(model, images, calibration, scoring):
@@ -150,8 +162,7 @@ def score(model, images, calibration, scoring):
 
 
 def count(function, *arguments, **named):
-    """(kernels, waits) of a call on a fake GPU, where the models are that the arguments' names
-    say."""
+    """(kernels, waits) of a call on a fake GPU."""
     with fake_gpu() as gpu:
         function(*arguments, **named)
         return gpu.kernels.total(), gpu.waits.total()
@@ -173,7 +184,7 @@ def images(count, size=256):
 
 def measure():
     """{case: {"kernels", "waits"}}: of the network alone and of a step, mean over 20, for
-    fp32 and bf16; of damage alone; of scoring, of a batch and of a window more."""
+    fp32 and bf16; of damage alone, mean over 40; of a batch of inference."""
     found = {}
 
     def network(precision):
@@ -190,28 +201,25 @@ def measure():
         for _ in range(number):
             damage(batch, generator)
 
-    def scoring(windows, sides, number, network_only=False):
-        model = fake_model("unet", patch=4).eval()
-        with torch.no_grad():
-            if network_only:
-                model.outputs(torch.empty(1, 3, sides, sides, device=CUDA))
-                return
-            plan = Scoring(windows=windows, window_input=0, error="repaired")
-            calibration, _ = fit_calibration(
-                [{f"{name}@{window}": torch.rand(1, 1, sides, sides) for name in ("ssim", "mask")
-                  for window in windows}] * 3, "position", 2.0)
-            score(model, [torch.zeros(3, sides + i % 2, sides, dtype=torch.uint8)
-                          for i in range(number)], calibration, plan)
+    @torch.no_grad()
+    def inference():
+        fake_model("unet", patch=4).eval().outputs(torch.empty(1, 3, 256, 256, device=CUDA))
+
+    @torch.no_grad()
+    def scoring(number):  # of images that go one by one, as their sizes differ
+        scoring, names = Scoring((0,), 0, "repaired"), ("ssim@0", "mask@0")
+        calibration, _ = fit_calibration(
+            [{name: torch.rand(1, 1, 64, 64) for name in names} for _ in range(3)], "position", 2.0)
+        shown = [torch.zeros(3, 256 + i % 2, 256, dtype=torch.uint8) for i in range(number)]
+        score(fake_model("unet", patch=4).eval(), shown, calibration, scoring)
+    build = count(fake_model, "unet", patch=4)
     for precision in ("fp32", "bf16"):
-        found[f"network, {precision}"] = difference(count(network, precision),
-                                                    count(lambda: fake_model("unet", patch=4)), 1)
+        found[f"network, {precision}"] = difference(count(network, precision), build, 1)
         found[f"step, {precision}"] = difference(count(steps, 10, precision),
                                                  count(steps, 2, precision), 8)
     found["damage"] = difference(count(damages, 40), (0, 0), 40)
-    build = count(lambda: fake_model("unet", patch=4))
-    found["network, inference"] = difference(count(scoring, (0,), 256, 1, True), build, 1)
-    found["a batch, whole images"] = difference(
-        count(scoring, (0,), 256, 3), count(scoring, (0,), 256, 1), 2)
+    found["network, inference"] = difference(count(inference), build, 1)
+    found["a batch of inference"] = difference(count(scoring, 3), count(scoring, 1), 2)
     return found
 
 

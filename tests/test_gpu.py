@@ -17,16 +17,9 @@ from ad.cli import autocast  # noqa: E402
 from ad.collapse import collapse_check  # noqa: E402
 from ad.memory import PatchMemory  # noqa: E402
 from ad.scoring import Scoring  # noqa: E402
-from kernels import CUDA, Generator, backward, fake_gpu, fake_model  # noqa: E402
+from kernels import CUDA, MODELS, Generator, backward, fake_gpu, fake_model  # noqa: E402
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-MODELS = {"repair": ("unet", {"width": 4, "depth": 2, "patch": 2}),
-          "reconstruct": ("unet", {"width": 4, "depth": 2, "objective": "reconstruct"}),
-          "vae": ("vae", {"image_height": 32, "image_width": 48, "widths": (8, 16)}),
-          "resnet18": ("vae", {"encoder": "resnet18", "image_height": 32, "image_width": 48}),
-          "linear_vae": ("linear_vae", {"variance": "learned"}),
-          "small_conv_vae": ("small_conv_vae", {}), "big_conv_vae": ("big_conv_vae", {}),
-          "resnet": ("resnet", {"side": 32}), "mobilenet": ("mobilenet_v3_small", {"side": 64})}
 VAES = ("vae", "resnet18", "linear_vae", "small_conv_vae", "big_conv_vae")
 
 
