@@ -42,7 +42,7 @@ def augment(images, generator, flips=()):
     angle, scale = angle * math.radians(TURN), 1 + ZOOM * scale
     turn = torch.stack([scale * angle.cos(), -scale * angle.sin(),
                         scale * angle.sin(), scale * angle.cos()], 1).view(n, 2, 2)
-    for name in reversed(list(flips)):
+    for name in flips[::-1]:
         chosen = uniform(generator, n)[..., None] < 0.5
         turn = torch.where(chosen, FLIPS[name][1], torch.eye(2)) @ turn
     matrix = torch.cat([turn, uniform(generator, n, -SHIFT, SHIFT, 2)[..., None]], 2)

@@ -17,8 +17,12 @@ from ad.regions import (AREA, CHANGED, blobs, bring, centres, clouds, density, o
 
 CLEAN = 0.2  # share of the images that stay as they are
 ROUNDS = 3  # the others are damaged once to so many times
+# Of blobs, see ad.regions.blobs: area (of the others AREA), one or the other width of the edge, and
+# how rough it is.
 AREAS = {"dropout": (0.006, 0.1), "patches": (0.003, 0.12), "warp": (0.01, 0.2),
-         "misplaced": (AREA[0], 0.4), "missing": (AREA[0], 0.06)}  # of the others AREA
+         "misplaced": (AREA[0], 0.4), "missing": (AREA[0], 0.06)}
+SHARP, SOFT, ROUGH = 4e-5, 0.02, 0.13
+EDGES = {"dropout": (SHARP, SHARP), "warp": (0.06, 0.06)}
 
 
 def dropout(images, cover, centre, generator):
@@ -97,6 +101,7 @@ def missing(images, cover, centre, generator):
     """Thin parts vanish in a blob: bright ones (morphological opening), dark ones (closing), or
     what is there at all (a clone stamp, from beside the blob). No other edge gives it away."""
     kind, steps = whole(generator, 20, 3)
+    steps = min(2 + steps, int(math.log2(min(images.shape[2:]))))
     away = uniform(generator, len(images), math.log(0.05), math.log(0.4)).exp()[..., None]
     angle = uniform(generator, len(images), -math.pi, math.pi)[..., None]
     if kind < 6:
@@ -107,20 +112,20 @@ def missing(images, cover, centre, generator):
 
     def most(pick, x):  # of windows of 4, 8 or 16 pixels, twice as wide with every step
         for axis in (2, 3):
-            for far in [2 ** step for step in range(steps + 2)]:
+            for far in [2 ** step for step in range(steps)]:
                 length = x.shape[axis] - far
                 x = pick(x.narrow(axis, 0, length), x.narrow(axis, far, length))
         return x
     first, then, edge = ((torch.minimum, torch.maximum, -math.inf) if kind < 13 else
                          (torch.maximum, torch.minimum, math.inf))
-    return most(then, F.pad(most(first, images), [2 ** (steps + 2) - 1] * 4, value=edge)), cover
+    return most(then, F.pad(most(first, images), [2 ** steps - 1] * 4, value=edge)), cover
 
 
 FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": stain, "warp": warp,
             "misplaced": misplaced, "missing": missing,
-            "cutpaste": lambda images, cover, centre, generator: cutpaste(images, generator),
-            "scar": lambda images, cover, centre, generator: cutpaste_scar(images, generator),
-            "texture": lambda images, cover, centre, generator: texture_damage(images, generator)}
+            "cutpaste": lambda images, _, __, generator: cutpaste(images, generator),
+            "scar": lambda images, _, __, generator: cutpaste_scar(images, generator),
+            "texture": lambda images, _, __, generator: texture_damage(images, generator)}
 DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missing")
 
 
@@ -128,17 +133,17 @@ DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missin
 def strike(images, plan, generator):
     """(damaged images, masks): plan is what to do, [(first, last + 1, family's name), ...] images;
     a mask (N, 1, H, W) is 1 where all of it together changed something."""
-    sizes = [stop - start for start, stop, _ in plan]
-    shapes = [torch.cat(column) for column in zip(*[(
-        uniform(generator, n, *map(math.log, AREAS.get(name, AREA))).exp(),
-        torch.where(uniform(generator, n) < 0.5, 5.0, 0.01) if name not in ("dropout", "warp") else
-        torch.full((n, 1), 0.01 if name == "dropout" else max(images.shape) / 16),
-        torch.full((n, 1), 0.13 * (name != "dropout"))) for n, (*_, name) in zip(sizes, plan)])]
     if not plan:
         return images, torch.zeros_like(images[:, :1])
+    sizes, shapes = [stop - start for start, stop, _ in plan], []
+    for n, (*_, name) in zip(sizes, plan):
+        shapes.append(torch.cat([
+            uniform(generator, n, *map(math.log, AREAS.get(name, AREA))).exp(),
+            torch.where(uniform(generator, n) < 0.5, *EDGES.get(name, (SHARP, SOFT))),
+            torch.full((n, 1), 0 if name == "dropout" else ROUGH)], 1))
     chances = density(images)
     centre = centres(torch.cat([chances[start:stop] for start, stop, _ in plan]), generator)
-    cover = blobs(images[:1].expand(sum(sizes), -1, -1, -1), centre, *shapes, generator)
+    cover = blobs(images[:1].expand(sum(sizes), -1, -1, -1), centre, torch.cat(shapes), generator)
     result = images.clone()
     for (start, stop, name), cover, centre in zip(plan, cover.split(sizes), centre.split(sizes)):
         part = result[start:stop]

@@ -100,21 +100,20 @@ def centres(density, generator):
     return (torch.cat([row, torch.sub(cell, row, alpha=CELLS)], 1) + inside) / CELLS
 
 
-def blobs(images, centre, area, soft, rough, generator):
+def blobs(images, centre, shapes, generator):
     """Irregular regions around centre (N, 2): covers (N, 1, H, W) in [0, 1].
 
-    Of each image, CPU tensors (N, 1): the area as a share of the image, the width of the edge
-    in pixels, and how rough it is; 0 is an ellipse.
+    shapes: of each image, (N, 3), on the CPU: the area as a share of the image, the width of the
+    edge as one of a side, and how rough the edge is; 0 is an ellipse.
     """
-    height, width = images.shape[2:]
-    stretch = uniform(generator, len(images), -0.6, 0.6).exp()
-    step = max(1, min(height, width) // 64)  # so few of the pixels tell
-    some = -(-height // step) * -(-width // step)
+    area, edge, rough = shapes.split(1, 1)
+    step = max(1, min(images.shape[2:]) // 64)  # so few of the pixels tell
+    some = -(-images.shape[2] // step) * -(-images.shape[3] // step)
     count = (area * some).clamp(1, some - 1).floor()
+    stretch = uniform(generator, len(images), -0.6, 0.6).exp()
     scale = torch.cat([stretch, 1 / stretch], 1) / area.sqrt()
-    steep = area.sqrt() * min(height, width) / soft
     away, pace, steep, rough, index = bring(
-        images, -scale, scale / torch.tensor([height, width]), steep, rough, count)
+        images, -scale, scale / torch.tensor(images.shape[2:]), area.sqrt() / edge, rough, count)
     offset = centre * away
     y, x = (torch.addcmul(offset[:, i, None], axis.T, pace[:, i, None])
             for i, axis in enumerate(axes(images)))

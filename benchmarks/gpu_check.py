@@ -139,7 +139,7 @@ def damages():
                        "pixels_off_by_0.01": (difference > 0.01).float().mean().item(),
                        "masks_differ": (masks.cpu() != other_masks).float().mean().item()}
     generator = seeded_generator(CUDA, 1)
-    found["augment"] = {"waits": waits(lambda: augment(images, generator, FLIPS))}
+    found["augment"] = {"waits": waits(lambda: augment(images, generator, list(FLIPS)))}
     return found
 
 

@@ -79,7 +79,7 @@ def test_damage_augmentation_and_crops_draw_from_a_generator_of_the_gpu():
         generator = Generator().manual_seed(1)
         crops = random_crops(images, 80, 48, generator)
         assert crops.device == CUDA and crops.shape == (4, 3, 48, 48)
-        assert augment(crops, generator, FLIPS).device == CUDA
+        assert augment(crops, generator, list(FLIPS)).device == CUDA
         states = [generator.get_state()]
         for _ in range(2):
             result, masks = damage.damage(crops, generator)
