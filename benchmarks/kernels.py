@@ -182,9 +182,9 @@ def images(count, size=256):
     return [torch.zeros(3, size, size, dtype=torch.uint8)] * count
 
 
-def measure():
-    """{case: {"kernels", "waits"}}: of the network alone and of a step, mean over 20, for
-    fp32 and bf16; of damage alone, mean over 40; of a batch of inference."""
+def measure(number=20):
+    """{case: {"kernels", "waits"}}: of the network alone and of a step, mean over `number`, for
+    fp32 and bf16; of damage alone; of a batch of inference."""
     found = {}
 
     def network(precision):
@@ -215,8 +215,8 @@ def measure():
     build = count(fake_model, "unet", patch=4)
     for precision in ("fp32", "bf16"):
         found[f"network, {precision}"] = difference(count(network, precision), build, 1)
-        found[f"step, {precision}"] = difference(count(steps, 10, precision),
-                                                 count(steps, 2, precision), 8)
+        found[f"step, {precision}"] = difference(
+            count(steps, number + 2, precision), count(steps, 2, precision), number)
     found["damage"] = difference(count(damages, 40), (0, 0), 40)
     found["network, inference"] = difference(count(inference), build, 1)
     found["a batch of inference"] = difference(count(scoring, 3), count(scoring, 1), 2)

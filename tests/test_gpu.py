@@ -192,9 +192,10 @@ def test_collapse_check(precision):
 
 
 def test_no_more_kernels_and_waits_than_were_measured():
-    """A tenth more fails: python benchmarks/kernels.py, if it is worth it."""
+    """A tenth more fails; if it is worth it: python benchmarks/kernels.py. Of fewer steps, whose
+    mean is off by about 2 %, as what damage does is drawn."""
     recorded = json.loads(kernels.OUT.read_text())["results"]
-    for name, found in kernels.measure().items():
+    for name, found in kernels.measure(4).items():
         for what, number in found.items():
             assert number <= 1.1 * recorded[name][what], (name, what)
     assert recorded["step, fp32"]["kernels"] <= 500 and recorded["step, fp32"]["waits"] <= 1
