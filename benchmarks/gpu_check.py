@@ -10,6 +10,7 @@ watch for waits; images/s and peak memory are measured. What fails is in the JSO
 
 import argparse
 import copy
+import itertools
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -64,7 +66,6 @@ def machine():
 
 def waits(function):
     """How often PyTorch sees the CPU wait for the GPU in function(), and where: {place: times}."""
-    found = {}
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -72,11 +73,8 @@ def waits(function):
             function()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for warning in caught:
-        if "synchronizing" in str(warning.message):
-            place = f"{Path(warning.filename).name}:{warning.lineno}"
-            found[place] = found.get(place, 0) + 1
-    return found
+    return dict(Counter(f"{Path(w.filename).name}:{w.lineno}" for w in caught
+                        if "synchronizing" in str(w.message)))
 
 
 def profiled(function):
@@ -84,9 +82,8 @@ def profiled(function):
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         function()
         torch.cuda.synchronize()
-    events = [event for event in trace.events()]
-    names = [event.name for event in events]
-    device = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+    names = [event.name for event in trace.events()]
+    device = [e for e in trace.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     copied = [event for event in device if event.name.lower().startswith(("memcpy", "memset"))]
     return {"kernels": len(device) - len(copied), "copies": len(copied),
             "launches": sum(n.startswith(("cudaLaunchKernel", "cuLaunchKernel")) for n in names),
@@ -117,8 +114,7 @@ def learning(kind, precision):
     names = ("mse", "ssim", "msgms", "mask") if kind == "repair" else ("mse",)
     with torch.no_grad(), autocast(CUDA, precision):
         maps = model.anomaly_maps(images, names)
-    finite = all(torch.isfinite(v).all().item() for v in [losses["loss"], *maps.values()])
-    if not finite:
+    if not all(torch.isfinite(v).all() for v in [losses["loss"], *maps.values()]):
         raise ValueError("not finite")
     with torch.no_grad():
         expected = copy.deepcopy(model).cpu().anomaly_maps(images.cpu(), names)
@@ -147,9 +143,9 @@ def scores():
     """Calibration and scoring with windows in every precision, and the CPU's, in fp32."""
     model, images = unet().eval(), pictures(6, 300, 260)
     found, scoring = {}, Scoring(windows=(128, 256), window_input=0, error="repaired")
-    kept = calibrate(copy.deepcopy(model).cpu(), images, scoring, torch.device("cpu"))
-    expected = torch.cat([s for s, _ in score_images(copy.deepcopy(model).cpu(), images, kept,
-                                                     torch.device("cpu"))])
+    twin, cpu = copy.deepcopy(model).cpu(), torch.device("cpu")
+    kept = calibrate(twin, images, scoring, cpu)
+    expected = torch.cat([s for s, _ in score_images(twin, images, kept, cpu)])
     for precision in PRECISIONS:
         with autocast(CUDA, precision):
             saved = calibrate(model, images, scoring, CUDA)
@@ -177,10 +173,6 @@ def memories():
     return found
 
 
-def collapse():
-    return collapse_check(unet().eval(), floats(4, 128, 128), seeded_generator(CUDA, 1))
-
-
 def repeats():
     """Are the weights of two equal epochs the same, with deterministic algorithms?"""
     found, told = {}, plan("fp32")
@@ -199,16 +191,28 @@ def repeats():
     return found
 
 
-def speed(precision):
-    """Training, the network alone and inference: images/s, peak memory, kernels of a step."""
-    model, told, images = unet(), plan(precision), pictures(64)
-    updates, batch = make_updates(model, told), floats(8, 256, 256).contiguous(
-        memory_format=torch.channels_last)
-    state, found = {"epoch": 0}, {}
+def timed(function):
+    """Of a function that does with 64 images what it does: images/s, memory, kernels and waits."""
+    for _ in range(2):
+        function()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        function()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return {"images_per_s": round(64 / sorted(times)[2], 1),
+            "peak_mib": round(torch.cuda.max_memory_allocated() / 2 ** 20),
+            "of_64_images": profiled(function), "waits": waits(function)}
 
-    def epoch():
-        state["epoch"] += 1
-        train_epoch(model, (images, None), updates, state["epoch"], told)
+
+def speed(precision):
+    """Training, the network alone, forward and backward, and inference."""
+    model, told, images, epochs = unet(), plan(precision), pictures(64), itertools.count(1)
+    batch = floats(8, 256, 256).contiguous(memory_format=torch.channels_last)
+    updates = make_updates(model, told)
 
     def network():
         for _ in range(8):
@@ -216,31 +220,13 @@ def speed(precision):
                 output = model.outputs(batch)
             model.zero_grad(set_to_none=True)
             output.backward(torch.ones_like(output))
-    scoring = Scoring(windows=(0,), window_input=0, error="repaired")
-
-    def inference():
-        with autocast(CUDA, precision):
-            for scores, _ in score_images(model, images, saved, CUDA):
-                scores.tolist()
-    for name, function in (("training", epoch), ("network alone", network),
-                           ("inference", inference)):
-        if name == "inference":
-            model.eval()
-            with autocast(CUDA, precision):
-                saved = calibrate(model, images[:4], scoring, CUDA)
-        for _ in range(2):
-            function()
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            function()
-            torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        found[name] = {"images_per_s": round(64 / sorted(times)[2], 1),
-                       "peak_mib": round(torch.cuda.max_memory_allocated() / 2 ** 20)}
-        found[name] |= {"of_64_images": profiled(function), "waits": waits(function)}
+    found = {"training": timed(lambda: train_epoch(model, (images, None), updates, next(epochs),
+                                                   told)), "network alone": timed(network)}
+    model.eval()
+    with autocast(CUDA, precision):
+        saved = calibrate(model, images[:4], Scoring((0,), 0, "repaired"), CUDA)
+        found["inference"] = timed(lambda: [s.tolist() for s, _ in score_images(
+            model, images, saved, CUDA)])
     return found
 
 
@@ -253,7 +239,9 @@ def main():
         sys.exit(2)
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # for deterministic algorithms
     sections = {"machine": machine, "damage": damages, "scores": scores, "memories": memories,
-                "collapse": collapse, "repeats": repeats,
+                "repeats": repeats,
+                "collapse": lambda: collapse_check(unet().eval(), floats(4, 128, 128),
+                                                   seeded_generator(CUDA, 1)),
                 **{f"speed, {p}": lambda p=p: speed(p) for p in PRECISIONS},
                 **{f"learning, {kind}, {p}": lambda kind=kind, p=p: learning(kind, p)
                    for kind in MODELS for p in PRECISIONS}}
