@@ -35,6 +35,14 @@ MODELS = {
     "classifier": ("resnet", {"side": 32, "class_weights": [0.3, 2.0]})}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def without_a_gpu():
+    """gloo's own: NCCL wants a GPU for each process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
 def learned(kind):
     """Two epochs of SGD, whose steps grow with the gradients, over batches of 3 and 4 images in
     double precision: (figures of the second, weights)."""
