@@ -1,4 +1,4 @@
-"""The core: which modules of ad a default U-Net run of train.py and infer.py loads, and their lines.
+"""The core: which modules of ad a default U-Net run of both scripts loads, and their lines.
 
     python benchmarks/core.py
 """

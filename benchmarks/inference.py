@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 from timing import PROJECT, alternate, arguments, report
 
-from ad import layouts, plots
+from ad import layouts
+from ad.pictures import plots
 from ad.config import Scoring
 from ad.detector import CHUNK, Detector, Member
 from ad.fitting import new_places

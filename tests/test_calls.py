@@ -1,4 +1,4 @@
-"""The calls that people expect: a folder in, a verdict out; one scale of scores; one Python call."""
+"""The calls people expect: a folder in, a verdict out; one scale of scores; one Python call."""
 
 import csv
 import json

@@ -17,12 +17,13 @@ PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
 # torchrun starts this as a script, which finds the project there.
-from ad import InputError, checkpoint, distributed, jobs, training  # noqa: E402
-from ad.batchnorm import synchronise  # noqa: E402
+from ad import InputError, checkpoint, jobs, training  # noqa: E402
+from ad.processes import distributed
+from ad.processes.batchnorm import synchronise  # noqa: E402
 from ad.config import Training  # noqa: E402
 from ad.judging import aurocs  # noqa: E402
 from ad.machine import Machine  # noqa: E402
-from ad.memory import PatchMemory  # noqa: E402
+from ad.models.memory import PatchMemory  # noqa: E402
 from ad.model import build_model  # noqa: E402
 from conftest import TINY_TRAINING, run, tiny_image, wait_for, write_tiny  # noqa: E402
 
@@ -32,6 +33,14 @@ MODELS = {
     "repair": ("unet", {"width": 4, "depth": 2}),
     "vae": ("vae", {"image_height": 32, "image_width": 32, "latent_dim": 4, "widths": (4, 8)}),
     "classifier": ("resnet", {"side": 32, "class_weights": [0.3, 2.0]})}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_a_gpu():
+    """gloo's own: NCCL wants a GPU for each process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
 
 
 def learned(kind):
@@ -99,7 +108,8 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
 
 
 EXACT = """import runpy
-from ad import batchnorm, training
+from ad import training
+from ad.processes import batchnorm
 batchnorm.size = lambda: 2  # one process, but with the batch normalisation of several
 runpy.run_path({!r}, run_name="__main__")
 """

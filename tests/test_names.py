@@ -239,7 +239,7 @@ def test_pictures_carry_the_scores_of_infer(odd, monkeypatch):
     cwd, _, rows = odd
     shown = []
     monkeypatch.chdir(cwd)
-    monkeypatch.setattr("ad.plots.save_grid", lambda *parts: shown.append(parts))
+    monkeypatch.setattr("ad.pictures.plots.save_grid", lambda *parts: shown.append(parts))
     monkeypatch.setattr(sys, "argv", ["visualize.py", "--ckpt", "mean/patchcore-seed0/best.pt",
                                       "--ids", *(r["id"] for r in rows if r["category"] == "mean")])
     visualize.main(visualize.parse_args())

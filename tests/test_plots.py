@@ -9,7 +9,8 @@ import torch
 from matplotlib import font_manager
 from PIL import Image
 
-from ad import charts, compare, fonts, images, plots
+from ad import images
+from ad.pictures import charts, compare, fonts, plots
 
 
 def spot(height, width):

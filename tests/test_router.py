@@ -11,10 +11,10 @@ from PIL import Image
 from sklearn.cluster import AgglomerativeClustering
 
 from ad import InputError, layouts
-from ad.demo import render, write_demo
-from ad.categories import describe_split, full_table, read_table, training_table
-from ad.plots import save_sheet
-from ad.router import PARTS, Space, confidence, describe, distances, group, route
+from ad.sets.demo import render, write_demo
+from ad.sets.categories import describe_split, full_table, read_table, training_table
+from ad.pictures.plots import save_sheet
+from ad.sets.router import PARTS, Space, confidence, describe, distances, group, route
 from conftest import PROJECT, run
 
 REAL = PROJECT.parent / "shared/data/mvtec_ad"  # two real categories, where they are laid beside
@@ -308,7 +308,7 @@ def test_descriptors_are_kept_until_a_file_changes(flat, tmp_path, monkeypatch):
     samples, first = describe_split(root, "train", tmp_path)
     np.testing.assert_allclose(first, describe(samples), atol=1e-5)
     asked = []
-    monkeypatch.setattr("ad.categories.describe", lambda some, white:
+    monkeypatch.setattr("ad.sets.categories.describe", lambda some, white:
                         asked.append(some) or describe(some, white))
     np.testing.assert_array_equal(describe_split(root, "train", tmp_path)[1], first)
     assert not asked

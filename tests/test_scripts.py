@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from ad import checkpoint
 from ad.judging import aurocs
 from ad.vote import vote_weights
-from conftest import PROJECT, TINY_TRAINING, run, write_tiny
+from conftest import PROJECT, REPEATABLE, TINY_TRAINING, run, write_tiny
 
 
 def train(cwd, data, *more, name="stripes"):
@@ -319,7 +319,7 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
 
 def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
     options = ("--objective", "repair", "--crop", 0, "--windows", 0, "--schedule", "cosine",
-               "--augment", "--damage", "dropout", "stain", "--epochs", 12)
+               "--augment", "--damage", "dropout", "stain", "--epochs", 12, *REPEATABLE)
     train(tmp_path, tiny, *options)
     folder = tmp_path / "runs/stripes/halves"
     command = [sys.executable, PROJECT / "train.py", "--data", tiny, "--category", "stripes",

@@ -12,10 +12,10 @@ from torch.distributions import Normal, kl_divergence as torch_kl
 
 from ad import InputError, checkpoint
 from ad.config import Training
-from ad.demo_wells import render
+from ad.sets.demo_wells import render
 from ad.model import build_model
 from ad.training import learning_rate
-from ad.vae import VAE, big_conv_vae, kl_divergence, linear_vae, reparameterise, small_conv_vae
+from ad.models.vae import VAE, big_conv_vae, kl_divergence, linear_vae, reparameterise, small_conv_vae
 from conftest import run, write_tiny
 
 SMALL = {"image_height": 41, "image_width": 73, "latent_dim": 8}
