@@ -24,7 +24,7 @@ from PIL import Image
 PROJECT = Path(__file__).parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
-from ad import InputError, checkpoint  # noqa: E402(the project's folder is put on the path above)
+from ad import InputError, checkpoint  # noqa: E402  (the project's folder is put on the path above)
 from conftest import FRESH, TINY_TRAINING, in_child, run, tiny_image, write_tiny  # noqa: E402
 
 EPOCHS = 4

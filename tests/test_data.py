@@ -130,7 +130,7 @@ def test_merged_categories_are_those_of_both(tmp_path):
 
 @pytest.mark.parametrize("flips", [(), ("left-right",), ("up-down", "diagonal")])
 def test_augmented_images_are_flipped_half_of_the_time(monkeypatch, flips):
-    """Without turn, shift, zoom and light: each is the image or one of its flips, as flip() says."""
+    """Without turn, shift, zoom and light: each is the image or a flip of it, as flip() says."""
     for name in ("TURN", "SHIFT", "ZOOM", "LIGHT"):
         monkeypatch.setattr(augmenting, name, 0.0)
     image = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0))
