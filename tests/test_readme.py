@@ -5,6 +5,11 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
+import infer
+import train
+import visualize
 from conftest import PROJECT
 
 
@@ -29,6 +34,19 @@ def test_the_model_of_the_readme_trains_scores_and_shows(tiny, tmp_path):
     assert "blur" in result.stdout or "collapse: " in result.stdout
     assert (tmp_path / "results/look_stripes_mine-seed0_best.png").is_file()
     assert len((tmp_path / "results/scores.csv").read_text().splitlines()) == 13
+
+
+@pytest.mark.parametrize("script", [train, infer, visualize])
+def test_commands_in_the_texts_have_options_that_there_are(script):
+    known = {name for action in script.build_parser()._actions for name in action.option_strings}
+    texts = [(PROJECT / name).read_text("utf-8") for name in ("README.md", "REPORT.md")]
+    lines = re.findall(rf"\b{script.__name__}\.py( [^\n`|&#]*)", "\n".join(texts))
+    if script is train:
+        lines += re.findall(r"^[^#(\n]+$", (PROJECT / "benchmarks/experiments.txt").read_text(),
+                            re.MULTILINE)
+    for line in lines:
+        assert set(re.findall(r"(?<= )--[a-z][a-z-]+", line)) <= known, line
+    assert len(lines) > 5
 
 
 def test_every_table_is_as_its_records():
