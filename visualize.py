@@ -161,8 +161,9 @@ def main(args):
     labels = [f"{label}\n{text}" for label, text in zip(labels, captions)]
     name = f"{detector.config['category']}_{path.parent.name}_{path.stem}.png"
     ad.plots.save_grid(args.results / f"look_{name}", list(zip(*columns.values())), tuple(columns),
-                       labels, "a score is 0 for a typical normal image and 1 at the threshold; the "
-                       "map is coloured from 0.8 times the 99 % quantile of normal images upwards")
+                       labels, "a score is 0 for a typical normal image and 1 at the threshold; "
+                       "the map is coloured from 0.8 times the 99 % quantile of normal images "
+                       "upwards")
     print(f"wrote {args.results / f'look_{name}'}")
     model = detector.members[0].model
     normals = ad.runs.run_images(detector.config, "validation", most=8)

@@ -5,7 +5,7 @@
 The U-Net with train.py's defaults (256 px, batch 8), in one process, round after round: our epoch,
 the very function that train.py calls; the network alone, forward and backward, on a batch that is
 there already; the same with MSE and SSIM; and a DataLoader that decodes and resizes
-files, float32, NCHW. Writes results/train_step.json and figures/bench_train_step.png.
+files, float32, NCHW. Writes results/train_step.json and docs/figures/bench_train_step.png.
 """
 
 import sys
@@ -136,7 +136,7 @@ def main():
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         rows["network alone"][f"{name}_gemm_gflop_per_s"] = gemm_peak(dtype)
     report(args, "train_step", {f"{args.category}, {options.precision}": rows}, ("torchvision",))
-    draw(rows, f"{args.threads} threads", PROJECT / "figures/bench_train_step.png")
+    draw(rows, f"{args.threads} threads", PROJECT / "docs/figures/bench_train_step.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What was tried and survived: kills, random command lines, mutations; see README's table.
+"""What was tried and survived: kills, random command lines, mutations; its table is in
+docs/development.md.
 
     python tests/survive.py            # about 20 minutes; tests/test_survive.py does a little of it
     python tests/survive.py --kills 50 --lines 500
@@ -44,7 +45,8 @@ MUTATIONS = [
     ("sliding_window", "missing[0] // 2, missing[1] // 2", "missing[0] // 3, missing[1] // 2",
      "sliding_window"),
     ("scoring", "flat.topk(max(1, round(fraction", "flat.topk(max(2, round(fraction", "scoring"),
-    ("scoring", "for group in groups.values()]).amax(0)", "for group in groups.values()]).amin(0)", "scoring"),
+    ("scoring", "for group in groups.values()]).amax(0)",
+     "for group in groups.values()]).amin(0)", "scoring"),
     ("scoring", "torch.stack(means).amax(0)", "torch.stack(means).amin(0)", "scoring"),
     ("scoring", "(scores - normal.mean())", "(scores + normal.mean())", "scoring"),
     ("threshold", "(values[:-1] + values[1:]) / 2", "(values[:-1] + values[1:]) / 3", "scoring"),

@@ -20,7 +20,7 @@ sys.path.insert(0, str(PROJECT))
 # torchrun starts this as a script, which finds the project there.
 from ad import InputError, checkpoint, distributed, jobs, training  # noqa: E402
 from ad.batchnorm import synchronise  # noqa: E402
-from ad.judging import aurocs
+from ad.judging import aurocs  # noqa: E402
 from ad.model import build_model  # noqa: E402
 from conftest import TINY_TRAINING, run, tiny_image, wait_for, write_tiny  # noqa: E402
 

@@ -163,7 +163,8 @@ def test_one_category_that_fails_does_not_stop_the_others(tiny, tmp_path):
     assert "few, seed 0: there are only 3 different normal images" in result.stderr
     assert (folder_of(tmp_path) / "best.pt").is_file()
     # What is advised can be pasted.
-    line, = [text for text in result.stdout.splitlines() if text.startswith("to score the test images: ")]
+    line, = [text for text in result.stdout.splitlines()
+             if text.startswith("to score the test images: ")]
     words = shlex.split(line.removeprefix("to score the test images: "))
     assert words[:2] == ["python", str(PROJECT / "infer.py")]  # where train.py was started, too
     result = run("infer.py", *words[2:], cwd=tmp_path)
