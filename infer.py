@@ -9,7 +9,7 @@
     python infer.py --category carpet --export carpet.pt2      # a program that needs only torch
 
 Reads runs/<category>/*/best.pt (several runs of a category vote), writes results/scores.csv,
-metrics.json, histograms.png and, with --maps and --masks, maps/ and masks/<category>/<id>.png. For
+metrics.json and, with --maps, histograms.png and maps/<category>/<id>.png, with --masks masks/. For
 a folder without categories also submission.csv. A score is 0 for a typical normal image and 1 at
 the threshold: what is above 1 is anomalous.
 """
@@ -111,15 +111,16 @@ def load(job, args, machine):
 def draw(found, detector, cut, truth, args):
     """Write the heat map and the mask of a Scored; cut: of the maps, or None."""
     sample = found.sample
+    if not (args.maps or args.masks):
+        return
+    plots, name = ad.pictures.plots, f"{sample.category}/{sample.id}.png"
     if args.maps:
-        photo = ad.images.read_image(sample.path, ad.plots.LONGEST, detector.readings[0][1])
-        ad.plots.save_heat(args.results / "maps" / sample.category / f"{sample.id}.png",
-                           ad.plots.to_picture(photo), found.map_, (detector.top_of_maps, cut),
-                           f"{sample.id}\n{ad.plots.caption(found.score)}")
+        photo = ad.images.read_image(sample.path, plots.LONGEST, detector.readings[0][1])
+        plots.save_heat(args.results / "maps" / name, plots.to_picture(photo), found.map_,
+                        (detector.top_of_maps, cut), f"{sample.id}\n{plots.caption(found.score)}")
     if args.masks and cut is not None:
-        ad.plots.save_masks(args.results / "masks" / sample.category / f"{sample.id}.png",
-                            ad.plots.to_picture(found.picture), (found.map_[0] > cut).numpy(),
-                            truth)
+        plots.save_masks(args.results / "masks" / name, plots.to_picture(found.picture),
+                         (found.map_[0] > cut).numpy(), truth)
 
 
 def score_job(job, args, machine):
@@ -143,14 +144,14 @@ def score_job(job, args, machine):
             pixels.append((truth, found.map_[0].numpy()))
         draw(found, detector, cut, truth, args)
         if sample.path in args.spot_check:
-            picture = ad.plots.to_picture(found.picture)
+            picture = ad.pictures.plots.to_picture(found.picture)
             shown.append(((sample.category, sample.id), [
-                picture, ad.plots.overlay(picture, found.map_, detector.top_of_maps)]))
+                picture, ad.pictures.plots.overlay(picture, found.map_, detector.top_of_maps)]))
         rows.append(Row(sample.id, sample.category, sample.defect, sample.label,
                         f"{found.score:.6f}", int(found.score > 1), f"{found.raw:.6f}",
                         sample.path.as_posix()))
-    rows, pixels, shown = map(ad.distributed.gather, (rows, pixels, shown))
-    result = ad.metrics.summary(rows, pixels if detector.localises else [])
+    rows, pixels, shown = map(ad.ranks.gather, (rows, pixels, shown))
+    result = ad.results.summary(rows, pixels if detector.localises else [])
     result |= {"folder": job.folder, "rule": args.threshold, "threshold": 1.0,
                "limits": vars(detector.limits), "seconds": time.perf_counter() - start,
                "members": {member.name: member.weight for member in detector.members},
@@ -175,30 +176,30 @@ def spot_check(rows, shown, args):
     print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
     for rank, row in chosen:
         print(f"{row.id}  {row.category}  {row.score}  {row.prediction}  {rank}")
-    titles = [f"{row.id}\n{row.category}\n{ad.plots.caption(float(row.score))}\n"
+    titles = [f"{row.id}\n{row.category}\n{ad.pictures.plots.caption(float(row.score))}\n"
               f"rank {rank} of {len(rows)}" for rank, row in chosen]
-    ad.plots.save_grid(args.results / "spot_check.png",
+    ad.pictures.plots.save_grid(args.results / "spot_check.png",
                        [shown[row.category, row.id] for _, row in chosen],
                        ("image", "anomaly map"), titles)
 
 
 def write_results(rows, results, averages, args, machine, flat):
     """scores.csv, metrics.json and, for a folder without categories, submission.csv."""
-    files = {"scores.csv": ad.submission.write_rows([HEADER, *rows]), "metrics.json": json.dumps(
+    files = {"scores.csv": ad.checkpoint.write_rows([HEADER, *rows]), "metrics.json": json.dumps(
         {"categories": results, **averages, "command": sys.argv,
          "environment": ad.seed.environment(machine.device)}, indent=2) + "\n"}
     if flat:
-        files["submission.csv"] = ad.submission.submission(
+        files["submission.csv"] = ad.sets.submission.submission(
             {row.id: row.prediction if args.binary else float(row.score) for row in rows},
-            args.like and ad.submission.sample_order(
+            args.like and ad.sets.submission.sample_order(
                 args.like, {row.id: Path(row.path).name for row in rows}))
     for name, content in files.items():
         ad.checkpoint.write_atomic(args.results / name, content)
-    pictures = [] if args.image else ["histograms.png"]
-    print("wrote " + ", ".join(str(args.results / name) for name in (*files, *pictures))
-          + "".join(f", {args.results / part}/" for part in ("maps", "masks") if vars(args)[part]))
+    written = [*files, *(["histograms.png", "maps/"] if args.maps else []),
+               *(["masks/"] if args.masks else [])]
+    print("wrote " + ", ".join(f"{args.results}/{name}" for name in written))
     if flat and args.check_submission:
-        ad.submission.check_submission(files["submission.csv"], args.check_submission)
+        ad.sets.submission.check_submission(files["submission.csv"], args.check_submission)
         print(f"submission.csv has the header, ids and order of {args.check_submission}")
 
 
@@ -208,27 +209,29 @@ def main(args):
     choice = choice_from(args)
     if args.export:
         job = ad.jobs.job_of_files(choice, [], args.members)
-        print(ad.export.export(load(job, args, machine), args.export))
+        print(ad.models.export.export(load(job, args, machine), args.export))
         return 0
-    jobs, flat, args.spot_check = ad.distributed.from_rank_0(lambda: (
+    submits = bool(args.like or args.check_submission or args.binary)
+    jobs, flat, args.spot_check = ad.ranks.from_rank_0(lambda: (
         [ad.jobs.job_of_files(choice, args.image, args.members)], False, set()) if args.image
         else ad.jobs.jobs_to_score(choice, args.members, args.separately, args.spot_check,
-                                   args.like or args.check_submission or args.binary))
+                                   args.like, submits))
     parts, shown, results = {}, {}, {}
     for job in jobs:
         parts[job.name], pictures, results[job.name] = score_job(job, args, machine)
         shown |= pictures
-    if ad.distributed.rank():
+    if ad.ranks.rank():
         return 0
     rows = [row for part in parts.values() for row in part]
     averages = {} if args.separately or len(results) == 1 else \
-        ad.metrics.merged_averages(results) if args.merge_categories else \
-        ad.metrics.averages(results) | ad.metrics.pooled(rows)
+        ad.results.merged_averages(results) if args.merge_categories else \
+        ad.results.averages(results) | ad.results.pooled(rows)
     if args.image:
         print_files(rows)
     else:
-        print(ad.metrics.table(results, averages))
-        ad.charts.save_histograms(args.results / "histograms.png", parts)
+        print(ad.results.table(results, averages))
+    if args.maps:
+        ad.pictures.charts.save_histograms(args.results / "histograms.png", parts)
     if args.spot_check:
         spot_check(rows, shown, args)
     write_results(rows, results, averages, args, machine, flat)

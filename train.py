@@ -113,11 +113,11 @@ def jobs_to_train(args):
 
 
 def read(args, *parts):
-    """Lists of samples -> (samples, images) of each; what is white in deep grey is decided by the
-    first."""
-    args.white = ad.images.white_of([sample.path for sample in parts[0]])
-    return [ad.images.load_readable(part, args.image_size, args.white, args.skip_bad_images)
-            for part in parts]
+    """Lists of samples -> what is white in deep grey, by the first, and (samples, images) of each.
+    """
+    white = ad.images.white_of([sample.path for sample in parts[0]])
+    return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
+                    for part in parts)
 
 
 def begin(config, model_args, args, machine):
@@ -148,9 +148,9 @@ def fit(model, data_set, check, run, args, machine):
 
 def train_detector(root, table, args, machine):
     """Find, split, build, learn, judge, save: the run of one category, from normal images alone."""
-    (samples, images), (anomalous, positives) = ad.distributed.from_rank_0(lambda: read(
-        args, *(ad.layouts.find_samples(root, args.category, split, table)
-                for split in ("train", "validation"))))
+    args.white, (samples, images), (anomalous, positives) = ad.ranks.from_rank_0(
+        lambda: read(args, *(ad.layouts.find_samples(root, args.category, split, table)
+                             for split in ("train", "validation"))))
     samples, images = ad.data.drop_copies(samples, images)
     trained = not hasattr(ad.model.model_class(args.model), "fit")
     train, val = ad.data.split_normals(samples, args.val_fraction, args.seed)
@@ -180,14 +180,14 @@ def train_detector(root, table, args, machine):
         saved = ad.fitting.finish(run, None if trained else model, rest, examples, scoring, machine)
         memory = "" if trained or not args.verbose else f"{args.category}: {model.describe()}\n"
         return memory + ad.verdict.verdict(saved, before, args.verbose)
-    print(ad.distributed.from_rank_0(finish))
+    print(ad.ranks.from_rank_0(finish))
 
 
 def train_classifier(root, args, machine):
     """Train a classifier of args.category's classes, calibrate it as a detector of what is not
     normal, and write its figures on its own test split: test.json and confusion.png."""
-    classify = ad.classify
-    (samples, images), = ad.distributed.from_rank_0(
+    classify = ad.models.classify
+    args.white, (samples, images) = ad.ranks.from_rank_0(
         lambda: read(args, ad.layouts.class_samples(root, args.category)))
     parts = classify.stratified_split(samples, args.seed)
     classes = sorted({s.defect for s in samples})
@@ -208,13 +208,13 @@ def train_classifier(root, args, machine):
             return classify.classification_metrics(
                 classify.predict(model, images, machine.device), labels, classes, model.normal)
     fit(model, (images, labels), lambda: check(model, val_images, val_labels), run, args, machine)
-    if ad.distributed.rank():
+    if ad.ranks.rank():
         return
     model, saved = classify.finish(run, dict(zip(parts[1], val_images)), normal,
                                    Scoring(**given_scoring(args)), machine)
     result = check(model, test_images, test_labels)
     ad.checkpoint.write_atomic(run.folder / "test.json", json.dumps(result, indent=1) + "\n")
-    ad.charts.save_confusion(run.folder / "confusion.png", classes, result["confusion"])
+    ad.pictures.charts.save_confusion(run.folder / "confusion.png", classes, result["confusion"])
     print(f"{args.category}: best epoch {saved['epoch']}, on {len(test_images)} test images:\n"
           f"{classify.describe(result)}\nwrote {run.folder}/best.pt, test.json, confusion.png")
 
@@ -224,7 +224,7 @@ def main(args):
     machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
                                         args.deterministic)
     args.device, args.precision = machine.device.type, machine.precision
-    root, table, jobs, tested = ad.distributed.from_rank_0(lambda: jobs_to_train(args))
+    root, table, jobs, tested = ad.ranks.from_rank_0(lambda: jobs_to_train(args))
     labelled = ad.model.is_classifier(args.model)
     jobs = ad.jobs.own_jobs(jobs, ad.model.model_class(args.model), args.parallel)
     failed = []
@@ -236,7 +236,7 @@ def main(args):
                 train_detector(root, table, job, machine)
         except InputError as error:
             failed.append(f"{job.category}, seed {job.seed}: {error}")
-            if ad.distributed.size() > 1:  # the others have ended
+            if ad.ranks.size() > 1:  # the others have ended
                 break
             if len(jobs) > 1:
                 print(failed[-1], flush=True)

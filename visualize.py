@@ -68,8 +68,8 @@ def pick(samples, ids, count, seed):
 def anomaly_maps(detector, images, pictures):
     """(captions, overlays) of uint8 images, whose `pictures` the maps are laid over."""
     scores, _, maps = detector.score_read({way: images for way in detector.readings})
-    return [ad.plots.caption(score) for score in scores], [
-        ad.plots.overlay(picture, map_, detector.top_of_maps)
+    return [ad.pictures.plots.caption(score) for score in scores], [
+        ad.pictures.plots.overlay(picture, map_, detector.top_of_maps)
         for picture, map_ in zip(pictures, maps)]
 
 
@@ -79,19 +79,19 @@ def show(detector, images, masks, other):
     detector: of one run; other: another, whose anomaly maps a classifier's Grad-CAM is shown
     beside, or None.
     """
-    plots, member, machine = ad.plots, detector.members[0], detector.machine
+    plots, member, machine = ad.pictures.plots, detector.members[0], detector.machine
     floats = [ad.data.to_float(image, machine.device) for image in images]
     pictures = [plots.to_picture(image) for image in images]
     columns = {"input": pictures}
     captions, overlays = anomaly_maps(detector, images, pictures)
     if hasattr(member.model, "classes"):
-        cams = [ad.classifier.grad_cam(member.model, image[None]) for image in floats]
+        cams = [ad.models.classifier.grad_cam(member.model, image[None]) for image in floats]
         columns["Grad-CAM"] = [plots.overlay(p, cam[0], 1.0) for p, (cam, _) in zip(pictures, cams)]
         overlays = anomaly_maps(other, images, pictures)[1] if other else None
         captions = [f"{member.model.classes[winner]}\n{text}" for (_, winner), text in
                     zip(cams, captions)]
-    elif ad.collapse.reconstructs(member.model):
-        outputs = ad.collapse.reconstruct(member, floats, machine)
+    elif ad.pictures.collapse.reconstructs(member.model):
+        outputs = ad.pictures.collapse.reconstruct(member, floats, machine)
         errors = [(output - image).abs().mean(0, keepdim=True)
                   for output, image in zip(outputs, floats)]
         top = max(error.quantile(0.999).item() for error in errors)
@@ -105,13 +105,13 @@ def show(detector, images, masks, other):
 
 def compare_runs(args):
     """--compare: compare_curves.png, compare_bars.png and compare.md in --results."""
-    runs = [ad.compare.load_run(folder, args.results) for folder in args.compare]
-    ad.compare.save_curves(args.results / "compare_curves.png", runs)
-    table = ad.compare.markdown([ad.compare.summary(run) for run in runs])
+    runs = [ad.pictures.compare.load_run(folder, args.results) for folder in args.compare]
+    ad.pictures.compare.save_curves(args.results / "compare_curves.png", runs)
+    table = ad.pictures.compare.markdown([ad.pictures.compare.summary(run) for run in runs])
     ad.checkpoint.write_atomic(args.results / "compare.md", table)
     written = ["compare_curves.png", "compare.md"]
     if any(run["test"] for run in runs):
-        ad.compare.save_bars(args.results / "compare_bars.png", runs)
+        ad.pictures.compare.save_bars(args.results / "compare_bars.png", runs)
         written.append("compare_bars.png")
     else:
         folders = {Path(run).absolute().parent: Path(run) for run in args.compare}
@@ -127,8 +127,8 @@ def looked_at(detector, args):
     normal ones."""
     config = detector.config
     root = ad.layouts.resolve_data(args.data or config["root"])
-    table = ad.categories.full_table(root, Path(args.runs))
-    samples = ad.classify.own_samples(root, config) if "test" in config else \
+    table = ad.jobs.full_table(root, args.runs)
+    samples = ad.models.classify.own_samples(root, config) if "test" in config else \
         ad.layouts.find_samples(root, config["category"], "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
     images = ad.images.load_images(samples, *detector.readings[0])
@@ -145,13 +145,14 @@ def looked_at(detector, args):
 
 
 def main(args):
+    pictures = ad.pictures
     if args.compare:
         return compare_runs(args)
     machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
                                         args.deterministic)
     if args.report:
-        return ad.report.write_report(args.results, args.runs, args.data, args.ckpt or "best.pt",
-                                      machine)
+        return pictures.report.write_report(args.results, args.runs, args.data,
+                                            args.ckpt or "best.pt", machine)
     path = ad.checkpoint.find(args.ckpt, args.runs)
     detector, other = (name and ad.detector.Detector.load(
         ad.checkpoint.find(name, args.runs), machine, data=args.data)
@@ -160,20 +161,20 @@ def main(args):
     captions, columns = show(detector, images, masks, other)
     labels = [f"{label}\n{text}" for label, text in zip(labels, captions)]
     name = f"{detector.config['category']}_{path.parent.name}_{path.stem}.png"
-    ad.plots.save_grid(args.results / f"look_{name}", list(zip(*columns.values())), tuple(columns),
-                       labels, "a score is 0 for a typical normal image and 1 at the threshold; "
-                       "the map is coloured from 0.8 times the 99 % quantile of normal images "
-                       "upwards")
+    pictures.plots.save_grid(
+        args.results / f"look_{name}", list(zip(*columns.values())), tuple(columns), labels,
+        "a score is 0 for a typical normal image and 1 at the threshold; the map is coloured from "
+        "0.8 times the 99 % quantile of normal images on")
     print(f"wrote {args.results / f'look_{name}'}")
     model = detector.members[0].model
     normals = ad.runs.run_images(detector.config, "validation", most=8)
     if hasattr(model, "decode"):
-        ad.latent.save_latent(args.results / f"latent_{name}", model, [
+        pictures.latent.save_latent(args.results / f"latent_{name}", model, [
             ad.data.to_float(image, machine.device) for image in normals], args.seed)
         print(f"wrote {args.results / f'latent_{name}'}")
-    if ad.collapse.reconstructs(model):
-        ad.collapse.print_check(ad.collapse.check_member(detector.members[0], normals, machine,
-                                                         args.seed))
+    if pictures.collapse.reconstructs(model):
+        pictures.collapse.print_check(pictures.collapse.check_member(
+            detector.members[0], normals, machine, args.seed))
     else:
         print("no collapse check: this model does not reconstruct")
 

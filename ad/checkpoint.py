@@ -1,10 +1,10 @@
 """Run folders, atomic writes, safe loading, and finding a checkpoint by its short name."""
 
+import csv
 import io
 import json
 import os
 import pickle
-import tempfile
 import zipfile
 from glob import escape
 from pathlib import Path
@@ -37,25 +37,11 @@ def write_atomic(path, data):
         temporary.unlink(missing_ok=True)
 
 
-def write_once(root, marker, build):
-    """Let build(folder) write a data set that is to be `root`, unless that is there already, with
-    the same `marker` in its demo.json; return `root`."""
-    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
-        return root
-    if root.exists():
-        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
-        built.mkdir()
-        try:
-            build(built)
-            (built / "demo.json").write_text(marker)
-        except OSError as error:
-            raise InputError(f"cannot write {root}: {error.strerror}") from error
-        if not root.exists():  # another process may have been faster
-            built.rename(root)
-    return root
+def write_rows(rows):
+    """Rows -> text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def append_line(path, line):

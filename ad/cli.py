@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ad import InputError
+from ad import InputError, ranks
 
 SCRIPTS = "train.py", "infer.py", "visualize.py"
 
@@ -123,11 +123,10 @@ def run_script(parse_args, main):
     sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are not UTF-8
     try:
         args = parse_args()
-        from ad import distributed  # only now: importing torch takes longer than all of the above
         shown = True
-        distributed.setup()
+        ranks.begin()
         code = main(args)
-        distributed.leave()
+        ranks.leave()
         sys.exit(code)
     except InputError as error:
         stop(f"error: {error}" if shown else "", 2)

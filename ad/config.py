@@ -8,7 +8,7 @@ from ad import InputError
 MODELS = ("unet", "patchcore", "vae", "linear_vae", "small_conv_vae", "big_conv_vae")
 PRECISIONS = ("fp32", "bf16", "fp16")
 CALIBRATIONS = ("auto", "global", "border", "position")  # see ad.calibration
-DISTANCES = ("neighbours", "gaussian", "both")  # of a memory, see ad.memory
+DISTANCES = ("neighbours", "gaussian", "both")  # of a memory, see ad.models.memory
 ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")  # of the VAE
 VARIANCES = ("fixed", "learned")  # of its decoder
 

@@ -3,6 +3,7 @@
 from hashlib import sha256
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 
 from ad import InputError
@@ -50,6 +51,8 @@ def report_copies(files, others, what):
 
 def to_float(image, device):
     """uint8 (..., 3, H, W) in [0, 255] -> float32 in [0, 1] on `device`."""
+    if torch.device(device).type == "cuda" and not image.is_cuda:
+        image = image.pin_memory()  # so that nothing waits for the copy
     return image.to(device, non_blocking=True).float() / 255
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ad import InputError, checkpoint, distributed
+from ad import InputError, checkpoint
+from ad import ranks
 from ad.calibration import Calibration
 from ad.cli import progress
 from ad.config import DEFAULT_RULE, Scoring
@@ -167,7 +168,7 @@ class Detector:
         share the samples in whole chunks: what is in a batch changes the last digits. skip: name
         images that cannot be read, and go on; otherwise they are an InputError."""
         ways = self.readings
-        chunks = distributed.own([samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)])
+        chunks = ranks.own([samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)])
 
         def load(chunk):
             pictures = {}
@@ -175,7 +176,7 @@ class Detector:
                 chunk, pictures[way] = load_readable(chunk, *way, skip)
             return chunk, pictures
         with ThreadPoolExecutor(1) as pool, progress(
-                sum(map(len, chunks)), samples[0].category, distributed.rank() == 0) as bar:
+                sum(map(len, chunks)), samples[0].category, ranks.rank() == 0) as bar:
             coming = [pool.submit(load, chunk) for chunk in chunks[:1]]
             for number, chunk in enumerate(chunks, start=1):
                 read, pictures = coming.pop().result()

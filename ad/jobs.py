@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import ad
-from ad import checkpoint, distributed, layouts
+from ad import checkpoint, layouts
+from ad import ranks
 from ad.cli import command, near, require
 from ad.masks import report_masks
 from ad.samples import named, photos, single_files
@@ -20,26 +21,31 @@ def advise(choice, script, *more):
     return command(script, choice.data, choice.runs, *choice.options, *more)
 
 
-def the_category(choice, found):
-    """The Choice with the only category that was found, where it names none. Raises InputError
-    where there are several, and for a name that is not among them."""
+def the_category(choice, root, found):
+    """The Choice with the only category that was found in a folder, where it names none. Raises
+    InputError where there are several, and for a name that is not among them."""
     if not (choice.category or choice.every or choice.merged):
         require(len(found) == 1, f"give --all, or --category NAME, one of {', '.join(found)}")
         choice = replace(choice, category=found[0])
     for name in choice.merged or ([] if choice.every else [choice.category]):
         if not layouts.split_names(name, found) and name != layouts.POOL:
-            raise ad.InputError(f"unknown category {name!r}; there are: {', '.join(found)}"
-                                + near(name, found))
+            raise ad.InputError(f"unknown category {name!r} in {root}; there are: "
+                                f"{', '.join(found)}{near(name, found)}")
     return choice
 
 
 def categories_to_train(choice, groups=None, names_from=None, resumed=False):
     """(root of the data, table of a flat folder, names of what to train, has it a test split?);
-    says what was understood. groups, names_from, resumed: of a flat folder, see ad.categories."""
-    root = layouts.resolve_data(choice.data)
-    table = ad.categories.training_table(root, Path(choice.runs), groups, names_from, resumed)
+    says what was understood. groups, names_from, resumed: see sets.categories."""
+    root, table = layouts.resolve_data(choice.data), None
+    if layouts.is_flat(root):
+        table = ad.sets.categories.training_table(
+            root, Path(choice.runs), ad.pictures.plots.save_sheet, groups, names_from, resumed)
+    else:
+        require(groups is None and not names_from, "--groups and --names-from are for a folder "
+                f"without categories; {root} is none")
     found = layouts.find_categories(root, table)
-    choice = the_category(choice, found)
+    choice = the_category(choice, root, found)
     print(layouts.describe(root, found))
     chosen = found if choice.every else ["+".join(choice.merged or [choice.category])]
     tested = any((root / c / "test").is_dir() for c in ("", *found)) or \
@@ -73,9 +79,9 @@ def own_jobs(jobs, model_class, parallel):
     """What this one of several processes trains: all jobs, with the others, or, parallel, its own
     ones, in turn, from now on alone. model_class: what builds the model."""
     if parallel:
-        jobs = jobs[distributed.rank()::distributed.size()]
-        distributed.leave()
-    require(distributed.size() == 1 or not hasattr(model_class, "fit"), "a memory is fitted in one "
+        jobs = jobs[ranks.rank()::ranks.size()]
+        ranks.leave()
+    require(ranks.size() == 1 or not hasattr(model_class, "fit"), "a memory is fitted in one "
             "pass, by one process: without torchrun, or with --parallel categories")
     return jobs
 
@@ -86,7 +92,7 @@ def samples_to_score(root, table, choice):
     get a score."""
     everything = layouts.find_categories(root, table)
     if not choice.every:
-        choice = the_category(choice, everything)
+        choice = the_category(choice, root, everything)
         found = list(choice.merged) or [choice.category]
         check_folder("+".join(found), choice, everything)
     else:
@@ -109,21 +115,27 @@ def samples_to_score(root, table, choice):
     return samples
 
 
-def jobs_to_score(choice, members=None, separately=False, spot_check=(), like=None):
+def full_table(root, runs):
+    """{file below root: category} of a folder without categories; None for other layouts."""
+    return ad.sets.categories.full_table(root, Path(runs)) if layouts.is_flat(root) else None
+
+
+def jobs_to_score(choice, members=None, separately=False, spot_check=(), like=None, submits=False):
     """(Jobs, see find_jobs; is it a folder without categories?; paths of the images of
-    --spot-check). members: names of the runs that vote, None = all; like: a sample submission."""
+    --spot-check). members: names of the runs that vote, None = all; like: a sample submission;
+    submits: is a submission asked for, which only a folder without categories gets?"""
     root = layouts.resolve_data(choice.data)
-    table = ad.categories.full_table(root, Path(choice.runs))
-    require(table is not None or not like, "--like, --check-submission and --binary are for a "
+    table = full_table(root, choice.runs)
+    require(table is not None or not submits, "--like, --check-submission and --binary are for a "
             "folder without categories, which alone gets a submission.csv")
     require(table is None or not (separately or choice.merged), "a submission needs one score for "
             "each image: leave out --separately and --merge-categories")
     samples = samples_to_score(root, table, choice)
     found = [s for part in samples.values() for s in part]
-    if isinstance(like, Path):  # now, not after the images are scored
+    if like:  # now, not after the images are scored
         require(len(found) == sum(file.startswith("test/") for file in table), "--like needs a "
                 "score for every test image: give --all")
-        ad.submission.sample_order(like, {s.id: s.path.name for s in found})
+        ad.sets.submission.sample_order(like, {s.id: s.path.name for s in found})
     shown = {sample.path for sample in named(found, spot_check)}
     return find_jobs(root, samples, choice, members, separately), table is not None, shown
 
@@ -147,7 +159,7 @@ def separate_jobs(root, category, samples, choice, members):
                 config = json.loads((path.parent / "config.json").read_text())
                 if "test" not in config:  # of a category that is called so
                     continue
-                own = ad.classify.own_samples(root, config)
+                own = ad.models.classify.own_samples(root, config)
             jobs.append(job(f"{folder}/{name}", folder, [name], own))
     if not jobs:
         checkpoint.find_runs(choice.runs, category, members, choice.data)  # says which there are

@@ -21,8 +21,8 @@ def resolve_data(name):
     written first."""
     root = root_of(name)
     if name == "demo":
-        return ad.demo.write_demo(root)
-    return ad.demo_wells.write_wells(root) if name == "demo-wells" else root
+        return ad.sets.demo.write_demo(root)
+    return ad.sets.demo_wells.write_wells(root) if name == "demo-wells" else root
 
 
 def layout(root):
@@ -81,38 +81,10 @@ def class_samples(root, category):
         s for s in find_samples(root, category, "test") if s.label >= 0]
 
 
-def wells(root, split):
-    """Samples of the casting layout: train (normal), validation (proliv: metal spilled over), test.
-
-    Raises InputError for a line of the annotation that is not a name and 0 or 1, that names no
-    image, and for an image that has no line.
-    """
-    if split != "test":
-        folder, label = (root / "train", 0) if split == "train" else (root / "proliv", 1)
-        return as_taken(folder, WELLS, split, "", label)
-    path, labels = root / "test/test_annotation.txt", {}
-    samples = as_taken(root / "test/imgs", WELLS, split, "", -1)
-    images = {sample.path.name for sample in samples}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    for number, words in enumerate((line.rsplit(None, 1) for line in lines), start=1):
-        if words and (len(words) != 2 or words[1] not in ("0", "1")):
-            raise InputError(f"{path}, line {number}: it must be a file's name and 0 or 1")
-        if words and words[0] not in images:
-            raise InputError(f"{path}, line {number}: there is no image test/imgs/{words[0]}")
-        labels |= {words[0]: int(words[1])} if words else {}
-    missing = sorted(images - labels.keys())
-    if missing:
-        raise InputError(f"{path} has no line for {len(missing)} images, {missing[0]} first")
-    return [replace(sample, label=labels[sample.path.name]) for sample in samples]
-
-
 def find_categories(root, table=None):
     """Names of the categories below `root`, sorted. Raises InputError for any other layout.
 
-    table: of a flat folder, {file below root: category}, see ad.categories.
+    table: of a flat folder, {file below root: category}, see ad.sets.categories.
     """
     kind, names = layout(root), mvtec_categories(root)
     if kind == "wells":
@@ -178,7 +150,7 @@ def find_samples(root, category, split, table=None):
     if split == "validation" and kind != "wells":
         return []
     if kind == "wells":
-        samples = wells(root, split)
+        samples = ad.sets.wells.samples(root, split)
     elif kind == "photos":
         samples = photos(root, split)
     elif table:

@@ -38,7 +38,10 @@ def choose_machine(device="auto", precision="auto", window_batch=16, determinist
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
-    return Machine(device, choose_precision(precision, device), window_batch)
+    precision = choose_precision(precision, device)
+    # cuDNN's default for float32 is TF32, whose scores depend on the batch in the fourth digit.
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    return Machine(device, precision, window_batch)
 
 
 def choose_precision(name, device):

@@ -9,6 +9,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 
 from ad import InputError
+from ad.folders import files_below, visible
 from ad.images import opened, orientation
 
 ENDING = re.compile(r"[-_. ](mask|gt|ground[-_ ]?truth|label|seg)$", re.IGNORECASE)
@@ -24,12 +25,11 @@ def truth_folder(folder):
                  if parent.name == "test" and (parent.parent / "ground_truth").is_dir()), None)
 
 
-def mask_files(folder, pattern="*"):
-    """Image files in a folder, those that end in _mask first, the bare names last. Hidden files and
-    those of hidden and system folders (@eaDir) are none."""
-    files = [p for p in sorted(folder.glob(pattern)) if p.is_file()
-             and p.suffix.lower() in Image.registered_extensions()
-             and not any(part.startswith((".", "@")) for part in p.relative_to(folder).parts)]
+def mask_files(folder, listed=visible):
+    """Image files in a folder, as `listed` by ad.folders, those that end in _mask first, the bare
+    names last."""
+    files = [p for p in listed(folder) if p.is_file()
+             and p.suffix.lower() in Image.registered_extensions()]
     return sorted(files, key=lambda p: (not p.stem.lower().endswith("_mask"),
                                         not ENDING.search(p.stem)))
 
@@ -114,7 +114,7 @@ def report_masks(category, samples):
     """Say what is odd about the masks of a category's test samples, in a line each."""
     masks = {s.mask: s for s in samples if s.mask}
     roots = {truth_folder(test) for s in samples for test in s.path.parents if test.name == "test"}
-    stray = sorted({file for root in roots - {None} for file in mask_files(root, "**/*")}
+    stray = sorted({file for root in roots - {None} for file in mask_files(root, files_below)}
                    - masks.keys())
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
         shares = dict(zip(masks, pool.map(lambda path: marked(path)[0].mean(), masks)))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from ad import InputError
 from ad.config import DAMAGE
 from ad.damage import damage
-from ad.distributed import own, total
+from ad.ranks import own, total
 from ad.errors import error_maps
 from ad.ssim import ssim_loss
 
@@ -149,10 +149,11 @@ class UNetAutoencoder(nn.Module):
 
 
 # Where the class, or the function that builds it, is: imported when it is asked for.
-MODELS = {"unet": "ad.model.UNetAutoencoder", "patchcore": "ad.memory.PatchMemory",
-          "vae": "ad.vae.VAE", "linear_vae": "ad.vae.linear_vae",
-          "small_conv_vae": "ad.vae.small_conv_vae", "big_conv_vae": "ad.vae.big_conv_vae"}
-CLASSIFIER = "ad.classifier.Classifier"
+MODELS = {"unet": "ad.model.UNetAutoencoder", "patchcore": "ad.models.memory.PatchMemory",
+          "vae": "ad.models.vae.VAE", "linear_vae": "ad.models.vae.linear_vae",
+          "small_conv_vae": "ad.models.vae.small_conv_vae",
+          "big_conv_vae": "ad.models.vae.big_conv_vae"}
+CLASSIFIER = "ad.models.classifier.Classifier"
 
 
 def load_object(path):
@@ -168,7 +169,7 @@ def new_memory(unet):
 
 def is_classifier(name):
     """Does the name stand for a model that learns from labels?"""
-    return name not in MODELS and name in load_object("ad.classifier.classifiers")()
+    return name not in MODELS and name in load_object("ad.models.classifier.classifiers")()
 
 
 def model_class(name):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data, distributed
+from ad import InputError, checkpoint, data
+from ad import ranks
 from ad.folders import root_of
 from ad.images import read_image, reading
 from ad.model import build_model
@@ -49,7 +50,7 @@ class Run:
             key = [record.get("accuracy", record["auroc"]), -record["val_loss"]]
             better = state["best"] is None or key > state["best"]
             state |= {"stale": 0, "best": key} if better else {"stale": state["stale"] + 1}
-        if distributed.rank():
+        if ranks.rank():
             return better
         weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},
                    "model_args": state["model_args"], "config": state["config"],
@@ -103,7 +104,7 @@ def begin(folder, config, model_args, machine, resume=False, overwrite=False):
         raise InputError(str(error)) from error
     if hasattr(model, "load_pretrained") and not resume:
         load_pretrained(model, config["args"]["pretrained"], config["args"]["weights"])
-    last = distributed.from_rank_0(
+    last = ranks.from_rank_0(
         lambda: checkpoint.open_run(folder, config, overwrite, MAY_CHANGE))
     for part in ("validation", "anomalous", "test"):
         if not set(config.get(part, ())) <= set(config["train"]):

@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from ad import InputError, distributed
+from ad import InputError
+from ad import ranks
 from ad.augment import augment, draw_crops
-from ad.batchnorm import synchronise
 from ad.cli import deferred, progress
 from ad.cutpaste import seeded_generator
 from ad.seed import random_states, seed_everything, set_random_states
@@ -56,9 +56,9 @@ def divide(order, batch):
     """Image numbers -> batches of equal size (+-1): a last batch of one image would upset batch
     normalisation."""
     count = -(-len(order) // batch)
-    if len(order) // count < distributed.size():
+    if len(order) // count < ranks.size():
         raise InputError(f"batches of {len(order) // count} images are too small for "
-                         f"{distributed.size()} processes; take fewer, or a larger --batch")
+                         f"{ranks.size()} processes; take fewer, or a larger --batch")
     return [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
 
 
@@ -70,7 +70,7 @@ def step_losses(model, images, labels, generator, updates):
     with updates.machine.autocast():
         losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
                             *([] if labels is None else [labels.to(generator.device)]))
-    return losses, len(distributed.own(images)) / len(images)
+    return losses, len(ranks.own(images)) / len(images)
 
 
 def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
@@ -100,11 +100,11 @@ def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
             model, [images[i] for i in batch], None if labels is None else labels[batch],
             generator, updates)
         values = torch.stack([*losses.values()]).detach() * share
-        *values, halt = distributed.total(F.pad(values, (0, 1), value=len(stop))).tolist()
+        *values, halt = ranks.total(F.pad(values, (0, 1), value=len(stop))).tolist()
         require_finite(torch.tensor(values[:1]), "the loss is", epoch)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(losses["loss"] * share).backward()
-        distributed.sum_gradients(model)
+        ranks.sum_gradients(model)
         scaler.step(optimizer)
         scaler.update()
         for name, value in zip(losses, values):
@@ -146,12 +146,12 @@ def epochs_in(seconds, model, data_set, check, plan, machine):
         times.append((time.perf_counter() - start) / len(images[few]))
     start = time.perf_counter()
     with machine.autocast():
-        distributed.from_rank_0(check)
+        ranks.from_rank_0(check)
     checking = time.perf_counter() - start
     model.load_state_dict(before)
     each = times[-1] * len(images) + checking / plan.val_every
     left = seconds - 3 * checking - sum(times) * len(images[few])
-    return distributed.from_rank_0(lambda: max(1, int(left / each)))
+    return ranks.from_rank_0(lambda: max(1, int(left / each)))
 
 
 def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
@@ -161,13 +161,13 @@ def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
     or, without it, auroc, the highest of which makes best.pt. run: a runs.Run. verbose: print a
     line for every epoch.
     """
-    synchronise(model)
+    ranks.synchronise(model)
     keep_freed_memory()
     updates, state = make_updates(model, plan, machine), run.state
     if "optimizer" in state:
         updates.optimizer.load_state_dict(state["optimizer"])
         updates.scaler.load_state_dict(state["scaler"])
-    bar = progress(plan.epochs, f"{run.folder}, epochs", not verbose and distributed.rank() == 0)
+    bar = progress(plan.epochs, f"{run.folder}, epochs", not verbose and ranks.rank() == 0)
     for epoch in range(state["epoch"] + 1, plan.epochs + 1):
         if state["stale"] >= plan.patience:
             print(f"stopped early: {plan.patience} validations without a better one", flush=True)
@@ -185,7 +185,7 @@ def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
             record = {"epoch": epoch} | record
             if epoch % plan.val_every == 0 or epoch == plan.epochs:
                 with machine.autocast():
-                    record |= distributed.from_rank_0(check)
+                    record |= ranks.from_rank_0(check)
             record |= {"seconds": time.perf_counter() - start,
                        "lr": updates.optimizer.param_groups[0]["lr"]}
             state["epoch"] = epoch

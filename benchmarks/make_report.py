@@ -25,7 +25,8 @@ import tables
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import checkpoint, compare  # noqa: E402  (the project's folder is put on the path above)
+from ad import checkpoint
+from ad.pictures import compare  # noqa: E402  (the project's folder is put on the path above)
 from ad.checkpoint import write_atomic  # noqa: E402
 
 RECORDS = PROJECT / "benchmarks/results/report.json"

@@ -16,14 +16,14 @@ from sklearn.neighbors import NearestNeighbors
 from timing import alternate, arguments, report
 
 from ad import data, layouts
-from ad.backbones import load_backbone
+from ad.models.backbones import load_backbone
+from ad.config import Scoring
 from ad.images import load_images
 from ad.judging import calibrate
-from ad.memory import PatchMemory
+from ad.models.memory import PatchMemory
 from ad.metrics import auroc
 from ad.neighbours import nearest
-from ad.scoring import Scoring, score_images
-
+from ad.scoring import score_images
 
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}
 

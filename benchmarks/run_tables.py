@@ -112,7 +112,7 @@ def pooled(records):
         found = records[name]
         one = name == "pooled-one"
         rows.append([title, *("" if one else text(found[k]["auroc"]) for k in ("mean", "pooled")),
-                     text(found["pooled, raw"]["auroc"])])
+                     text((found["categories"]["pool"] if one else found["pooled, raw"])["auroc"])])
     return rows
 
 

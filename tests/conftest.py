@@ -14,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402  (OpenMP reads it when it is loaded)
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
@@ -95,6 +96,8 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.02)
 
 
+# Two runs on a GPU give the same weights only so.
+REPEATABLE = ("--deterministic",) if torch.cuda.is_available() else ()
 TINY_TRAINING = ("--objective", "reconstruct", "--width", 4, "--depth", 2, "--batch", 4,
                  "--lr", 1e-3, "--crop", 64, "--long-side", 64, 96, "--windows", 32, 64,
                  "--window-input", 0, "--val-every", 2, "--save-every", 2)

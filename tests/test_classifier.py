@@ -10,8 +10,9 @@ import torchvision
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from ad import InputError, classify
-from ad.classifier import Classifier, ResNet, grad_cam
+from ad import InputError
+from ad.models import classify
+from ad.models.classifier import Classifier, ResNet, grad_cam
 from ad.model import build_model
 from ad.samples import Sample
 from conftest import run

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from ad import InputError, data, layouts
+from ad import augment as augmenting
 from ad.augment import random_crops
 from ad.images import read_image
 from conftest import write_tiny
@@ -125,3 +126,34 @@ def test_merged_categories_are_those_of_both(tmp_path):
     assert layouts.find_samples(tmp_path, "a", "validation") == []
     with pytest.raises(InputError, match="unknown category 'a.c'"):
         layouts.find_samples(tmp_path, "a+c", "train")
+
+
+@pytest.mark.parametrize("flips", [(), ("left-right",), ("up-down", "diagonal")])
+def test_augmented_images_are_flipped_half_of_the_time(monkeypatch, flips):
+    """Without turn, shift, zoom and light: each is the image or a flip of it, as flip() says."""
+    for name in ("TURN", "SHIFT", "ZOOM", "LIGHT"):
+        monkeypatch.setattr(augmenting, name, 0.0)
+    image = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0))
+    expected = [image]
+    for name in flips:
+        expected += [augmenting.FLIPS[name][0](e) for e in expected]
+    result = augmenting.augment(image.expand(400, -1, -1, -1), torch.Generator().manual_seed(1),
+                                flips)
+    near = torch.stack([(result - e).abs().amax((1, 2, 3)) < 1e-4 for e in expected], 1)
+    assert (near.sum(1) == 1).all()
+    assert (near.float().mean(0) - 1 / len(expected)).abs().max() < 0.1
+
+
+def test_augmented_images_are_moved_turned_zoomed_and_lit_a_little():
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 65), torch.linspace(-1, 1, 65), indexing="ij")
+    image = torch.exp(-20 * ((x - 0.5) ** 2 + y ** 2)).expand(200, 3, -1, -1)  # a spot at (0.5, 0)
+    result = augmenting.augment(image, torch.Generator().manual_seed(1))
+    mass = result.sum(1)
+    where = torch.stack([(mass * at).sum((1, 2)) / mass.sum((1, 2)) for at in (x, y)], 1)
+    # Up to SHIFT and, at half the side, ZOOM along and TURN across.
+    off = (where - torch.tensor([0.5, 0])).abs()
+    assert 0.02 < off[:, 0].max() < 0.04 + 0.5 * 0.03 + 0.005
+    assert 0.04 < off[:, 1].max() < 0.04 + 0.5 * 0.0525 + 0.005
+    light = result.amax((2, 3)) / image.amax((2, 3))
+    assert light.mean(1).std() > 0.03 and light.std(1).max() > 0.005
+    assert result.max() <= 1 and light.min() > 0.87

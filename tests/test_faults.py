@@ -24,7 +24,8 @@ from ad.config import DEFAULT_RULE, Training
 from ad.detector import load_member
 from ad.images import load_images, load_readable, read_image
 from ad.machine import Machine
-from conftest import PROJECT, TINY_TRAINING, run, tiny_image, wait_for, write_tiny
+from conftest import (PROJECT, REPEATABLE, TINY_TRAINING, run, tiny_image, wait_for,
+                      write_tiny)
 
 
 def picture(seed=0, size=(60, 48)):
@@ -158,7 +159,7 @@ def start(*arguments, cwd, limit=None):
 def whole(tiny, tmp_path_factory):
     """An uninterrupted run of 6 epochs: (its options, its weights, its folder)."""
     folder = tmp_path_factory.mktemp("whole")
-    options = ("--data", tiny, "--category", "stripes", *TINY_TRAINING)
+    options = ("--data", tiny, "--category", "stripes", *TINY_TRAINING, *REPEATABLE)
     result = run("train.py", *options, "--epochs", 6, cwd=folder)
     assert result.returncode == 0, result.stderr
     return options, checkpoint.load(folder / "runs/stripes/unet-seed0/last.pt")["model"], folder

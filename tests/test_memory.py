@@ -7,10 +7,9 @@ import pytest
 import torch
 import torchvision
 
-from ad import InputError, checkpoint, fitting
-from ad.config import Scoring
-from ad.demo import render
-from ad.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
+from ad import InputError, checkpoint
+from ad.sets.demo import render
+from ad.models.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
 from ad.ssim import gaussian_blur
 
@@ -119,7 +118,7 @@ def test_many_values_are_projected_for_the_gaussians(tmp_path):
 
 
 def test_same_seed_same_memory_other_seed_other_pool(monkeypatch):
-    monkeypatch.setattr("ad.memory.POOL", 300)
+    monkeypatch.setattr("ad.models.memory.POOL", 300)
     first, second, other = (fitted(images(12), seed=s, position="free") for s in (4, 4, 5))
     assert torch.equal(first.bank, second.bank)
     assert not torch.equal(first.bank, other.bank)
@@ -205,17 +204,3 @@ def test_a_training_image_is_the_least_strange():
     for known in (images(12)[:4], (1.02 * images(12)[:4]).clamp(0, 1)):
         for name, near in model.anomaly_maps(known).items():
             assert near.mean() < new[name].mean()
-
-
-def test_another_auroc_at_the_end_is_explained_where_chance_does_not(capsys):
-    scoring = Scoring(windows=(0, 128), error="fused")
-    fitting.explain(0.772, 0.608, 40, 256, scoring, "repaired")
-    line = capsys.readouterr().out
-    assert line.count("\n") == 1 and "0.772 in its epoch and is 0.608 now" in line
-    assert "shrunk to 256 pixels" in line and "as a whole, windows of 128 pixels" in line
-    assert "without the memory" in line
-    fitting.explain(0.772, 0.608, 40, 256, scoring, "fused")
-    assert "without the memory" not in capsys.readouterr().out
-    for before, after, count in ((0.772, 0.72, 40), (0.772, 0.608, 4), (None, 0.6, 40)):
-        fitting.explain(before, after, count, 256, scoring, "fused")
-    assert capsys.readouterr().out == ""

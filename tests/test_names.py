@@ -238,13 +238,12 @@ def test_pictures_carry_the_scores_of_infer(odd, monkeypatch):
     cwd, _, rows = odd
     shown = []
     monkeypatch.chdir(cwd)
-    monkeypatch.setattr(visualize.plots, "save_grid", lambda *parts: shown.append(parts))
+    monkeypatch.setattr("ad.pictures.plots.save_grid", lambda *parts: shown.append(parts))
     monkeypatch.setattr(sys, "argv", ["visualize.py", "--ckpt", "mean/patchcore-seed0/best.pt",
                                       "--ids", *(r["id"] for r in rows if r["category"] == "mean")])
-    visualize.main()
-    threshold = json.loads((cwd / "results/metrics.json").read_text())["categories"]["mean"][
-        "threshold"]
-    expected = [f"{r['id']}\n{float(r['score']):.2f} {'≤>'[int(r['prediction'])]} {threshold:.2f}"
+    visualize.main(visualize.parse_args())
+    expected = [f"{r['id']}\n{('normal', 'ANOMALOUS')[int(r['prediction'])]}\n"
+                f"score {float(r['score']):.2f}, threshold 1.00"
                 for r in rows if r["category"] == "mean"]
     (_, _, _, labels, _), = shown
     assert labels[:8] == expected and labels[8].startswith("CutPaste\n")

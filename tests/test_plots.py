@@ -1,6 +1,7 @@
 """Heat maps, outlines, names in pictures, ticks: against pixels and values counted by hand."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from matplotlib import font_manager
 from PIL import Image
 
-from ad import charts, compare, data, fonts, plots
+from ad import images
+from ad.pictures import charts, compare, fonts, plots
 
 
 def spot(height, width):
@@ -59,13 +61,18 @@ def test_a_turned_photograph_is_shown_upright(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     image.save(tmp_path / "a.jpg", exif=exif)
-    photo = plots.to_picture(data.read_image(tmp_path / "a.jpg", plots.LONGEST))
+    photo = plots.to_picture(images.read_image(tmp_path / "a.jpg", plots.LONGEST))
     assert photo.shape == (90, 30, 3)
 
 
 def test_a_verdict_names_score_and_threshold():
-    assert plots.caption(2.345, 2.1) == "ANOMALOUS\nscore 2.35, threshold 2.10"
-    assert plots.caption(2.1, 2.1).startswith("normal\n")  # above, not at, the threshold
+    assert plots.caption(2.345) == "ANOMALOUS\nscore 2.35, threshold 1.00"
+    assert plots.caption(1.0).startswith("normal\n")  # above, not at, the threshold
+
+
+def rows(labels, scores):
+    """As of scores.csv."""
+    return [SimpleNamespace(label=a, score=f"{b:.6f}") for a, b in zip(labels, scores)]
 
 
 HARD = "缺陷 $x$_\u0e01\udc80 é\u200b\U0001f9ff"  # CJK, formula, Thai, a bad byte, NFD, no width
@@ -80,8 +87,7 @@ def test_names_that_no_font_has_are_escaped_and_no_warning_is_printed(tmp_path, 
         plots.save_grid(tmp_path / "g.png", [[picture]], ["input"], [HARD])
         plots.save_sheet(tmp_path / "s.png", [file], [HARD], HARD)
         plots.save_heat(tmp_path / "h.png", picture, spot(10, 10), (6, None), HARD)
-        charts.save_histograms(tmp_path / "i.png", {HARD: (
-            np.array([0, 1, -1]), np.array([0.0, 2, 2]), 1.0)})
+        charts.save_histograms(tmp_path / "i.png", {HARD: rows((0, 1, -1), (0.0, 2, 2))})
         charts.save_confusion(tmp_path / "c.png", ["good", HARD], [[3, 1], [0, 4]])
     assert capfd.readouterr() == ("", "")
 
@@ -121,9 +127,9 @@ def drawn(monkeypatch, module, function, *arguments):
 
 
 def test_histograms_count_whole_images_of_every_label(monkeypatch):
-    labels, scores = np.array([0, 0, 1, -1, -1, -1]), np.array([0.0, 0.1, 3, 0, 3, 3])
-    figure = drawn(monkeypatch, charts, charts.save_histograms, {"a": (labels[:2], scores[:2], 1.0),
-                                                                 "b": (labels, scores, 1.0)})
+    labels, scores = (0, 0, 1, -1, -1, -1), (0.0, 0.1, 3, 0, 3, 3)
+    figure = drawn(monkeypatch, charts, charts.save_histograms,
+                   {"a": rows(labels[:2], scores), "b": rows(labels, scores)})
     for axis, count in zip(figure.axes, (2, 6)):
         assert sum(bar.get_height() for bar in axis.patches) == count
         assert all(tick == round(tick) for tick in axis.get_yticks())

@@ -163,6 +163,7 @@ def test_the_model_of_the_documents_trains_scores_and_shows(tiny, tmp_path):
         result = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True,
                                 text=True)
         assert result.returncode == 0, result.stderr
-    assert "blur" in result.stdout  # four pixels a side through a layer of 8: no fine structure
+    # Four pixels a side through a layer of 8: no fine structure, or nothing at all (on a GPU).
+    assert "blur" in result.stdout or "collapse: " in result.stdout
     assert (tmp_path / "results/look_stripes_mine-seed0_best.png").is_file()
     assert len((tmp_path / "results/scores.csv").read_text().splitlines()) == 13

@@ -216,7 +216,7 @@ def test_images_without_labels_and_a_memory(tmp_path):
      "no image elsewhere/none.*--data DIR"),
     (lambda folder: (folder / "metrics.json").write_text(
         (folder / "metrics.json").read_text().replace("unet-seed0", "gone")),
-     "no run gone with a best.pt"),
+     "no checkpoint runs/stripes/gone/best.pt"),
 ], ids=["no scores", "no metrics", "broken", "other columns", "a row less", "moved", "no run"])
 def test_what_is_missing_is_one_line(change, message, reported, tmp_path):
     shutil.copytree(reported / "results", tmp_path / "results")
@@ -295,7 +295,7 @@ def test_browser_sorts_and_filters_as_the_address_says(reported):
         r["label"] == r["prediction"] for r in rows)
 
 
-@pytest.mark.parametrize("threshold", (None, 0.5, 60.0))
+@pytest.mark.parametrize("threshold", (None, 0.5, 2.0))
 def test_browser_counts_again_at_a_moved_threshold(reported, threshold):
     """Counts, table by defect and the filter against scores.csv; None: as infer.py left it."""
     rows = rows_of(reported)

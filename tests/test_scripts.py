@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from ad import checkpoint
 from ad.judging import aurocs
 from ad.vote import vote_weights
-from conftest import PROJECT, TINY_TRAINING, run, write_tiny
+from conftest import PROJECT, REPEATABLE, TINY_TRAINING, run, write_tiny
 
 
 def train(cwd, data, *more, name="stripes"):
@@ -163,9 +163,9 @@ def test_one_category_that_fails_does_not_stop_the_others(tiny, tmp_path):
     assert "few, seed 0: there are only 3 different normal images" in result.stderr
     assert (folder_of(tmp_path) / "best.pt").is_file()
     # What is advised can be pasted.
-    line, = [text for text in result.stdout.splitlines()
-             if text.startswith("to score the test images: ")]
-    words = shlex.split(line.removeprefix("to score the test images: "))
+    start = "to score the test images: "
+    line, = [text for text in result.stdout.splitlines() if text.startswith(start)]
+    words = shlex.split(line.removeprefix(start))
     assert words[:2] == ["python", str(PROJECT / "infer.py")]  # where train.py was started, too
     result = run("infer.py", *words[2:], cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -319,7 +319,7 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
 
 def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
     options = ("--objective", "repair", "--crop", 0, "--windows", 0, "--schedule", "cosine",
-               "--augment", "--damage", "dropout", "stain", "--epochs", 12)
+               "--augment", "--damage", "dropout", "stain", "--epochs", 12, *REPEATABLE)
     train(tmp_path, tiny, *options)
     folder = tmp_path / "runs/stripes/halves"
     command = [sys.executable, PROJECT / "train.py", "--data", tiny, "--category", "stripes",

@@ -3,7 +3,7 @@
 import pytest
 
 from ad import InputError
-from ad.submission import check_submission, read_rows, sample_order, submission
+from ad.sets.submission import check_submission, read_rows, sample_order, submission
 
 
 def test_order_is_numeric_and_values_are_written_as_they_are():

@@ -1,7 +1,6 @@
 """Variational autoencoders: closed forms, sizes, parameter counts, and the way through the scripts.
 """
 
-import argparse
 import json
 
 import numpy as np
@@ -11,11 +10,13 @@ import torchvision
 from PIL import Image
 from torch.distributions import Normal, kl_divergence as torch_kl
 
-from ad import InputError
-from ad.demo_wells import render
+from ad import InputError, checkpoint
+from ad.config import Training
+from ad.sets.demo_wells import render
 from ad.model import build_model
 from ad.training import learning_rate
-from ad.vae import VAE, big_conv_vae, kl_divergence, linear_vae, reparameterise, small_conv_vae
+from ad.models.vae import (VAE, big_conv_vae, kl_divergence, linear_vae, reparameterise,
+                           small_conv_vae)
 from conftest import run, write_tiny
 
 SMALL = {"image_height": 41, "image_width": 73, "latent_dim": 8}
@@ -192,11 +193,11 @@ def test_encoders_train_and_are_compared(two, tmp_path):
 
 
 def test_the_cosine_is_torchs():
-    args = argparse.Namespace(lr=5e-4, schedule="cosine", t_max=100, epochs=500)
+    plan = Training(lr=5e-4, schedule="cosine", t_max=100, epochs=500)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=5e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
     for epoch in range(250):
-        assert learning_rate(args, epoch) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+        assert learning_rate(plan, epoch) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
         optimizer.step(), scheduler.step()
 
 
@@ -219,7 +220,9 @@ def test_models_for_wells_train_score_and_are_looked_at(tmp_path):
         result = run("train.py", *options, "--model", model, "--epochs", 1, "--image-height", 20,
                      "--image-width", 36, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        assert "AUROC of 4 anomalous validation images" in result.stdout
+        assert "of the anomalous validation images, AUROC" in result.stdout
+        known = checkpoint.load(tmp_path / f"runs/wells/{model}-seed0/best.pt")["calibration"]
+        assert len(known["positives"]) == 4
         record = json.loads((tmp_path / f"runs/wells/{model}-seed0/log.jsonl").read_text())
         assert {"mse", "kl", "val_loss", "val_loss_anomalous", "auroc_labelled"} <= record.keys()
     config = json.loads((tmp_path / "runs/wells/small_conv_vae-seed0/config.json").read_text())

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from ad.fonts import drawable
-from ad.plots import COLOURS, plt, save_figure
+from ad.pictures.fonts import drawable
+from ad.pictures.plots import COLOURS, plt, save_figure
 
 
 def save_histograms(path, groups):

@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ad.backbones import load_backbone
+import ad
 from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
 from ad.neighbours import POOL, farthest_points, nearest, nearest_around, random_rows
 
@@ -57,7 +57,7 @@ class PatchMemory(nn.Module):
             raise ValueError(f"--position must be auto, free or a radius in cells, got {position}")
         layers = layers or ((8,) if backbone == "gradients" else (8, 16))
         trunk, self.fingerprint = (backbone, "") if callable(backbone) else \
-            load_backbone(backbone, tuple(layers), weights)
+            ad.models.backbones.load_backbone(backbone, tuple(layers), weights)
         if fingerprint not in (None, self.fingerprint):
             raise ValueError(f"the memory was made with other weights of {backbone} "
                              f"({fingerprint}) than are here ({self.fingerprint})")

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from ad import InputError
 from ad.data import resize_to
-from ad.distributed import own, total
-from ad.pretrained import input_statistics, lite0, load_weights, torchvision_models
+from ad.ranks import own, total
+from ad.models.pretrained import input_statistics, lite0, load_weights, torchvision_models
 
 OWN = ("resnet", "efficientnet_lite0")  # not torchvision's
 
@@ -70,7 +70,7 @@ def classifiers():
 class Classifier(nn.Module):
     """A classifier of images resized to side x side pixels.
 
-    name: "resnet" (ours), "efficientnet_lite0" (of a package, see ad.backbones) or a classifier of
+    name: "resnet" (ours), "efficientnet_lite0" (of a package, see backbones) or a classifier of
     torchvision.models. classes: their names; normal_class: which of them is no defect. freeze: only
     the last linear layer is trained. class_weights: of the loss. Everything starts random unless
     `load_pretrained` is called.

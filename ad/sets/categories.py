@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ad import InputError, layouts
-from ad.checkpoint import write_atomic
+from ad.checkpoint import write_atomic, write_rows
 from ad.images import white_of
 from ad.cli import command, require
-from ad.plots import save_sheet
-from ad.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
-from ad.submission import read_rows, write_rows
+from ad.sets.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
+from ad.sets.submission import read_rows
 
 DOUBT = 0.1  # a test image with a confidence below this is named
 COLUMNS = ("file", "category", "confidence")
@@ -99,7 +98,7 @@ def real_names(space, labels, folder):
     return {label: max(names)[1] for label, names in votes.items()}
 
 
-def make_table(root, runs, groups=None, names_from=None):
+def make_table(root, runs, draw, groups=None, names_from=None):
     """Group the images of a flat folder, write categories.csv and a contact sheet per group."""
     samples, described = describe_split(root, "train", runs)
     space = Space(described)
@@ -113,7 +112,7 @@ def make_table(root, runs, groups=None, names_from=None):
         name, members = names.get(label, f"group_{number:02}"), np.nonzero(labels == label)[0]
         print(f"{name}: {len(members)} images, least confidence {certain[members].min():.2f}")
         order = members[np.argsort(certain[members], kind="stable")]
-        save_sheet(runs / "groups" / f"{name}.png", [samples[i].path for i in order],
+        draw(runs / "groups" / f"{name}.png", [samples[i].path for i in order],
                    [f"confidence {certain[i]:.2f}" for i in order],
                    f"{name}: {len(members)} images, the least certain ones in the last row")
         table |= {f"train/{samples[i].path.name}": name for i in members}
@@ -134,18 +133,15 @@ def check_counts(root, table):
                 "" if found[k] == v else f" (the full MVTec AD: {v:,})") for k, v in FULL.items()))
 
 
-def training_table(root, runs, groups=None, names_from=None, again=False):
+def training_table(root, runs, draw, groups=None, names_from=None, again=False):
     """{training file: category} of a flat folder, from runs/categories.csv, which is made where
-    there is none; None for other layouts. Raises InputError for options that the table that is
-    there does not obey; `again`: but for names_from, of a run that is repeated."""
-    if not layouts.is_flat(root):
-        require(groups is None and not names_from, f"--groups and --names-from are for a folder "
-                f"without categories; {root} is none")
-        return None
+    there is none. draw(path, files, notes, heading) writes a contact sheet. Raises InputError for
+    options that the table that is there does not obey; `again`: but for names_from, of a run that
+    is repeated."""
     path = runs / "categories.csv"
     there = path.exists()
     if not there:
-        make_table(root, runs, groups, names_from)
+        make_table(root, runs, draw, groups, names_from)
     table = read_table(path, [f"train/{s.path.name}" for s in layouts.flat_files(root, "train")])
     if there:
         count = len(set(table.values()))
@@ -159,11 +155,9 @@ def training_table(root, runs, groups=None, names_from=None, again=False):
 
 
 def full_table(root, runs):
-    """{training or test file: category} of a flat folder; None for other layouts. Test files go to
-    the category of the nearest training image; those are named that are less certain of it than
-    every training image."""
-    if not layouts.is_flat(root):
-        return None
+    """{training or test file: category} of a flat folder. Test files go to the category of the
+    nearest training image; those are named that are less certain of it than every training image.
+    """
     train, test = (layouts.flat_files(root, split) for split in ("train", "test"))
     if not test:
         raise InputError(f"no images in {root / 'test'}")

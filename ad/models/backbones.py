@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from ad import InputError
 from ad.gradients import Gradients
-from ad.pretrained import (input_statistics, lite0, load_weights,
+from ad.models.pretrained import (input_statistics, lite0, load_weights,
                            torchvision_models)
 
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from ad import InputError
 from ad.config import ENCODERS, VARIANCES
 from ad.data import resize_to
-from ad.distributed import own, total
+from ad.ranks import own, total
 from ad.errors import error_maps
-from ad.pretrained import Pretrained, load_weights
+from ad.models.pretrained import Pretrained, load_weights
 
 MOMENTUM = 0.1  # of the running mean of the decoder's variance
 

@@ -12,6 +12,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from ad import InputError
+
 TIMEOUT = timedelta(minutes=30)  # longer than rank 0 takes to validate, while the others wait
 alone = False  # is rank 0 at work for all of them?
 
@@ -21,7 +23,11 @@ def setup():
     Of all of them rank 0 prints."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+            local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if local >= count:
+                raise InputError(f"torchrun --nproc-per-node: this machine has {count} GPUs, and "
+                                 "each process needs one")
+            torch.cuda.set_device(local)
         dist.init_process_group(timeout=TIMEOUT)
         sys.stdout = sys.stdout if dist.get_rank() == 0 else None
 

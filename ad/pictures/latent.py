@@ -2,7 +2,7 @@
 
 import torch
 
-from ad import plots
+from ad.pictures import plots
 from ad.cutpaste import seeded_generator
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ad.checkpoint import write_atomic
-from ad.fonts import drawable
+from ad.pictures.fonts import drawable
 from ad.images import read_image, white_of
 
 matplotlib.use("Agg")

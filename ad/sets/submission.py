@@ -5,6 +5,7 @@ import csv
 import io
 
 from ad import InputError
+from ad.checkpoint import write_rows
 
 HEADER = ["id", "prediction"]
 
@@ -27,13 +28,6 @@ def read_rows(path):
         while row and not row[-1]:
             row.pop()
     return [row for row in rows if row]
-
-
-def write_rows(rows):
-    """Rows -> text of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def numeric(name):

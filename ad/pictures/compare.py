@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib.ticker import AsinhLocator, LogLocator, MaxNLocator, NullLocator
 
 from ad import InputError, checkpoint
-from ad.fonts import drawable
+from ad.pictures.fonts import drawable
 from ad.model import build_model
-from ad.plots import COLOURS, plt, save_figure
+from ad.pictures.plots import COLOURS, plt, save_figure
 
 NEAR = 0.99  # converged: the first validation at this share of the best one
 # Of log.jsonl: what a value is, the panel it belongs to, and its line's dashes and gaps.

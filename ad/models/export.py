@@ -1,5 +1,6 @@
 """A run as a torch.export program, which needs torch and nothing else."""
 
+import copy
 import io
 import warnings
 
@@ -49,8 +50,7 @@ def export(detector, path):
     height, width = config["sizes"][0]
     try:
         program = torch.export.export(
-            Program(detector).eval(),
-            (torch.rand(2, 3, height, width, device=detector.machine.device),),
+            copy.deepcopy(Program(detector)).cpu().eval(), (torch.rand(2, 3, height, width),),
             dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}})
     except Exception as error:  # whatever torch.export raises
         raise InputError(f"--export: torch.export cannot follow {config['args']['model']}: "

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ad.checkpoint import write_once
-from ad.demo_scenes import bolt, carpet, grid, tablet
+from ad.sets.once import write_once
+from ad.sets.demo_scenes import bolt, carpet, grid, tablet
 
 VERSION = 2  # raise it when the pictures change, so that an older set on disk is not mistaken
 SIZE = 256

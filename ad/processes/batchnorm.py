@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ad.distributed import size, total
+from ad.processes.distributed import size, total
 
 
 class Normalise(torch.autograd.Function):

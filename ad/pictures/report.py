@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ad import InputError, checkpoint, compare, data, layouts, metrics, plots
+from ad import InputError, checkpoint, data, layouts, metrics
+from ad.pictures import compare, plots
 from ad.cli import command, require
-from ad.collapse import CHECKS, check_member, grades, reconstruct, reconstructs, verdict
+from ad.pictures.collapse import CHECKS, check_member, grades, reconstruct, reconstructs, verdict
 from ad.detector import Detector
 from ad.masks import find_masks, read_mask
 from ad.runs import run_images

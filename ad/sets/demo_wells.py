@@ -10,8 +10,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from ad.checkpoint import write_once
-from ad.demo_scenes import noise, ramp, rough_distance
+from ad.sets.once import write_once
+from ad.sets.demo_scenes import noise, ramp, rough_distance
 
 VERSION = 1  # raise it when the pictures change
 HEIGHT, WIDTH = 40, 72  # pixels, of the largest
