@@ -26,7 +26,7 @@ CHOSEN_AT = 0.4  # share of anomalous images for which a threshold is chosen and
 PICTURES = {
     "look_transistor_unet": ("transistor/unet-seed0/best.pt", "look", "--count 4 --seed 1"),
     "look_transistor_gradients": ("transistor/patchcore-seed0/best.pt", "look",
-                                  "--ids bent_lead/007 cut_lead/003 good/047"),
+                                  "--ids bent_lead/007 misplaced/009 good/047"),
     "look_transistor_reconstruct": ("transistor/homework/last.pt", "look", "--count 4 --seed 1"),
     "look_transistor_collapsed": ("transistor/collapsed/last.pt", "look", "--count 2 --seed 1"),
     "vae_wells_latent": ("wells/vae-small/best.pt", "latent", "--count 2"),

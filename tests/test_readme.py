@@ -119,7 +119,7 @@ def first_page(tmp_path, tiny, start, end):
     return printed
 
 
-def test_the_first_commands_of_readme(tiny, tmp_path):
+def test_readme_from_the_first_command_to_own_photographs(tiny, tmp_path):
     printed = first_page(tmp_path, tiny, "Try it", "Your own photographs")
     assert printed.keys() == SCRIPTS.keys()
     assert "epochs fit into 0.02 minutes" in printed["train.py"]
@@ -127,8 +127,6 @@ def test_the_first_commands_of_readme(tiny, tmp_path):
     assert (tmp_path / "results/look_stripes_unet-seed0_best.png").is_file()
     assert len(list((tmp_path / "results/maps").rglob("*.png"))) == 12
 
-
-def test_own_photographs_as_readme_has_them(tiny, tmp_path):
     shutil.copytree(tiny / "stripes/train/good", tmp_path / "photos/good")
     (tmp_path / "photos/today").mkdir()
     for name, source in (("a", "good/000"), ("b", "blot/001")):
