@@ -115,7 +115,7 @@ class UNetAutoencoder(nn.Module):
             return torch.cat([x[:, :3].sigmoid(), x[:, 3:]], dim=1)
 
     def loss(self, images, generator):
-        """Loss of a batch (N, 3, H, W): the seed plan's MSE + 0.84 (1 - SSIM), with mask_head
+        """Loss of a batch (N, 3, H, W): the homework's MSE + 0.84 (1 - SSIM), with mask_head
         plus focal and Dice, and all parts; of several processes that of the own images, but for
         Dice. generator: of the damage."""
         with torch.autocast(images.device.type, enabled=False):

@@ -8,7 +8,7 @@ default, whole images at 256 px with the memory of places; "three scales" are wi
 and 512 px, each enlarged or shrunk to 256 px; "three members" vote at one scale. The last cases are
 a small network on many small grey files without masks. Then, in one process, decoding while the
 network computes against decoding first. Writes results/inference.json and
-figures/bench_inference.png.
+docs/figures/bench_inference.png.
 """
 
 import json
@@ -157,7 +157,7 @@ def main():
                               for count in COUNTS}
     results["decoding, 1024 px files"] = overlap(args)
     report(args, "inference", results, ("pillow",))
-    draw(results, PROJECT / "figures/bench_inference.png")
+    draw(results, PROJECT / "docs/figures/bench_inference.png")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from PIL import Image
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import checkpoint, layouts  # noqa: E402  (the project's folder is put on the path)
+from ad import checkpoint, layouts
 from ad.config import Scoring  # noqa: E402
 from ad.fitting import folds  # noqa: E402
 from ad.images import load_images, read_image, reading  # noqa: E402

@@ -13,7 +13,7 @@ folder. Its memories look at the EfficientNet-Lite0 that ours look at, PatchCore
 RATIO of its patches. Ours: train.py's defaults with the epochs that fit (a cosine wants to know its
 end); its validation images are left out of what is learned, the peers learn from them, too. Writes
 benchmarks/results/peers.json after every method, leaves out what is there already, and draws
-figures/bench_peers.png.
+docs/figures/bench_peers.png.
 """
 
 import argparse
@@ -333,7 +333,7 @@ def main():
                 "versions": {"anomalib": version("anomalib")}}, indent=1) + "\n")
             print(table({category: saved["results"][category]}), flush=True)
     print(table(saved["results"]))
-    draw(saved["results"], PROJECT / "figures/bench_peers.png")
+    draw(saved["results"], PROJECT / "docs/figures/bench_peers.png")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 The U-Net with train.py's defaults (256 px, batch 8), in one process, round after round: our epoch,
 the very function that train.py calls; the network alone, forward and backward, on a batch that is
 there already; the same with MSE and SSIM; and a DataLoader that decodes and resizes
-files, float32, NCHW. Writes results/train_step.json and figures/bench_train_step.png.
+files, float32, NCHW. Writes results/train_step.json and docs/figures/bench_train_step.png.
 """
 
 import sys
@@ -146,7 +146,7 @@ def main():
             options, images, paths, batch, args.runs, choose_machine("cpu", precision))
     report(args, "train_step", results, ("torchvision",))
     draw(next(iter(results.values())), f"{args.threads} threads, {best}",
-         PROJECT / "figures/bench_train_step.png")
+         PROJECT / "docs/figures/bench_train_step.png")
 
 
 if __name__ == "__main__":

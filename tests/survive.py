@@ -1,4 +1,5 @@
-"""What was tried and survived: kills, random command lines, mutations; see README's table.
+"""What was tried and survived: kills, random command lines, mutations; its table is in
+docs/development.md.
 
     python tests/survive.py            # about 20 minutes; tests/test_survive.py does a little of it
     python tests/survive.py --kills 50 --lines 500
