@@ -47,7 +47,8 @@ def keep_freed_memory():
 
 def require_finite(tensors, what, epoch):
     """Raise InputError unless all tensors are finite: a run that diverged is not saved."""
-    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+    # One answer for all of them: a GPU is only waited for once.
+    if not torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():
         raise InputError(f"{what} not finite in epoch {epoch}; train anew with a lower --lr or "
                          "--precision fp32 (what was saved is from the epochs before)")
 
