@@ -179,8 +179,8 @@ def spot_check(rows, shown, args):
     titles = [f"{row.id}\n{row.category}\n{ad.pictures.plots.caption(float(row.score))}\n"
               f"rank {rank} of {len(rows)}" for rank, row in chosen]
     ad.pictures.plots.save_grid(args.results / "spot_check.png",
-                       [shown[row.category, row.id] for _, row in chosen],
-                       ("image", "anomaly map"), titles)
+                                [shown[row.category, row.id] for _, row in chosen],
+                                ("image", "anomaly map"), titles)
 
 
 def write_results(rows, results, averages, args, machine, flat):
@@ -223,6 +223,7 @@ def main(args):
     if ad.ranks.rank():
         return 0
     rows = [row for part in parts.values() for row in part]
+    require(rows, "none of the images can be read")
     averages = {} if args.separately or len(results) == 1 else \
         ad.results.merged_averages(results) if args.merge_categories else \
         ad.results.averages(results) | ad.results.pooled(rows)

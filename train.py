@@ -113,8 +113,7 @@ def jobs_to_train(args):
 
 
 def read(args, *parts):
-    """Lists of samples -> what is white in deep grey, by the first, and (samples, images) of each.
-    """
+    """Lists of samples -> what is white in deep grey, by the first; (samples, images) of each."""
     white = ad.images.white_of([sample.path for sample in parts[0]])
     return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
                     for part in parts)

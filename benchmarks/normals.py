@@ -35,12 +35,12 @@ PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 from ad import checkpoint, layouts
 from ad.config import Scoring  # noqa: E402
-from ad.sets.demo import CATEGORIES, write_demo  # noqa: E402
 from ad.fitting import folds  # noqa: E402
 from ad.images import load_images, read_image, reading  # noqa: E402
 from ad.judging import Examples, aurocs, held_out_maps, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
 from ad.seed import seed_everything  # noqa: E402
+from ad.sets.demo import CATEGORIES, write_demo  # noqa: E402
 from plain_patchcore import plain_patchcore  # noqa: E402
 
 RECORDS = PROJECT / "benchmarks/results/normals.json"

@@ -35,10 +35,8 @@ import torch
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 import train  # noqa: E402
-from ad import data, layouts
-from ad.pictures import plots  # noqa: E402
+from ad import data, layouts  # noqa: E402
 from ad.augment import symmetries  # noqa: E402
-from ad.models.backbones import load_backbone  # noqa: E402
 from ad.checkpoint import write_atomic  # noqa: E402
 from ad.config import Scoring  # noqa: E402
 from ad.fitting import new_places  # noqa: E402
@@ -46,10 +44,12 @@ from ad.images import load_images  # noqa: E402
 from ad.judging import calibrate  # noqa: E402
 from ad.machine import choose_machine  # noqa: E402
 from ad.masks import read_mask  # noqa: E402
-from ad.models.memory import PatchMemory  # noqa: E402
 from ad.metrics import auroc, pixel_auroc  # noqa: E402
 from ad.model import build_model  # noqa: E402
+from ad.models.backbones import load_backbone  # noqa: E402
+from ad.models.memory import PatchMemory  # noqa: E402
 from ad.options import given_scoring, model_arguments, training_from  # noqa: E402
+from ad.pictures import plots  # noqa: E402
 from ad.scoring import score_images  # noqa: E402
 from ad.training import keep_freed_memory, make_updates, train_epoch  # noqa: E402
 

@@ -25,7 +25,7 @@ from PIL import Image
 PROJECT = Path(__file__).parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
-from ad import InputError, checkpoint
+from ad import InputError, checkpoint  # noqa: E402  (the project's folder is put on the path above)
 from conftest import FRESH, TINY_TRAINING, in_child, run, tiny_image, write_tiny  # noqa: E402
 
 EPOCHS = 4
@@ -45,10 +45,9 @@ MUTATIONS = [
     ("sliding_window", "missing[0] // 2, missing[1] // 2", "missing[0] // 3, missing[1] // 2",
      "sliding_window"),
     ("scoring", "flat.topk(max(1, round(fraction", "flat.topk(max(2, round(fraction", "scoring"),
-    ("scoring", "for group in groups.values()]).amax(0)",
-     "for group in groups.values()]).amin(0)", "scoring"),
-    ("scoring", "torch.stack(means).amax(0)", "torch.stack(means).amin(0)", "scoring"),
-    ("scoring", "(scores - normal.mean())", "(scores + normal.mean())", "scoring"),
+    ("scoring", "groups.values()]).amax(0)", "groups.values()]).amin(0)", "scoring"),
+    ("threshold", "(scores - normal.mean())", "(scores + normal.mean())", "scoring"),
+    ("threshold", "- self.threshold) / (unit", "- self.typical) / (unit", "validation"),
     ("threshold", "(values[:-1] + values[1:]) / 2", "(values[:-1] + values[1:]) / 3", "scoring"),
     ("cutpaste", "angle.cos()[:, None], angle.sin()", "angle.sin()[:, None], angle.sin()",
      "cutpaste"),
@@ -161,10 +160,11 @@ def random_lines(count, folder):
     scripts = {script: options_of(script) for script in ("train.py", "infer.py", "visualize.py")}
     for number in range(count):
         script = rng.choice(list(scripts))
-        line = {"train.py": ["--category", "stripes", "--epochs", "1", "--width", "2", "--depth",
-                             "1", "--name", f"fuzz{number}", "--val-every", "1"],
+        line = {"train.py": ["--category", "stripes", "--width", "2", "--depth", "1", "--name",
+                             f"fuzz{number}", "--val-every", "1"],
                 "infer.py": ["--category", "stripes"],
                 "visualize.py": ["--ckpt", "whole/best.pt"]}[script] if rng.random() < 0.8 else []
+        line = line + ["--epochs", "1"] if script == "train.py" else line
         line = line + ["--data", str(folder / "data")] if rng.random() < 0.9 else line
         for _ in range(rng.randint(0, 3)):
             option = rng.choice(scripts[script])

@@ -148,8 +148,8 @@ def test_minutes_become_a_number_of_epochs_that_is_kept(tmp_path):
 def loaded(script, *arguments, cwd):
     """Names of the modules that a script has imported when it ends."""
     code = ("import os, runpy, sys\nsys.argv = sys.argv[1:]\n"
-            "sys.path.insert(0, os.path.dirname(sys.argv[0]))\ntry:\n    "
-            "runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
+            "sys.path.insert(0, os.path.dirname(sys.argv[0]))\ntry:\n"
+            "    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
             "print('\\n', *sys.modules)")
     result = subprocess.run([sys.executable, "-c", code, PROJECT / script, *map(str, arguments)],
                             cwd=cwd, capture_output=True, text=True)

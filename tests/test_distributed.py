@@ -18,13 +18,13 @@ sys.path.insert(0, str(PROJECT))
 
 # torchrun starts this as a script, which finds the project there.
 from ad import InputError, checkpoint, jobs, training  # noqa: E402
-from ad.processes import distributed
-from ad.processes.batchnorm import synchronise  # noqa: E402
 from ad.config import Training  # noqa: E402
 from ad.judging import aurocs  # noqa: E402
 from ad.machine import Machine  # noqa: E402
-from ad.models.memory import PatchMemory  # noqa: E402
 from ad.model import build_model  # noqa: E402
+from ad.models.memory import PatchMemory  # noqa: E402
+from ad.processes import distributed  # noqa: E402
+from ad.processes.batchnorm import synchronise  # noqa: E402
 from conftest import TINY_TRAINING, run, tiny_image, wait_for, write_tiny  # noqa: E402
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import io
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 import train
 from ad import InputError, checkpoint, samples, training
@@ -24,6 +26,7 @@ from ad.config import DEFAULT_RULE, Training
 from ad.detector import load_member
 from ad.images import load_images, load_readable, read_image
 from ad.machine import Machine
+from ad.runs import Run
 from conftest import (PROJECT, REPEATABLE, TINY_TRAINING, run, tiny_image, wait_for,
                       write_tiny)
 
@@ -274,6 +277,20 @@ def test_an_epoch_in_two_parts_draws_as_one_in_one(last):
     begun["random"][0] = begun["random"][0][:16]
     with pytest.raises(InputError, match="on another device"):
         training.train_epoch(parts, (images, None), updates, 1, begun)
+
+
+def test_the_bar_is_not_printed_anew_after_every_epoch(tmp_path, monkeypatch):
+    """In a log file it would be a line each: at most one in half a minute is wanted."""
+    bar = io.StringIO()
+    monkeypatch.setattr(training, "progress", lambda total, what, show: tqdm(
+        total=total, file=bar, mininterval=30))
+    plan, machine = Training(batch=2, epochs=20, augment=False), Machine(torch.device("cpu"))
+    images = [torch.full((3, 16, 16), 40 * i, dtype=torch.uint8) for i in range(4)]
+    state = {"epoch": 0, "best": None, "stale": 0, "config": {}, "model_args": {}}
+    training.run_epochs(Draws([], None), (images, None), lambda: {"auroc": 0.5, "val_loss": 1.0},
+                        Run(tmp_path, state), plan, machine)
+    assert state["epoch"] == 20 and bar.getvalue().count("\r") <= 3
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 20
 
 
 def nested(mapping, prefix=()):

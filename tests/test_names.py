@@ -62,12 +62,14 @@ def test_the_same_name_with_two_suffixes_is_two_images_with_their_own_masks(tmp_
     root = folder_of(tmp_path, *PLAIN, "part/test/cut/0.jpg", "part/test/cut/0.png.png",
                      "part/test/cut/v1.2.png", "part/test/cut/line/0.png",
                      "part/ground_truth/cut/0.jpg_mask.png", "part/ground_truth/cut/0_mask.png",
-                     "part/ground_truth/cut/line/0_mask.png")
+                     "part/ground_truth/cut/line/0_mask.png",
+                     "part/test/cut/@.png", "part/ground_truth/cut/@_mask.png")
     samples = layouts.find_samples(root, "part", "test")
     assert {s.id: s.mask and s.mask.relative_to(root / "part/ground_truth").as_posix()
             for s in samples} == {
         "cut/0.jpg": "cut/0.jpg_mask.png", "cut/0.png": "cut/0_mask.png", "cut/0.png.png": None,
-        "cut/v1.2": None, "cut/line/0": "cut/line/0_mask.png", "good/0": None}
+        "cut/v1.2": None, "cut/@": "cut/@_mask.png", "cut/line/0": "cut/line/0_mask.png",
+        "good/0": None}
     for sample in samples:
         assert named(samples, [sample.id]) == named(samples, [f"part/{sample.id}"]) == [sample]
     assert [s.id for s in named(samples, ["0.png", "v1.2.png"])] == [

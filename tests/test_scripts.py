@@ -195,7 +195,12 @@ def test_single_files(trained, tiny, tmp_path):
                          if line.endswith(f"  {path}")]
     assert word == ("ANOMALOUS" if float(rows[str(path)]) > 1 else "normal")
     assert float(score) == pytest.approx(float(rows[str(path)]), abs=0.006)
-    row, = csv.DictReader(open(tmp_path / "results/scores.csv"))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    bad = run("infer.py", "--image", "broken.png", "--runs", trained[0] / "runs", "--maps",
+              cwd=tmp_path)
+    assert bad.returncode == 2 and bad.stderr == "error: none of the images can be read\n"
+    assert "cannot read image broken.png" in bad.stdout
+    row, = csv.DictReader(open(tmp_path / "results/scores.csv"))  # of the run before
     assert row["path"] == str(path) and float(row["score"]) == pytest.approx(
         float(rows[str(path)]), abs=1e-4)
 

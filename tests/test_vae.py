@@ -14,9 +14,9 @@ from ad import InputError, checkpoint
 from ad.config import Training
 from ad.sets.demo_wells import render
 from ad.model import build_model
-from ad.training import learning_rate
 from ad.models.vae import (VAE, big_conv_vae, kl_divergence, linear_vae, reparameterise,
                            small_conv_vae)
+from ad.training import learning_rate
 from conftest import run, write_tiny
 
 SMALL = {"image_height": 41, "image_width": 73, "latent_dim": 8}
