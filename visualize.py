@@ -137,9 +137,10 @@ def looked_at(detector, args):
     several = len({s.category for s in samples}) > 1
     labels = [f"{s.category}\n{s.id}" if several else s.id for s in samples]
     for index, image in enumerate(ad.runs.run_images(config, "validation", most=2)):
-        pasted, mask = ad.cutpaste.paste_once(image, args.seed, index)
-        images.append(pasted)
-        masks.append(mask)
+        pasted, mask = ad.cutpaste.cutpaste(
+            image[None].float() / 255, ad.cutpaste.seeded_generator("cpu", args.seed, index))
+        images.append((pasted[0] * 255).round().byte())
+        masks.append(mask[0])
         labels.append("CutPaste")
     return images, masks, labels
 

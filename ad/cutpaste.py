@@ -188,13 +188,6 @@ def texture_damage(images, generator, area=(0.002, 0.05)):
     return _blend(images, patch, mask[:, None], generator)
 
 
-def paste_once(image, seed, index):
-    """A normal uint8 image (3, H, W) with a CutPaste patch, and the patch's mask (1, H, W)."""
-    pasted, mask = cutpaste(image[None].float() / 255,
-                            seeded_generator(torch.device("cpu"), seed, index))
-    return (pasted[0] * 255).round().byte(), mask[0]
-
-
 def pseudo_anomalies(image, seed, index):
     """The validation positives of one image: [(family, size, image, mask), ...], all pairs.
 

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
 # torchrun starts this as a script, which finds the project there.
-from ad import InputError, checkpoint, jobs, training  # noqa: E402
+from ad import InputError, checkpoint, jobs, ranks, training  # noqa: E402
 from ad.config import Training  # noqa: E402
 from ad.judging import aurocs  # noqa: E402
 from ad.machine import Machine  # noqa: E402
@@ -157,7 +157,7 @@ def test_training_with_two_processes(pair):
     before, after, alone = (checkpoint.load(folder / name)["model"] for folder, name in (
         (two, "epoch_2.pt"), (two, "epoch_4.pt"), (exact, "epoch_4.pt")))
     assert difference(alone, after) < difference(before, after) / 2
-    assert log_of(exact)[0]["loss"] == pytest.approx(log_of(two)[0]["loss"], rel=1e-5)
+    assert log_of(exact)[0]["loss"] == pytest.approx(log_of(two)[0]["loss"], rel=5e-5)
     for figures, twice in zip(log_of(one), log_of(two)):
         assert figures["loss"] == pytest.approx(twice["loss"], rel=1e-2)
     assert log_of(one)[0]["loss"] == pytest.approx(log_of(two)[0]["loss"], rel=1e-3)
@@ -252,7 +252,7 @@ def test_both_processes_stop_at_the_same_step(many, tmp_path):
 
 
 def test_what_several_processes_cannot_do_is_an_error(monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 4)
+    monkeypatch.setattr(ranks, "size", lambda: 4)
     with pytest.raises(InputError, match="fitted in one pass, by one process"):
         jobs.own_jobs([], PatchMemory, None)
     with pytest.raises(InputError, match="batches of 3 images are too small for 4 processes"):

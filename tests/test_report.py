@@ -123,7 +123,7 @@ def test_pictures_show_the_image_and_its_masks(reported):
 def test_page_asks_for_nothing_and_nothing_ends_its_data(reported):
     page = (reported / "results/report.html").read_text()
     assert EVIL not in page and page.count("<script") == page.count("</script") == 2
-    template = (PROJECT / "ad/report.html").read_text()
+    template = (PROJECT / "ad/pictures/report.html").read_text()
     assert not re.search(r"https?:|//\w+\.|\bimport\b|@import|url\(|<link", template)
     assert not re.search(r"(src|href)\s*=\s*[\"']?(?!#|x on)[\w/.]", template)
     assert "default-src 'none'" in page and not re.search(r"innerHTML|document\.write", page)

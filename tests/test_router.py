@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.cluster import AgglomerativeClustering
 
-from ad import InputError, layouts
+from ad import InputError, jobs, layouts
 from ad.sets.demo import render, write_demo
 from ad.sets.categories import describe_split, full_table, read_table, training_table
 from ad.pictures.plots import save_sheet
@@ -38,7 +38,7 @@ def flatten(roots, target, seed=0):
 def test_real_and_procedural_categories_are_grouped_and_test_images_routed(tmp_path, capsys):
     roots = [write_demo(tmp_path / "demo").absolute(), *([REAL] if REAL.is_dir() else [])]
     truth = flatten(roots, tmp_path / "flat")
-    table = training_table(tmp_path / "flat", tmp_path / "runs")
+    table = training_table(tmp_path / "flat", tmp_path / "runs", save_sheet)
     assert len(set(table.values())) == len(set(truth.values()))  # the silhouette found the number
     groups = {}
     for file, name in table.items():
@@ -277,7 +277,7 @@ def test_a_table_is_read_as_a_spreadsheet_saves_it(tmp_path, text):
 def test_without_training_there_is_no_table(flat, tmp_path):
     with pytest.raises(InputError, match="no .*categories.csv; this makes it: python train.py --a"):
         full_table(flat / "flat", tmp_path)
-    assert full_table(flat / "mvtec", tmp_path) is None
+    assert jobs.full_table(flat / "mvtec", tmp_path) is None
 
 
 def test_the_first_files_stand_in_the_last_row_of_a_sheet(tmp_path):

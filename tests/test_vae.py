@@ -185,7 +185,7 @@ def test_encoders_train_and_are_compared(two, tmp_path):
     assert table[0].startswith("| run | stopped at epoch | training, s |") and len(table) == 4
     assert table[2].startswith("| bands/resnet18 | 1 |") and "test accuracy" in table[0]
     assert {p.name for p in (tmp_path / "results").glob("*.png")} == {
-        "compare_curves.png", "compare_bars.png", "histograms.png"}
+        "compare_curves.png", "compare_bars.png"}
     result = run("train.py", "--data", two, "--category", "bands", "--model", "vae", "--weights",
                  tmp_path / "none.pt", "--encoder", "resnet18", "--name", "new", cwd=tmp_path)
     assert result.returncode == 2 and "does not hold the weights of resnet18" in result.stderr

@@ -12,7 +12,8 @@ ARGS = {"model": "unet", "error": "fused", "crop": 0, "long_side": [256, 256]}
 
 
 def saved(scores, positives, kinds, model="unet", error="fused"):
-    return {"epoch": 3, "config": {"category": "c", "args": ARGS | {"model": model}},
+    return {"epoch": 3, "config": {"category": "c", "args": ARGS | {"model": model},
+                                      "train": ["x.png"] * len(scores)},
             "calibration": {"scores": [*scores], "positives": positives, "kinds": kinds,
                             "scoring": SCORING | {"error": error}}}
 
