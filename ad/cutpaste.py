@@ -48,11 +48,6 @@ def _normal(images, generator, *shape):
     return move(draws.normal_(generator=generator), images)
 
 
-def _sides(images):
-    """(2,): width, height."""
-    return move(torch.tensor(images.shape[:1:-1]), images)
-
-
 def _place(images, generator, area, aspect):
     """Draw a rotated rectangle per image: the drawn area, inside the image where that is possible.
 
@@ -60,7 +55,7 @@ def _place(images, generator, area, aspect):
     and angle (N, 1). The aspect ratio gives way: width w and height a / w at angle t fit when
     w |cos t| + a / w |sin t| <= W and w |sin t| + a / w |cos t| <= H, two quadratics in w.
     """
-    sides, shape = _sides(images), (len(images), 1)
+    sides, shape = move(torch.tensor(images.shape[:1:-1]), images), (len(images), 1)
     pixels = (_uniform(images, generator, shape, *area) * sides.prod()).clamp(min=4)  # 2 x 2
     ratio = _uniform(images, generator, shape, *map(math.log, aspect)).exp()
     angle = _uniform(images, generator, shape, -math.pi, math.pi)
@@ -133,7 +128,7 @@ def cutpaste(images, generator, area=(0.02, 0.15), aspect=(0.3, 3.3)):
     place = _place(images, generator, area, aspect)
     scale = _uniform(images, generator, (len(images), 1), math.log(0.7), math.log(1.4)).exp()
     # A quarter to three quarters of each side away, wrapping round: no part is favoured.
-    sides = _sides(images)
+    sides = move(torch.tensor(images.shape[:1:-1]), images)
     source = place[0] + sides * _uniform(images, generator, (len(images), 2), 0.25, 0.75)
     patch, mask = _cut(images, place, source.remainder(sides), scale)
     draw = _uniform(images, generator, (len(images), 5, 1, 1), -1, 1)  # contrast, brightness, RGB

@@ -184,22 +184,15 @@ def initialise(layer):
         nn.init.zeros_(layer.bias)
 
 
-def linear_vae(image_height=40, image_width=72, latent_dim=256, beta=1.0, latent_samples=0,
-               variance="fixed"):
-    """Fully connected, about 89 million parameters; see VAE."""
-    return VAE("linear", image_height, image_width, latent_dim, (4096, 2048), beta, latent_samples,
-               variance)
+def wells_vae(encoder, latent_dim, widths):
+    """The function that builds a VAE of the casting wells' report, for their images of 40 x 72."""
+    def build(image_height=40, image_width=72, latent_dim=latent_dim, beta=1.0, latent_samples=0,
+              variance="fixed"):
+        return VAE(encoder, image_height, image_width, latent_dim, widths, beta, latent_samples,
+                   variance)
+    return build
 
 
-def small_conv_vae(image_height=40, image_width=72, latent_dim=128, beta=1.0, latent_samples=0,
-                   variance="fixed"):
-    """Three convolutions, about 2.5 million parameters; see VAE."""
-    return VAE("cnn", image_height, image_width, latent_dim, (32, 64, 128), beta, latent_samples,
-               variance)
-
-
-def big_conv_vae(image_height=40, image_width=72, latent_dim=280, beta=1.0, latent_samples=0,
-                 variance="fixed"):
-    """Four wide convolutions, about 12 million parameters; see VAE."""
-    return VAE("cnn", image_height, image_width, latent_dim, (64, 128, 256, 512), beta,
-               latent_samples, variance)
+linear_vae = wells_vae("linear", 256, (4096, 2048))  # fully connected, 89 million parameters
+small_conv_vae = wells_vae("cnn", 128, (32, 64, 128))  # three convolutions, 2.5 million
+big_conv_vae = wells_vae("cnn", 280, (64, 128, 256, 512))  # four wide ones, 12 million
