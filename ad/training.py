@@ -193,7 +193,6 @@ def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
             better = run.save(model, updates, record)
             run.tell(record, plan.epochs, better, verbose)
             bar.update(epoch - bar.n)
-            bar.set_postfix_str(f"loss {record['loss']:.4f}, best AUROC "
-                                f"{state['best'][0] if state['best'] else float('nan'):.3f}",
-                                refresh=False)
+            best = f", best AUROC {state['best'][0]:.3f}" if state["best"] else ""
+            bar.set_postfix_str(f"loss {record['loss']:.4f}{best}", refresh=False)
     bar.close()
