@@ -108,9 +108,10 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
 
 
 EXACT = """import runpy
-from ad import training
+from ad import ranks
 from ad.processes import batchnorm
 batchnorm.size = lambda: 2  # one process, but with the batch normalisation of several
+ranks.synchronise = batchnorm.synchronise
 runpy.run_path({!r}, run_name="__main__")
 """
 
