@@ -158,7 +158,7 @@ def test_training_with_two_processes(pair):
     before, after, alone = (checkpoint.load(folder / name)["model"] for folder, name in (
         (two, "epoch_2.pt"), (two, "epoch_4.pt"), (exact, "epoch_4.pt")))
     assert difference(alone, after) < difference(before, after) / 2
-    assert log_of(exact)[0]["loss"] == pytest.approx(log_of(two)[0]["loss"], rel=5e-5)
+    assert log_of(exact)[0]["loss"] == pytest.approx(log_of(two)[0]["loss"], rel=1e-5)
     for figures, twice in zip(log_of(one), log_of(two)):
         assert figures["loss"] == pytest.approx(twice["loss"], rel=1e-2)
     assert log_of(one)[0]["loss"] == pytest.approx(log_of(two)[0]["loss"], rel=1e-3)
