@@ -34,7 +34,7 @@ def test_bad_folders_never_give_a_traceback(tmp_path):
 
 
 def test_damaged_tables_never_give_a_traceback(folder):
-    count, worked = random_tables(5, folder)
+    count, worked = random_tables(8, folder)
     assert 0 < worked < count
 
 
