@@ -82,6 +82,10 @@ def parse_args():
     require(args.category or not (args.image or args.export), "--image, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
             "--merge-categories votes; give one of them")
+    require(not (args.image and (args.spot_check or args.like or args.check_submission
+                                 or args.binary or args.separately or args.merge_categories)),
+            "--spot-check, --like, --check-submission, --binary, --separately and "
+            "--merge-categories are for a test split, not for --image")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     require(args.masks is None or 0 < args.masks < 1,
             f"--masks must be in (0, 1), got {args.masks}")

@@ -127,7 +127,7 @@ class Limits:
     def scale(self, votes):
         """Votes -> scores: 0 typical, 1 the threshold (1 apart where that is not above typical)."""
         unit = self.threshold - self.typical
-        return 1 + (np.asarray(votes) - self.threshold) / (unit if unit > 0 else 1.0)
+        return 1 + (np.asarray(votes) - self.threshold) / (unit if unit > 1e-9 else 1.0)
 
     def describe(self):
         return (f"expected false alarms {self.expected:.1%}, at most {self.bound:.1%} (90 % sure, "

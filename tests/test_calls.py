@@ -188,3 +188,9 @@ def test_no_option_is_taken_for_another(tmp_path):
 def test_a_near_miss_of_a_category_is_named(photos, tiny, tmp_path):
     result = run("train.py", "--data", tiny, "--category", "stripe", *MEMORY, cwd=tmp_path)
     assert result.returncode == 2 and "did you mean stripes?" in result.stderr
+
+
+@pytest.mark.parametrize("option", [["--binary"], ["--spot-check", "0"], ["--separately"]])
+def test_what_single_images_cannot_have_is_refused(photos, option):
+    result = run("infer.py", "--image", "photos/today", "--category", "good", *option, cwd=photos)
+    assert result.returncode == 2 and "not for --image" in result.stderr
