@@ -108,7 +108,8 @@ def load(job, args, machine):
             print(f"{job.folder}/{member.name}: weight {member.weight:.3f}, validation AUROC "
                   f"{member.auroc or float('nan'):.3f}, calibration "
                   f"{ad.scoring.load_calibration(member.calibration).describe()}")
-    print(f"{job.name}: {detector.limits.describe()}")
+    vote = f"{len(detector.members)} runs vote; " if len(detector.members) > 1 else ""
+    print(f"{job.name}: {vote}{detector.limits.describe()}")
     return detector
 
 

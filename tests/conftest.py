@@ -20,6 +20,15 @@ from PIL import Image  # noqa: E402
 PROJECT = Path(__file__).parent.parent
 
 
+SLOW = ("survive", "distributed", "router", "classifier", "export", "vae", "scripts", "calls", "faults",
+        "readme", "report")  # files whose tests take minutes: first, so that none runs alone at last
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}.py": number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path.name, len(SLOW)))
+
+
 def tiny_image(rng, height=64, width=80):
     """Noisy stripes, uint8 (height, width, 3)."""
     x = np.arange(width) + rng.uniform(0, 4)

@@ -142,9 +142,9 @@ def test_weights_and_metrics():
 OPTIONS = ("--side", 64, "--epochs", 2, "--batch", 8)
 
 
-def test_three_models_train_on_an_mvtec_category_and_stand_in_one_table(tiny, tmp_path):
+def test_models_train_on_an_mvtec_category_and_stand_in_one_table(tiny, tmp_path):
     where = ("--data", tiny, "--category", "stripes")
-    for model in ("resnet", "resnet18", "efficientnet_b0"):
+    for model in ("resnet", "efficientnet_b0"):
         result = run("train.py", *where, "--model", model, *OPTIONS, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert "everything starts random" in result.stdout and "balanced" in result.stdout
