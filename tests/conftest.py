@@ -20,8 +20,9 @@ from PIL import Image  # noqa: E402
 PROJECT = Path(__file__).parent.parent
 
 
-SLOW = ("survive", "distributed", "router", "classifier", "export", "vae", "scripts", "calls", "faults",
-        "readme", "report")  # files whose tests take minutes: first, so that none runs alone at last
+# Files whose tests take minutes: first, so that none of them runs alone at last.
+SLOW = ("survive", "distributed", "router", "classifier", "export", "vae", "scripts", "calls",
+        "faults", "readme", "report")
 
 
 def pytest_collection_modifyitems(items):
