@@ -1,6 +1,7 @@
 """Learn what normal looks like, from normal images alone.
 
     python train.py --category carpet --epochs 200           # one category of data/mvtec_ad
+    python train.py --data photos/good --minutes 5            # a folder of photographs
     python train.py --all --data DIR                          # every category found
     python train.py --data demo --category carpet             # no data needed
     python train.py --category carpet --epochs 300 --resume   # go on where it stopped
@@ -14,41 +15,31 @@ runs/<category>-classes/<name>/, with test.json and confusion.png.
 """
 
 import json
-from dataclasses import asdict
+import time
+from argparse import Namespace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
+import ad
+from ad import InputError
+from ad.cli import Parser, require, run_script
+from ad.config import RECIPES, Scoring
+from ad.options import (add_data_arguments, add_model_arguments, add_scoring_arguments,
+                        add_training_arguments, check_model, check_training, choice_from, config_of,
+                        given_scoring, model_arguments, read_arguments, recipe_of,
+                        training_from)
 
-from ad import InputError, checkpoint, classify, data, distributed, layouts, plots
-from ad.arguments import (add_data_arguments, add_model_arguments, add_scoring_arguments,
-                          add_training_arguments, model_arguments, scoring_from)
-from ad.augment import symmetries
-from ad.classifier import Classifier
-from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
-from ad.fitting import finish, judges, new_places, wants_places
-from ad.gradients import ALIGNED, alignment
-from ad.jobs import jobs_to_train, own_jobs
-from ad.judging import calibrate
-from ad.model import build_model, model_class
-from ad.recipes import RECIPES, recipe_name
-from ad.runs import begin, read_arguments
-from ad.training import run_epochs, validation_scoring, validation_size
-from ad.validation import make_examples, validate
-
+START = time.perf_counter()
+FIRST = ("data", "runs", "category", "all", "model", "minutes", "epochs", "seeds", "resume",
+         "overwrite")
 # Pixels. A texture's fine damage is lost at 256. Where images are aligned, neighbours are looked
 # for one cell away at most, and a finer grid would halve how far a part may move.
 CLOSELY = 512
 
 
 def build_parser():
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, FIRST)
     group = add_data_arguments(parser)
-    group.add_argument("--category", help="name of the category to train on")
-    group.add_argument("--pool", dest="category", action="store_const", const=layouts.POOL,
-                       help="train one model on the images of all categories, the baseline")
-    group.add_argument("--merge-categories", nargs="+", metavar="NAME", help="train one model on "
-                       "these categories; the run is in <runs>/NAME+NAME")
-    group.add_argument("--all", action="store_true", help="train every category found")
     group.add_argument("--parallel", choices=("categories",), help="under torchrun: every process "
                        "trains its own categories and seeds, not all the same one together")
     group.add_argument("--groups", type=int, metavar="N", help="categories to look for in a flat "
@@ -70,6 +61,8 @@ def build_parser():
                        help="write epoch_N.pt; 1 is the debug mode (default: 4)")
     group.add_argument("--resume", action="store_true", help="continue an existing run exactly")
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    group.add_argument("--verbose", action="store_true", help="a line for every epoch, and how the "
+                       "run was calibrated")
     parser.add_argument("--config", type=Path, metavar="FILE", help="take the arguments of this "
                         "run's config.json; those that are given, too, win")
     return parser
@@ -81,147 +74,177 @@ def parse_args():
     if config:
         parser.set_defaults(**read_arguments(config))
     args = parser.parse_args()
+    require(not (args.minutes and args.epochs) or config, "--minutes and --epochs exclude each "
+            "other")
     args.model = args.model or RECIPES.get(args.recipe, {}).get("model", "unet")
-    recipe = RECIPES[recipe_name(args)]
+    recipe = RECIPES[recipe_of(args)]
     vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
-    # Whether a pretrained memory looks closely depends on the images, see train_category.
+    # Whether a pretrained memory looks closely depends on the images, see train_detector.
     args.closely = (args.window_input is None and args.model == "patchcore"
                     and args.backbone not in (None, "gradients", "unet"))
-    model_arguments(args)
-    check_args(args)
+    vars(args).update(asdict(Scoring(**asdict(Scoring()) | given_scoring(args))))
+    choice_from(args)
+    check_training(args)
+    ad.folders.root_of(args.data)
     return args
 
 
-def check_args(args):
-    """Raise InputError, naming the value, for arguments that cannot work."""
-    require((args.category is not None) + args.all + bool(args.merge_categories) == 1,
-            "give --category NAME, --all, --pool or --merge-categories, one of them")
-    require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
-    require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
-    for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr",
-                 "t_max"):
-        value = 1 if getattr(args, name) is None else getattr(args, name)
-        require(value > 0, f"--{name.replace('_', '-')} must be positive, got {value}")
-    require(args.weight_decay >= 0, f"--weight-decay must be >= 0, got {args.weight_decay}")
-    args.seeds = args.seeds or [args.seed]
-    require(all(0 <= s < 2 ** 32 for s in args.seeds), f"seeds must be 0 to 2^32 - 1: {args.seeds}")
-    require(0 < args.val_fraction < 1, f"--val-fraction must be in (0, 1), got {args.val_fraction}")
-    low, high = args.long_side
-    require(32 <= low <= high, f"--long-side must be LOW HIGH, both >= 32, got {low} {high}")
-    require(args.crop == 0 or min(args.crop, args.image_size) >= 32,
-            f"--crop ({args.crop}) must be 0 or >= 32, --image-size ({args.image_size}) >= 32")
-    own = model_arguments(args)
-    if "normal_class" in own:  # its classes are known when the data are
-        own["classes"] = (own["normal_class"], "another")
-    try:
-        scoring_from(args).check(build_model(args.model, **own))
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    vars(args).update(asdict(scoring_from(args)))
+def run_folder(args):
+    """runs/<category>/<name>; of a classifier runs/<category>-classes/<name>."""
+    labelled = "-classes" if ad.model.is_classifier(args.model) else ""
+    name = args.name or f"{args.model}-seed{args.seed}"
+    return Path(args.runs) / f"{args.category}{labelled}" / name
 
 
-def train_category(root, table, args):
-    """Train args.category into its run folder, then judge best.pt by normal images."""
-    category, device = args.category, torch.device(args.device)
-    (samples, images), (anomalous, positives) = distributed.from_rank_0(lambda: [
-        data.load_readable(layouts.find_samples(root, category, split, table), args.image_size,
-                           args.skip_bad_images) for split in ("train", "validation")])
-    samples, images = data.drop_copies(samples, images)
-    trained = not hasattr(model_class(args.model), "fit")
-    train, val = data.split_normals(samples, args.val_fraction, args.seed)
-    if not trained:
-        train, val = samples, judges(samples, args.seed)
+def jobs_to_train(args):
+    """(root of the data, table of a flat folder, options of each run, has it a test split?)."""
+    choice = choice_from(args)
+    root, table, names, tested = ad.jobs.categories_to_train(
+        choice, args.groups, args.names_from, args.resume or args.config)
+    jobs = [Namespace(**vars(args) | {"category": name, "seed": seed})
+            for name in names for seed in args.seeds]
+    for job in jobs:
+        folder = run_folder(job)
+        ad.jobs.check_folder(folder.parent.name, replace(choice, category=job.category),
+                             ad.layouts.find_categories(root, table))
+        require(args.resume or args.overwrite or not folder.exists(), f"{folder} exists; --resume "
+                "continues it, --overwrite starts anew, --name NAME makes another")
+    return root, table, jobs, tested
+
+
+def read(args, *parts):
+    """Lists of samples -> what is white in deep grey, by the first; (samples, images) of each."""
+    white = ad.images.white_of([sample.path for sample in parts[0]])
+    return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
+                    for part in parts)
+
+
+def begin(config, model_args, args, machine):
+    """(model, Run) of this config.json; says what is about to be trained, on what and where."""
+    model, run = ad.runs.begin(run_folder(args), config, model_args, machine, args.resume,
+                               args.overwrite)
+    run.save_every = args.save_every
+    print(f"{args.category}: learns from {len(config['train'])} images, on {machine.device} in "
+          f"{machine.precision} -> {run.folder}", flush=True)
+    return model, run
+
+
+def fit(model, data_set, check, run, args, machine):
+    """Train a model's weights: as many epochs as were asked for, or as fit into --minutes."""
+    images, labels = data_set
+    plan = training_from(args)
+    data_set = ad.augment.at_one_size(model, images, plan), labels
+    if run.config["args"]["minutes"]:
+        seconds = 60 * args.minutes - (time.perf_counter() - START)
+        plan = replace(plan, epochs=ad.training.epochs_in(seconds, model, data_set, check, plan,
+                                                          machine))
+        print(f"{args.category}: {plan.epochs} epochs fit into {args.minutes:g} minutes",
+              flush=True)
+        run.set_epochs(plan.epochs)
+    plan = replace(plan, epochs=run.config["args"]["epochs"])
+    ad.training.run_epochs(model, data_set, check, run, plan, machine, args.verbose)
+
+
+def train_detector(root, table, args, machine):
+    """Find, split, build, learn, judge, save: the run of one category, from normal images alone."""
+    args.white, (samples, images), (anomalous, positives) = ad.ranks.from_rank_0(
+        lambda: read(args, *(ad.layouts.find_samples(root, args.category, split, table)
+                             for split in ("train", "validation"))))
+    samples, images = ad.data.drop_copies(samples, images)
+    trained = not hasattr(ad.model.model_class(args.model), "fit")
+    train, val = ad.data.split_normals(samples, args.val_fraction, args.seed)
+    if not trained:  # all normal images judge, each a memory that does not hold it
+        train, val = samples, ad.fitting.judges(samples, args.seed)
     images = dict(zip(samples, images))
+    rest = [images[s] for s in train if s not in set(val)]
     images, val_images = ([images[s] for s in part] for part in (train, val))
-    if args.closely and alignment(val_images) < ALIGNED:
+    if args.closely and ad.gradients.alignment(val_images) < ad.gradients.ALIGNED:
         args.window_input = CLOSELY
-    scoring = scoring_from(args)
-    args.symmetries = symmetries(images) if args.augment else []
-    model, state, folder = begin(
-        root, {"train": train, "validation": val, "anomalous": anomalous},
-        sorted({tuple(image.shape[1:]) for image in images + val_images}),
-        {"name": args.model} | model_arguments(args), args)
+    scoring = Scoring(**given_scoring(args))
+    args.symmetries = ad.augment.symmetries(images) if args.augment else []
+    config = config_of(args, root, {"train": train, "validation": val, "anomalous": anomalous},
+                       images + val_images, machine)
+    model, run = begin(config, {"name": args.model} | model_arguments(args), args, machine)
     if trained:
-        size = validation_size(args)
-        examples = make_examples(val_images, args.seed, positives, size)
-        looking = validation_scoring(args, max(map(max, (i.shape for i in val_images))))
+        plan = training_from(args)
+        looking = ad.training.validation_scoring(scoring, plan, max(
+            max(image.shape) for image in val_images))
+        check = ad.fitting.validation(model, images, ad.validation.make_examples(
+            val_images, args.seed, positives, plan.validation_side), looking, plan, machine)
+        fit(model, (images, None), check, run, args, machine)
+    examples = ad.validation.make_examples(val_images, args.seed, positives)
 
-        def check():
-            if wants_places(model, scoring):  # as for the final score
-                model.places = new_places(model, images, size, device, args.seed)
-            try:
-                return validate(model, examples, looking, device, args.window_batch)
-            finally:
-                model.places = None
-        run_epochs(model, (images, None), check, state, folder, args)
-    else:
-        images = [image for sample, image in zip(train, images) if sample not in set(val)]
-
-    # A memory is judged by all normal images, each by one that does not hold it.
-    distributed.from_rank_0(lambda: finish(
-        folder, None if trained else (model, state), images, val_images,
-        make_examples(val_images, args.seed, positives), args))
+    def finish():
+        before = ad.checkpoint.load(run.folder / "best.pt")["val_auroc"] if trained else None
+        saved = ad.fitting.finish(run, None if trained else model, rest, examples, scoring, machine)
+        memory = "" if trained or not args.verbose else f"{args.category}: {model.describe()}\n"
+        return memory + ad.verdict.verdict(saved, before, args.verbose)
+    print(ad.ranks.from_rank_0(finish))
 
 
-def train_classifier(root, args):
+def train_classifier(root, args, machine):
     """Train a classifier of args.category's classes, calibrate it as a detector of what is not
     normal, and write its figures on its own test split: test.json and confusion.png."""
-    device, scoring = torch.device(args.device), scoring_from(args)
-    samples, images = distributed.from_rank_0(lambda: data.load_readable(
-        layouts.class_samples(root, args.category), args.image_size, args.skip_bad_images))
+    classify = ad.models.classify
+    args.white, (samples, images) = ad.ranks.from_rank_0(
+        lambda: read(args, ad.layouts.class_samples(root, args.category)))
     parts = classify.stratified_split(samples, args.seed)
     classes = sorted({s.defect for s in samples})
     images = dict(zip(samples, images))
     images, val_images, test_images = ([images[s] for s in part] for part in parts)
-    labels, val_labels, test_labels = (torch.tensor([classes.index(s.defect) for s in part])
-                                       for part in parts)
-    args.symmetries = symmetries(images) if args.augment else []
-    good = [s.defect == args.normal_class for s in parts[1]]
-    model, state, folder = begin(
-        root, {"train": parts[0], "validation": [s for s, g in zip(parts[1], good) if g],
-               "anomalous": [s for s, g in zip(parts[1], good) if not g], "test": parts[2]},
-        sorted({tuple(image.shape[1:]) for image in images}),
-        {"name": args.model, "classes": classes, "class_weights": classify.balanced_weights(
-            labels, len(classes))} | model_arguments(args), args)
+    labels, val_labels, test_labels = (classify.numbers(part, classes) for part in parts)
+    args.symmetries = ad.augment.symmetries(images) if args.augment else []
+    normal, other = ([s for s in parts[1] if (s.defect == args.normal_class) == good]
+                     for good in (True, False))
+    config = config_of(args, root, {"train": parts[0], "validation": normal, "anomalous": other,
+                                    "test": parts[2]}, images, machine)
+    model, run = begin(config, {
+        "name": args.model, "classes": classes, "class_weights": classify.balanced_weights(
+            labels, len(classes))} | model_arguments(args), args, machine)
 
     def check(model, images, labels):
-        with autocast(device, args.precision):
-            return classify.classification_metrics(classify.predict(model, images, device), labels,
-                                                   classes, model.normal)
-    run_epochs(model, (images, labels), lambda: check(model, val_images, val_labels), state, folder,
-               args)
-    if distributed.rank():
+        with machine.autocast():
+            return classify.classification_metrics(
+                classify.predict(model, images, machine.device), labels, classes, model.normal)
+    fit(model, (images, labels), lambda: check(model, val_images, val_labels), run, args, machine)
+    if ad.ranks.rank():
         return
-    saved = checkpoint.load(folder / "best.pt")
-    model = checkpoint.restore_model(saved, folder / "best.pt", device)
-    with autocast(device, args.precision):
-        saved["calibration"] = calibrate(model, [i for i, g in zip(val_images, good) if g], scoring,
-                                         device, args.window_batch)
-    checkpoint.save(folder / "best.pt", saved)
+    model, saved = classify.finish(run, dict(zip(parts[1], val_images)), normal,
+                                   Scoring(**given_scoring(args)), machine)
     result = check(model, test_images, test_labels)
-    checkpoint.write_atomic(folder / "test.json", json.dumps(result, indent=1) + "\n")
-    plots.save_confusion(folder / "confusion.png", classes, result["confusion"])
+    ad.checkpoint.write_atomic(run.folder / "test.json", json.dumps(result, indent=1) + "\n")
+    ad.pictures.charts.save_confusion(run.folder / "confusion.png", classes, result["confusion"])
     print(f"{args.category}: best epoch {saved['epoch']}, on {len(test_images)} test images:\n"
-          f"{classify.describe(result)}\nwrote {folder}/best.pt, test.json, confusion.png")
+          f"{classify.describe(result)}\nwrote {run.folder}/best.pt, test.json, confusion.png")
 
 
-def main():
-    args = distributed.from_rank_0(parse_args)
-    device = select_device(args.device, args.deterministic)
-    args.device, args.precision = device.type, select_precision(args.precision, device)
-    root, table, jobs, tested = distributed.from_rank_0(lambda: jobs_to_train(args))
-    labelled = model_class(args.model) is Classifier
-    for job in own_jobs(jobs, args):
+def main(args):
+    check_model(args)
+    machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
+                                        args.deterministic)
+    args.device, args.precision = machine.device.type, machine.precision
+    root, table, jobs, tested = ad.ranks.from_rank_0(lambda: jobs_to_train(args))
+    labelled = ad.model.is_classifier(args.model)
+    jobs = ad.jobs.own_jobs(jobs, ad.model.model_class(args.model), args.parallel)
+    failed = []
+    for job in jobs:
         try:
-            train_classifier(root, job) if labelled else train_category(root, table, job)
+            if labelled:
+                train_classifier(root, job, machine)
+            else:
+                train_detector(root, table, job, machine)
         except InputError as error:
-            raise InputError(f"{job.category}, seed {job.seed}: {error}") from error
-    if not labelled and tested and not args.parallel:
-        which = "--all" if args.all else f"--category {args.category}" if args.category else \
-            f"--merge-categories {' '.join(args.merge_categories)}"
-        print(f"test AUROC: python infer.py {which}" + (f" --data {args.data}" if args.data else "")
-              + (f" --runs {args.runs}" if args.runs != "runs" else ""))
+            failed.append(f"{job.category}, seed {job.seed}: {error}")
+            if ad.ranks.size() > 1:  # the others have ended
+                break
+            if len(jobs) > 1:
+                print(failed[-1], flush=True)
+    if len(failed) < len(jobs) and not labelled and not args.parallel:
+        path = run_folder(jobs[0]) / "best.pt" if len(jobs) == 1 else None
+        print(ad.jobs.how_to_go_on(choice_from(args), tested, path))
+    if failed:
+        raise InputError("\n".join(failed))
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(parse_args, main)

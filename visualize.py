@@ -15,23 +15,16 @@ a gallery of the test images in results/scores.csv, the worst mistakes first.
 import random
 from pathlib import Path
 
-import torch
+import ad
+from ad.cli import Parser, command, require, run_script
+from ad.options import add_data_arguments, read_arguments
 
-from ad import InputError, categories, checkpoint, classify, compare, data, layouts, plots, report
-from ad.classifier import grad_cam
-from ad.arguments import add_data_arguments, add_scoring_arguments
-from ad.cli import Parser, autocast, require, run_script, select_device, select_precision
-from ad.collapse import check_member, print_check, reconstructs, side_seen
-from ad.cutpaste import cutpaste, seeded_generator
-from ad.ensemble import load_member
-from ad.runs import run_images
-from ad.scoring import resized, score_images
-from ad.threshold import parse_threshold
+FIRST = ("data", "runs", "ckpt", "report", "compare", "ids", "count", "results")
 
 
 def build_parser():
-    parser = Parser(__doc__)
-    add_data_arguments(parser)
+    parser = Parser(__doc__, FIRST)
+    add_data_arguments(parser, categories=False)
     parser.add_argument("--ckpt", metavar="FILE",
                         help="checkpoint: a path, or a name that is unique below --runs; with "
                         "--report as for infer.py (default there: best.pt)")
@@ -42,12 +35,11 @@ def build_parser():
                         "--separately left in --results")
     parser.add_argument("--detector", metavar="FILE", help="with a classifier's --ckpt: a "
                         "checkpoint whose anomaly maps are shown beside its Grad-CAM")
-    parser.add_argument("--ids", nargs="+", metavar="ID", help="test images by file name, with or "
-                        "without folder and suffix (default: random ones)")
+    parser.add_argument("--ids", nargs="+", action="extend", metavar="ID", help="test images by id "
+                        "or file name, with or without folder and suffix (default: random ones)")
     parser.add_argument("--count", type=int, default=5, metavar="N",
                         help="random test images to show (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice (default: 0)")
-    add_scoring_arguments(parser, trained=True)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder to write into (default: results)")
     return parser
@@ -65,14 +57,7 @@ def parse_args():
 def pick(samples, ids, count, seed):
     """Test samples named by `ids`, or `count` random ones of which half are anomalous."""
     if ids:
-        chosen = []
-        for name in ids:
-            wanted = name.removesuffix(Path(name).suffix) if Path(name).suffix else name
-            found = [s for s in samples if wanted in (s.id, s.path.stem)]
-            if not found:
-                raise InputError(f"no test image {name!r}; ids look like {samples[0].id}")
-            chosen += found
-        return chosen
+        return ad.samples.named(samples, ids)
     draw = random.Random(seed)
     anomalous = [s for s in samples if s.label]
     normal = [s for s in samples if not s.label]
@@ -80,39 +65,33 @@ def pick(samples, ids, count, seed):
     return (draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few))
 
 
-@torch.no_grad()
-def anomaly_maps(member, images, pictures, device, args):
-    """(scores, overlays) of uint8 images, whose `pictures` the maps are laid over."""
-    with autocast(device, args.precision):
-        parts = list(score_images(member["model"], images, member["calibration"], device,
-                                  args.window_batch))
-    high = 2 * parse_threshold("quantile:0.99")(member["normal"])
-    maps = [map_ for _, batch in parts for map_ in batch]
-    return torch.cat([s for s, _ in parts]).tolist(), [
-        plots.overlay(picture, map_, high) for picture, map_ in zip(pictures, maps)]
+def anomaly_maps(detector, images, pictures):
+    """(captions, overlays) of uint8 images, whose `pictures` the maps are laid over."""
+    scores, _, maps = detector.score_read({way: images for way in detector.readings})
+    return [ad.pictures.plots.caption(score) for score in scores], [
+        ad.pictures.plots.overlay(picture, map_, detector.top_of_maps)
+        for picture, map_ in zip(pictures, maps)]
 
 
-@torch.no_grad()
-def show(member, images, masks, detector, device, args):
-    """Scores of uint8 images, and pictures of them: {title of a column: one picture an image}.
+def show(detector, images, masks, other):
+    """Captions of uint8 images, and pictures of them: {title of a column: one picture an image}.
 
-    detector: another member, whose anomaly maps a classifier's Grad-CAM is shown beside, or None.
+    detector: of one run; other: another, whose anomaly maps a classifier's Grad-CAM is shown
+    beside, or None.
     """
-    model = member["model"]
-    floats = [data.to_float(image, device) for image in images]
-    pictures = [plots.to_picture(image) for image in floats]
+    plots, member, machine = ad.pictures.plots, detector.members[0], detector.machine
+    floats = [ad.data.to_float(image, machine.device) for image in images]
+    pictures = [plots.to_picture(image) for image in images]
     columns = {"input": pictures}
-    scores, overlays = anomaly_maps(member, images, pictures, device, args)
-    if hasattr(model, "classes"):
-        cams = [grad_cam(model, image[None]) for image in floats]
+    captions, overlays = anomaly_maps(detector, images, pictures)
+    if hasattr(member.model, "classes"):
+        cams = [ad.models.classifier.grad_cam(member.model, image[None]) for image in floats]
         columns["Grad-CAM"] = [plots.overlay(p, cam[0], 1.0) for p, (cam, _) in zip(pictures, cams)]
-        overlays = anomaly_maps(detector, images, pictures, device, args)[1] if detector else None
-        scores = [f"{model.classes[winner]}, {score:.2f}"
-                  for (_, winner), score in zip(cams, scores)]
-    elif reconstructs(model):
-        predict = resized(model, side_seen(member))
-        with autocast(device, args.precision):
-            outputs = [predict(image[None])[0].float() for image in floats]
+        overlays = anomaly_maps(other, images, pictures)[1] if other else None
+        captions = [f"{member.model.classes[winner]}\n{text}" for (_, winner), text in
+                    zip(cams, captions)]
+    elif ad.pictures.collapse.reconstructs(member.model):
+        outputs = ad.pictures.collapse.reconstruct(member, floats, machine)
         errors = [(output - image).abs().mean(0, keepdim=True)
                   for output, image in zip(outputs, floats)]
         top = max(error.quantile(0.999).item() for error in errors)
@@ -121,85 +100,85 @@ def show(member, images, masks, detector, device, args):
     if overlays:
         columns["anomaly map"] = overlays
     columns["mask"] = [None if m is None else plots.to_picture(m.float()) for m in masks]
-    return scores, columns
+    return captions, columns
 
 
 def compare_runs(args):
     """--compare: compare_curves.png, compare_bars.png and compare.md in --results."""
-    runs = [compare.load_run(folder, args.results) for folder in args.compare]
-    compare.save_curves(args.results / "compare_curves.png", runs)
-    table = compare.markdown([compare.summary(run) for run in runs])
-    checkpoint.write_atomic(args.results / "compare.md", table)
+    runs = [ad.pictures.compare.load_run(folder, args.results) for folder in args.compare]
+    ad.pictures.compare.save_curves(args.results / "compare_curves.png", runs)
+    table = ad.pictures.compare.markdown([ad.pictures.compare.summary(run) for run in runs])
+    ad.checkpoint.write_atomic(args.results / "compare.md", table)
     written = ["compare_curves.png", "compare.md"]
     if any(run["test"] for run in runs):
-        compare.save_bars(args.results / "compare_bars.png", runs)
+        ad.pictures.compare.save_bars(args.results / "compare_bars.png", runs)
         written.append("compare_bars.png")
     else:
-        print(f"no test figures of these runs in {args.results}: python infer.py --separately ...")
+        folders = {Path(run).absolute().parent: Path(run) for run in args.compare}
+        print(f"no test figures of these runs in {args.results}: " + " && ".join(
+            command("infer.py", args.data or read_arguments(run / "config.json").get("data"),
+                    folder.parent, "--category", folder.name.removesuffix("-classes"),
+                    "--separately", "--results", args.results) for folder, run in folders.items()))
     print(table + "wrote " + ", ".join(str(args.results / name) for name in written))
 
 
-@torch.no_grad()
-def save_latent(path, model, images, generator):
-    """Pictures of a VAE's latent space: images decoded from noise, and, a row for each of two
-    pairs of images (2 or more (3, H, W) in [0, 1]), the way from one mean latent to the other."""
-    noise = torch.randn(16, model.latent_dim, generator=generator, device=generator.device)
-    rows = [list(model.decode(part)) for part in noise.split(8)]
-    means = [model.encode(model.resize(image[None]))[0] for image in images[:4]]
-    for first, last in zip(means[::2], means[1::2]):
-        way = torch.linspace(0, 1, 8, device=first.device)[:, None]
-        rows.append(list(model.decode((1 - way) * first + way * last)))
-    plots.save_grid(path, [[plots.to_picture(p) for p in row] for row in rows], [""] * 8,
-                    ["from noise", "from noise"] + ["from one\nto another"] * (len(rows) - 2))
-
-
-def main():
-    args = parse_args()
-    if args.compare:
-        return compare_runs(args)
-    device = select_device(args.device, args.deterministic)
-    args.precision = select_precision(args.precision, device)
-    if args.report:
-        return report.write_report(args, device)
-    path = checkpoint.find(args.ckpt, args.runs)
-    member = load_member(path, args, device)
-    config = member["config"]
-    root = layouts.resolve_data(args.data or config["root"])
-    size, category = config["image_size"], config["category"]
-    table = categories.full_table(root, Path(args.runs))
-    samples = classify.own_samples(root, config) if "test" in config else \
-        layouts.find_samples(root, category, "test", table)
+def looked_at(detector, args):
+    """Test images to show, with their masks (None: not known) and labels, and CutPaste images of
+    normal ones."""
+    config = detector.config
+    root = ad.layouts.resolve_data(args.data or config["root"])
+    table = ad.jobs.full_table(root, args.runs)
+    samples = ad.models.classify.own_samples(root, config) if "test" in config else \
+        ad.layouts.find_samples(root, config["category"], "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
-    images = data.load_images(samples, size)
-    masks = [data.read_mask(s.mask, *image.shape[1:]) if s.mask else None if s.label else
-             torch.zeros(1, *image.shape[1:]) for s, image in zip(samples, images)]
-    labels = [s.id for s in samples]
-    normals = run_images(config, "validation", most=8)
-    for index, image in enumerate(normals[:2]):
-        generator = seeded_generator(torch.device("cpu"), args.seed, index)
-        pasted, mask = cutpaste(image[None].float() / 255, generator)
+    images = ad.images.load_images(samples, *detector.readings[0])
+    masks = [ad.masks.true_mask(s.mask, s.label, image.shape[1:], s.path)
+             for s, image in zip(samples, images)]
+    several = len({s.category for s in samples}) > 1
+    labels = [f"{s.category}\n{s.id}" if several else s.id for s in samples]
+    for index, image in enumerate(ad.runs.run_images(config, "validation", most=2)):
+        pasted, mask = ad.cutpaste.cutpaste(
+            image[None].float() / 255, ad.cutpaste.seeded_generator("cpu", args.seed, index))
         images.append((pasted[0] * 255).round().byte())
         masks.append(mask[0])
         labels.append("CutPaste")
-    detector = load_member(checkpoint.find(args.detector, args.runs), args, device) \
-        if args.detector else None
-    scores, columns = show(member, images, masks, detector, device, args)
-    labels = [f"{label}\n{s if isinstance(s, str) else f'{s:.2f}'}"
-              for label, s in zip(labels, scores)]
-    out = args.results / f"look_{category}_{path.parent.name}_{path.stem}.png"
-    plots.save_grid(out, list(zip(*columns.values())), tuple(columns), labels,
-                    "labels: image id and score; the anomaly map is coloured from 0.8 times the "
-                    "99 % quantile of the normal scores upwards")
-    print(f"wrote {out}")
-    if hasattr(member["model"], "decode"):
-        out = args.results / f"latent_{category}_{path.parent.name}_{path.stem}.png"
-        save_latent(out, member["model"], [data.to_float(i, device) for i in normals],
-                    seeded_generator(device, args.seed))
-        print(f"wrote {out}")
-    if not reconstructs(member["model"]):
-        return print("no collapse check: this model does not reconstruct")
-    print_check(check_member(member, normals, args, device))
+    return images, masks, labels
+
+
+def main(args):
+    pictures = ad.pictures
+    if args.compare:
+        return compare_runs(args)
+    machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
+                                        args.deterministic)
+    if args.report:
+        return pictures.report.write_report(args.results, args.runs, args.data,
+                                            args.ckpt or "best.pt", machine)
+    path = ad.checkpoint.find(args.ckpt, args.runs)
+    detector, other = (name and ad.detector.Detector.load(
+        ad.checkpoint.find(name, args.runs), machine, data=args.data)
+        for name in (args.ckpt, args.detector))
+    images, masks, labels = looked_at(detector, args)
+    captions, columns = show(detector, images, masks, other)
+    labels = [f"{label}\n{text}" for label, text in zip(labels, captions)]
+    name = f"{detector.config['category']}_{path.parent.name}_{path.stem}.png"
+    pictures.plots.save_grid(
+        args.results / f"look_{name}", list(zip(*columns.values())), tuple(columns), labels,
+        "a score is 0 for a typical normal image and 1 at the threshold; the map is coloured from "
+        "0.8 times the 99 % quantile of normal images on")
+    print(f"wrote {args.results / f'look_{name}'}")
+    model = detector.members[0].model
+    normals = ad.runs.run_images(detector.config, "validation", most=8)
+    if hasattr(model, "decode"):
+        pictures.latent.save_latent(args.results / f"latent_{name}", model, [
+            ad.data.to_float(image, machine.device) for image in normals], args.seed)
+        print(f"wrote {args.results / f'latent_{name}'}")
+    if pictures.collapse.reconstructs(model):
+        pictures.collapse.print_check(pictures.collapse.check_member(
+            detector.members[0], normals, machine, args.seed))
+    else:
+        print("no collapse check: this model does not reconstruct")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(parse_args, main)

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from ad.data import resize_long_side, resize_to, to_float
+from ad.regions import bring, on_cpu, uniform
 
-FLIPS = {"left-right": lambda x: x.flip(-1), "up-down": lambda x: x.flip(-2),
-         "diagonal": lambda x: x.mT}
+FLIPS = {"left-right": (lambda x: x.flip(-1), torch.tensor([[-1., 0], [0, 1]])),
+         "up-down": (lambda x: x.flip(-2), torch.tensor([[1., 0], [0, -1]])),
+         "diagonal": (lambda x: x.mT, torch.tensor([[0., 1], [1, 0]]))}  # and of (x, y)
 TURN, SHIFT, ZOOM, LIGHT = 3.0, 0.04, 0.03, 0.1  # degrees, share of the side, and of 1; see augment
 NEAR = 1.1  # a flip is allowed up to this many times the distance between normal images
 
@@ -27,7 +29,7 @@ def symmetries(images, side=16):
         pairs = torch.cdist(flipped.flatten(1), small.flatten(1))
         return pairs.fill_diagonal_(math.inf).amin(1).median()
     square = all(image.shape[-1] == image.shape[-2] for image in images)
-    return [name for name, flip in FLIPS.items() if (square or name != "diagonal")
+    return [name for name, (flip, _) in FLIPS.items() if (square or name != "diagonal")
             and distance(flip(small)) <= NEAR * distance(small)]
 
 
@@ -35,18 +37,20 @@ def augment(images, generator, flips=()):
     """(N, 3, H, W) in [0, 1] -> same: the given FLIPS with probability 1/2 each, turned by up to
     TURN, moved by SHIFT, zoomed by ZOOM, brightness and (a quarter of it) each colour times
     1 +- LIGHT."""
-    def draw(*shape):
-        return images.new_empty(len(images), *shape).uniform_(-1, 1, generator=generator)
-    for name in flips:
-        images = torch.where(draw(1, 1, 1) < 0, FLIPS[name](images), images)
-    angle, scale = draw(1, 1) * math.radians(TURN), 1 + draw(1, 1) * ZOOM
-    cos, sin = scale * angle.cos(), scale * angle.sin()
-    turn = torch.cat([torch.cat([cos, -sin], 2), torch.cat([sin, cos], 2)], 1)
-    grid = F.affine_grid(torch.cat([turn, draw(2, 1) * SHIFT], 2), images.shape,
-                         align_corners=False)
-    images = F.grid_sample(images, grid, "bicubic", "reflection", align_corners=False)
+    generator, n = on_cpu(generator), len(images)
+    angle, scale, brightness = uniform(generator, n, -1, 1, 3).split(1, 1)
+    angle, scale = angle * math.radians(TURN), 1 + ZOOM * scale
+    turn = torch.stack([scale * angle.cos(), -scale * angle.sin(),
+                        scale * angle.sin(), scale * angle.cos()], 1).view(n, 2, 2)
+    for name in flips[::-1]:
+        chosen = uniform(generator, n)[..., None] < 0.5
+        turn = torch.where(chosen, FLIPS[name][1], torch.eye(2)) @ turn
+    matrix = torch.cat([turn, uniform(generator, n, -SHIFT, SHIFT, 2)[..., None]], 2)
     # Factors only, so that black stays black: SSIM looks closely there.
-    return (images * (1 + LIGHT * draw(1, 1, 1)) * (1 + LIGHT / 4 * draw(3, 1, 1))).clamp(0, 1)
+    light = (1 + LIGHT * brightness) * uniform(generator, n, 1 - LIGHT / 4, 1 + LIGHT / 4, 3)
+    matrix, light = bring(images, matrix, light[..., None, None])
+    grid = F.affine_grid(matrix, images.shape, align_corners=False)
+    return F.grid_sample(images, grid, "bicubic", "reflection", False).mul_(light).clamp_(0, 1)
 
 
 def random_crops(images, long_side, crop, generator):
@@ -60,7 +64,7 @@ def random_crops(images, long_side, crop, generator):
     smallest = [min(round(image.shape[axis] * s) for image, s in zip(images, scales))
                 for axis in (-2, -1)]
     shape = [crop if side >= crop else max(16, side // 16 * 16) for side in smallest]
-    places = torch.rand(len(images), 2, generator=generator, device=generator.device).tolist()
+    places = uniform(on_cpu(generator), len(images), size=2).tolist()
     regions = []
     for image, scale, place in zip(images, scales, places):
         cut = [slice(None)]
@@ -75,23 +79,23 @@ def random_crops(images, long_side, crop, generator):
     return torch.cat([resize_to(to_float(g, generator.device), tuple(shape)) for g in groups])
 
 
-def draw_crops(model, images, generator, args):
-    """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops, or whole images for a model of
-    one fixed `size`."""
+def draw_crops(model, images, generator, plan):
+    """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops by the plan (config.Training),
+    or whole images for a model of one fixed `size`."""
     if hasattr(model, "size"):
         return torch.cat([model.resize(to_float(image, generator.device)[None])
                           for image in images])
-    draws = torch.rand(2, generator=generator, device=generator.device).tolist()
-    low, high = args.long_side
+    draws = uniform(on_cpu(generator), 2)[:, 0].tolist()
+    low, high = plan.long_side
     long_side = round(low + draws[0] * (high - low))
-    sides = range(max(32, args.crop // 64 * 32), args.crop + 1, 32) or [long_side]
+    sides = range(max(32, plan.crop // 64 * 32), plan.crop + 1, 32) or [long_side]
     return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 
-def at_one_size(model, images, args):
+def at_one_size(model, images, plan):
     """uint8 images, resized here, to the nearest 1/255, if every epoch would resize them alike."""
-    fixed, (low, high) = hasattr(model, "size"), args.long_side
-    if not fixed and (args.crop or low != high):
+    fixed, (low, high) = hasattr(model, "size"), plan.long_side
+    if not fixed and (plan.crop or low != high):
         return images
     resized = (model.resize(to_float(i, i.device)[None]) if fixed else
                resize_long_side(i, low) for i in images)

@@ -12,7 +12,6 @@ BLURS = (0.5, 1.0, 2.0, 4.0)  # smoothing of the position statistics that is tri
 BORDER = 8  # cells; nearer to an edge than this, a map may be higher or lower for that alone
 PRIOR = 2.0  # the global statistics weigh as much as this many images at every position
 OFFSET = 0.1  # added to an error before its logarithm, as a share of the mean normal error
-CALIBRATIONS = ("auto", "global", "border", "position")
 
 
 @dataclass

@@ -1,16 +1,18 @@
 """Run folders, atomic writes, safe loading, and finding a checkpoint by its short name."""
 
+import csv
 import io
 import json
 import os
 import pickle
-import tempfile
 import zipfile
+from glob import escape
 from pathlib import Path
 
 import torch
 
 from ad import InputError
+from ad.cli import command
 from ad.model import build_model
 
 KEYS = {"model", "model_args", "config", "epoch", "val_auroc", "calibration"}
@@ -24,7 +26,8 @@ def write_atomic(path, data):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            # Names of files need not be UTF-8; so they come back as they were.
+            file.write(data if isinstance(data, bytes) else data.encode(errors="surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -34,25 +37,11 @@ def write_atomic(path, data):
         temporary.unlink(missing_ok=True)
 
 
-def write_once(root, marker, build):
-    """Let build(folder) write a data set that is to be `root`, unless that is there already, with
-    the same `marker` in its demo.json; return `root`."""
-    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
-        return root
-    if root.exists():
-        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
-        built.mkdir()
-        try:
-            build(built)
-            (built / "demo.json").write_text(marker)
-        except OSError as error:
-            raise InputError(f"cannot write {root}: {error.strerror}") from error
-        if not root.exists():  # another process may have been faster
-            built.rename(root)
-    return root
+def write_rows(rows):
+    """Rows -> text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def append_line(path, line):
@@ -113,7 +102,8 @@ def find(name, runs):
     """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`."""
     if Path(name).is_file():
         return Path(name)
-    matches = sorted(p for p in Path(runs).glob(f"**/{name}") if p.is_file()) if name else []
+    matches = sorted(p for p in Path(runs).glob(f"**/{escape(name)}") if p.is_file()) \
+        if name else []
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -123,10 +113,11 @@ def find(name, runs):
     raise InputError(f"no checkpoint {name!r}, as a path or below {runs}; train one with train.py")
 
 
-def find_runs(runs, category, members=None):
+def find_runs(runs, category, members=None, data=None, merged=()):
     """Run folders of a category that hold a best.pt, sorted; `members` picks names among them.
 
-    Raises InputError when there is none, or when a named member is not there.
+    Raises InputError when a named member is not there, or when there is none; that says how to
+    train one with --data `data`, of the categories `merged` together.
     """
     folder = Path(runs) / category
     names = sorted(p.parent.name for p in folder.glob("*/best.pt"))
@@ -137,8 +128,9 @@ def find_runs(runs, category, members=None):
                              f"there are: {', '.join(names) or 'none'}")
         names = sorted(set(members))
     if not names:
+        which = ("--merge-categories", *merged) if merged else ("--category", category)
         raise InputError(f"no trained run in {folder}; train one: "
-                         f"python train.py --category {category}")
+                         + command("train.py", data, runs, *which))
     return [folder / name for name in names]
 
 

@@ -1,32 +1,83 @@
-"""What the three scripts share: one-line errors, signals, device and precision."""
+"""What the three scripts share: options that help, one-line errors, signals. Needs no torch."""
 
 import argparse
 import contextlib
+import difflib
 import os
+import shlex
 import signal
 import sys
+from pathlib import Path
 
-import torch
+from ad import InputError, ranks
 
-from ad import InputError, distributed
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SCRIPTS = "train.py", "infer.py", "visualize.py"
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that shows defaults and says what is wrong in one line, exit code 2."""
+    """ArgumentParser whose --help shows the options of `first`, and --help-all all of them; which
+    says in one line what is wrong and what may have been meant, exit code 2."""
 
-    def __init__(self, doc):
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, doc, first):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter,
+                         allow_abbrev=False, usage=argparse.SUPPRESS)
+        self.first = first
+        self.add_argument("--help-all", action="store_true", help="show all options")
+
+    def parse_args(self, args=None, namespace=None):
+        if "--help-all" in (sys.argv[1:] if args is None else args):
+            self.print_help(everything=True)
+            self.exit()
+        return super().parse_args(args, namespace)
+
+    def print_help(self, file=None, everything=False):
+        for action in self._actions:
+            if not everything and action.dest not in (*self.first, "help", "help_all"):
+                action.help = argparse.SUPPRESS
+        super().print_help(file)
 
     def error(self, message):
-        self.exit(2, f"error: {message} (see --help)\n")
+        start, _, rest = message.partition(": ")
+        if start == "unrecognized arguments":
+            known = [name for action in self._actions for name in action.option_strings]
+            hints = [word + hint for word in rest.split() if word.startswith("--")
+                     and (hint := near(word.split("=")[0], known))]
+            message = f"unknown option {', '.join(hints)}" if hints else message
+        self.exit(2, f"error: {message} (see --help)\n" if first_process() else "")
+
+
+def progress(total, what, show=True):
+    """A progress bar of images or the like, which appears after 3 seconds; on no terminal a line
+    every half minute."""
+    from tqdm import tqdm  # here, as it is not needed to answer --help
+    return tqdm(total=total, desc=what, leave=False, delay=3, disable=not show,
+                mininterval=0.2 if sys.stderr.isatty() else 30)
+
+
+def first_process():
+    """Is it the one of several, started by torchrun, that prints?"""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def near(word, known):
+    """"; did you mean X?" for the nearest of the known words, "" where none is near."""
+    found = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def require(condition, text):
     """Raise InputError(text) unless the condition holds."""
     if not condition:
         raise InputError(text)
+
+
+def command(script, data, runs, *options):
+    """A line for a shell: a script of this project with these options and, where they were given,
+    --data and --runs."""
+    folder = Path(sys.argv[0]).parent if Path(sys.argv[0]).name in SCRIPTS else Path()
+    given = ("--data", data or ""), ("--runs", "" if str(runs) == "runs" else runs)
+    return shlex.join(["python", str(folder / script), *map(str, options), *(
+        str(word) for pair in given if str(pair[1]) for word in pair)])
 
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
@@ -62,65 +113,37 @@ def deferred():
         raise Interrupted(caught[0])
 
 
-def run_script(main):
-    """Run a script's main(); an InputError becomes a line on stderr (several, if several files are
-    bad) and exit code 2, SIGINT and SIGTERM one line and 130 and 143. Files are only ever replaced
-    as a whole, so that what was finished before is on disk."""
+def run_script(parse_args, main):
+    """Run main(parse_args()), which returns the exit code. An InputError becomes a line on stderr
+    (several, if several files are bad) and exit code 2, SIGINT and SIGTERM one line and 130 and
+    143. Files are only ever replaced as a whole, so that what was finished before is on disk."""
     for number in SIGNALS:
         signal.signal(number, interrupt)
+    shown = first_process()  # every process finds the same fault in the options
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are not UTF-8
     try:
-        distributed.setup()
-        main()
-        distributed.leave()
+        args = parse_args()
+        shown = True
+        ranks.begin()
+        code = main(args)
+        ranks.leave()
+        sys.exit(code)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        stop(f"error: {error}" if shown else "", 2)
     except OSError as error:  # a full disk, say
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
+        stop(f"error: {error.filename or 'a file'}: {error.strerror or error}", 2)
     except RuntimeError as error:
-        if "gloo" not in str(error) and not isinstance(error, torch.distributed.DistError):
+        if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise
-        print("error: lost the connection to another process, which has stopped; what was finished "
-              "is kept, and train.py --resume goes on from the last whole epoch", file=sys.stderr)
-        sys.exit(2)
-    except Interrupted as stop:
-        print(f"stopped by {signal.Signals(stop.args[0]).name}; what was finished is kept, and "
-              "train.py --resume goes on from there", file=sys.stderr)
-        sys.exit(128 + stop.args[0])
+        stop("error: lost the connection to another process, which has stopped; what was finished "
+             "is kept, and train.py --resume goes on from the last whole epoch", 2)
+    except Interrupted as error:
+        stop(f"stopped by {signal.Signals(error.args[0]).name}; what was finished is kept, and "
+             "train.py --resume goes on from there", 128 + error.args[0])
 
 
-def select_device(name, deterministic=False):
-    """"auto" | "cpu" | "cuda" -> torch.device; auto takes CUDA when there is one. deterministic:
-    algorithms that are not repeatable raise an error instead of running."""
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no usable CUDA GPU; use --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def select_precision(name, device):
-    """"auto" | "fp32" | "bf16" | "fp16" -> "fp32" | "bf16" | "fp16" for this device.
-
-    auto takes bf16 where the hardware multiplies it (fp16 on older CUDA GPUs), otherwise fp32.
-    """
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        fast = any(capabilities.get(key) for key in ("avx512_bf16", "amx_bf16", "bf16"))
-        if name == "fp16":
-            raise InputError("--precision fp16 needs a CUDA GPU; use bf16 or fp32 on a CPU")
-        return ("bf16" if fast else "fp32") if name == "auto" else name
-    if name == "auto":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return name
-
-
-def autocast(device, precision):
-    """Context in which convolutions run in `precision`; nothing at all for fp32."""
-    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(
-        device.type, dtype=PRECISIONS[precision])
+def stop(line, code):
+    """End with a line on stderr."""
+    if line:
+        print(line, file=sys.stderr)
+    sys.exit(code)

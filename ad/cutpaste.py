@@ -1,7 +1,7 @@
 """Pseudo-anomalies: normal images in -> (images with one defect each, masks) out.
 
-One batched geometry for all families. Every draw comes from the generator that is passed in, which
-must live on the images' device. Images are float32 or float64 (N, 3, H, W) in [0, 1]; masks are
+One batched geometry for all families. Every draw comes from the generator that is passed in, of
+the images' device or of the CPU. Images are float32 or float64 (N, 3, H, W) in [0, 1]; masks are
 (N, 1, H, W) in the same dtype, 1 on the placed shape. Pixels outside stay the same bit for bit.
 """
 
@@ -10,6 +10,8 @@ import math
 
 import torch
 import torch.nn.functional as F
+
+from ad.regions import move
 
 # Fractions of the image area. Our own round numbers, meant to span the range from tiny to large
 # defects that the MVTec AD paper (Bergmann et al., IJCV 2021) describes; measured on no test label.
@@ -37,7 +39,13 @@ def _check(images, area, aspect=(1, 1)):
 
 
 def _uniform(images, generator, shape, low, high):
-    return images.new_empty(shape).uniform_(low, high, generator=generator)
+    draws = torch.empty(shape, dtype=images.dtype, device=generator.device)
+    return move(draws.uniform_(low, high, generator=generator), images)
+
+
+def _normal(images, generator, *shape):
+    draws = torch.empty(shape, dtype=images.dtype, device=generator.device)
+    return move(draws.normal_(generator=generator), images)
 
 
 def _place(images, generator, area, aspect):
@@ -47,7 +55,7 @@ def _place(images, generator, area, aspect):
     and angle (N, 1). The aspect ratio gives way: width w and height a / w at angle t fit when
     w |cos t| + a / w |sin t| <= W and w |sin t| + a / w |cos t| <= H, two quadratics in w.
     """
-    sides, shape = images.new_tensor(images.shape[:1:-1]), (len(images), 1)
+    sides, shape = move(torch.tensor(images.shape[:1:-1]), images), (len(images), 1)
     pixels = (_uniform(images, generator, shape, *area) * sides.prod()).clamp(min=4)  # 2 x 2
     ratio = _uniform(images, generator, shape, *map(math.log, aspect)).exp()
     angle = _uniform(images, generator, shape, -math.pi, math.pi)
@@ -120,7 +128,7 @@ def cutpaste(images, generator, area=(0.02, 0.15), aspect=(0.3, 3.3)):
     place = _place(images, generator, area, aspect)
     scale = _uniform(images, generator, (len(images), 1), math.log(0.7), math.log(1.4)).exp()
     # A quarter to three quarters of each side away, wrapping round: no part is favoured.
-    sides = images.new_tensor(images.shape[:1:-1])
+    sides = move(torch.tensor(images.shape[:1:-1]), images)
     source = place[0] + sides * _uniform(images, generator, (len(images), 2), 0.25, 0.75)
     patch, mask = _cut(images, place, source.remainder(sides), scale)
     draw = _uniform(images, generator, (len(images), 5, 1, 1), -1, 1)  # contrast, brightness, RGB
@@ -139,13 +147,13 @@ def _damages(images, generator, v):
     unit = max(1, min(height, width) // 128)  # grain: 2 pixels at 256, so it survives resizing
     coarse = F.adaptive_avg_pool2d(images, (max(1, height // 24), max(1, width // 24)))
     strength = _uniform(images, generator, (2, count, 1, 1, 1), 0.1, 0.25)
-    blocks = images.new_empty(count, 2, height // (2 * unit), width // (2 * unit))
-    offset = F.interpolate(blocks.normal_(0, 8 * unit, generator=generator), (height, width))
+    blocks = _normal(images, generator, count, 2, height // (2 * unit), width // (2 * unit))
+    offset = F.interpolate(8 * unit * blocks, (height, width))
     x, y = _local(images, images.new_zeros(1, 2), images.new_zeros(1, 1))
     # One tone per line; cubed, so that a few lines stand out of many faint ones.
-    tones = (images.new_empty(count, 256).normal_(generator=generator) ** 3).clamp(-2.5, 2.5)
+    tones = (_normal(images, generator, count, 256) ** 3).clamp(-2.5, 2.5)
     lines = tones.gather(1, (v / unit).floor().long().remainder(256).flatten(1))
-    noise = images.new_empty(count, 1, height, width).normal_(generator=generator)
+    noise = _normal(images, generator, count, 1, height, width)
     return torch.stack([F.interpolate(coarse, (height, width), mode="bilinear"),
                         images + strength[0] * noise,
                         _sample(images, x + offset[:, 0], y + offset[:, 1], "nearest"),
@@ -169,7 +177,8 @@ def texture_damage(images, generator, area=(0.002, 0.05)):
     size, phase, theta = 0.2 * size, math.tau * phase, torch.atan2(y, x)
     radius = 1 + sum(a * (k * theta + p).cos() for k, a, p in zip((2, 3, 5), size, phase))
     mask = (x ** 2 + y ** 2) * (1 + (size ** 2).sum(dim=0) / 2) <= radius ** 2
-    kind = torch.randint(4, (len(images),), generator=generator, device=images.device)
+    kind = torch.randint(4, (len(images),), generator=generator, device=generator.device)
+    kind = move(kind, images).long()
     patch = _damages(images, generator, v)[kind, torch.arange(len(images), device=images.device)]
     return _blend(images, patch, mask[:, None], generator)
 

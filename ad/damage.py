@@ -1,8 +1,9 @@
 """Damage for training to repair: clean images in -> (damaged images, masks) out.
 
-Every family takes images, float (N, 3, H, W) in [0, 1], and a generator on their device, from which
-every draw comes; it returns images and masks (N, 1, H, W), 1 where a pixel was meant to change and
-did. The families of ad.cutpaste are among them, but not by default: validation has those.
+A family takes images, float (N, 3, H, W) in [0, 1], a blob of each, its cover (N, 1, H, W) in
+[0, 1] and its centre (N, 2), and a generator of the CPU, from which every draw comes; it returns
+what to blend into the images, (N, 3, H, W) in [0, 1], and the cover with which to do it. The
+families of ad.cutpaste are among them, but not by default: validation has those.
 """
 
 import math
@@ -10,130 +11,158 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ad.cutpaste import _local, _sample, cutpaste, cutpaste_scar, texture_damage
-from ad.regions import AREA, blobs, centres, clouds, feather, lay, others, uniform
-from ad.ssim import smooth
+from ad.config import DAMAGE
+from ad.cutpaste import cutpaste, cutpaste_scar, texture_damage
+from ad.regions import (AREA, CHANGED, blobs, bring, centres, clouds, density, on_cpu, others,
+                        uniform, waves, whole)
 
 CLEAN = 0.2  # share of the images that stay as they are
 ROUNDS = 3  # the others are damaged once to so many times
+# Of blobs, see ad.regions.blobs: area (of the others AREA), one or the other width of the edge, and
+# how rough it is.
+AREAS = {"dropout": (0.006, 0.1), "patches": (0.003, 0.12), "warp": (0.01, 0.2),
+         "misplaced": (AREA[0], 0.4), "missing": (AREA[0], 0.06)}
+SHARP, SOFT, ROUGH = 4e-5, 0.02, 0.13
+EDGES = {"dropout": (SHARP, SHARP), "warp": (0.06, 0.06)}
 
 
-def dropout(images, generator):
+def dropout(images, cover, centre, generator):
     """Coarse dropout: a rectangle of one colour (or of the image's mean)."""
-    size, centre = uniform(images, generator, 0.04, 0.35, 2), centres(images, generator)
-    y, x = (torch.linspace(0, 1, side, device=images.device) for side in images.shape[2:])
-    inside = (((y[:, None] - centre[:, :1]).abs() < size[:, :1] / 2)
-              & ((x - centre[:, 1:]).abs() < size[:, 1:] / 2))
-    colour = torch.where(uniform(images, generator) < 0.5, uniform(images, generator, size=3),
-                         images.mean((2, 3), keepdim=True))
-    return lay(images, colour, inside.to(images.dtype))
+    kind, colour = bring(images, (uniform(generator, len(images)) < 0.5).view(-1, 1, 1, 1),
+                         uniform(generator, len(images), size=3)[..., None, None])
+    return (torch.lerp(images.mean((2, 3), keepdim=True), colour, kind).expand_as(images),
+            cover.amax(2, True) * cover.amax(3, True))
 
 
-def perlin(images, generator):
+def perlin(images, cover, centre, generator):
     """DRAEM's: foreign texture (noise, a colour, another image) where Perlin noise is high, at an
     opacity of 0.2 to 1 (Zavrtanik et al., ICCV 2021)."""
-    flat, kind = uniform(images, generator, size=3), uniform(images, generator, 0, 3)
-    texture = torch.where(kind < 1, flat, torch.where(
-        kind < 2, clouds(images, generator, (4, 64), 3), others(images, generator)))
-    high = clouds(images, generator) > uniform(images, generator, 0.6, 0.85)
-    return lay(images, texture, high * uniform(images, generator, 0.2, 1.0))
+    level, opacity, flat = bring(images, *(uniform(generator, len(images), *limits)[..., None, None]
+                                           for limits in ((0.6, 0.85), (0.2, 1.0), (0, 1, 3))))
+    kind, = whole(generator, 3)
+    texture = (others(images, generator) if kind == 0 else flat.expand_as(images) if kind == 1 else
+               clouds(images, generator, (4, 64), 3))
+    return texture, (clouds(images, generator) > level) * opacity
 
 
-def patches(images, generator):
+def patches(images, cover, centre, generator):
     """NSA's: a piece of another image, blended in (Schlueter et al., ECCV 2022).
 
     Instead of a Poisson solve the piece keeps its detail and takes over, by a part, the local mean
     of what it covers, which is what the solve does far from edges.
     """
-    mask = blobs(images, generator, (0.003, 0.12))
     piece = others(images, generator)
+    part, = bring(images, uniform(generator, len(images))[..., None, None])
     coarse = F.avg_pool2d(images - piece, 16, ceil_mode=True, count_include_pad=False)
     difference = F.interpolate(coarse, images.shape[2:], mode="bilinear")
-    piece = piece + uniform(images, generator) * difference
-    return lay(images, piece, feather(mask, images, generator))
+    return torch.addcmul(piece, part, difference).clamp_(0, 1), cover
 
 
-def stain(images, generator):
+def stain(images, cover, centre, generator):
     """Lighten, darken or tint a blob, its structure kept."""
-    factor = uniform(images, generator, -0.9, 0.9).exp()
-    tint = uniform(images, generator, 0.8, 1.25, 3)
-    shift = uniform(images, generator, -0.15, 0.15)
-    return lay(images, images * factor * tint + shift,
-               feather(blobs(images, generator), images, generator))
+    factor = uniform(generator, len(images), -0.9, 0.9).exp()
+    tint = factor * uniform(generator, len(images), 0.8, 1.25, 3)
+    shift = uniform(generator, len(images), -0.15, 0.15)
+    tint, shift = bring(images, tint[..., None, None], shift[..., None, None])
+    return torch.addcmul(shift, images, tint).clamp_(0, 1), cover
 
 
-def warp(images, generator):
+def turned(images, matrix):
+    """Images read at matrix (N, 2, 3) times a pixel's (x, y, 1), in [-1, 1], mirrored at edges."""
+    grid = F.affine_grid(matrix, images.shape, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def warp(images, cover, centre, generator):
     """Bend a region: pixels move by up to 8 % of the image, smoothly fading to nothing outside."""
-    height, width = images.shape[2:]
-    cover = smooth(blobs(images, generator, (0.01, 0.2)).to(images.dtype), max(height, width) / 40)
-    field = clouds(images, generator, (2, 8), 2) - 0.5
-    field = field * cover * uniform(images, generator, 0.1, 0.5)
-    y, x = (torch.linspace(-1 + 1 / side, 1 - 1 / side, side, device=images.device)
-            for side in (height, width))
-    grid = torch.stack(torch.broadcast_tensors(x, y[:, None]), -1) + field.permute(0, 2, 3, 1)
-    bent = F.grid_sample(images, grid.to(images.dtype), padding_mode="reflection",
-                         align_corners=False)
-    return lay(images, bent, (cover > 0.02).to(images.dtype))
+    straight, amount = bring(images, torch.eye(2, 3).expand(len(images), 2, 3),
+                             uniform(generator, len(images), 0.02, 0.08)[..., None, None])
+    field = waves(images, generator, (2, 8), 2) * amount
+    grid = torch.addcmul(F.affine_grid(straight, images.shape, align_corners=False),
+                         field.permute(0, 2, 3, 1), cover[:, 0, ..., None])
+    bent = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return bent, (cover > 0).to(cover.dtype)
 
 
-def misplaced(images, generator):
+def misplaced(images, cover, centre, generator):
     """A part is turned and moved, or gone: a blob, of up to 40 % of the image, shows the image
     turned about the blob's centre by up to half a turn and moved by up to half a side."""
-    cover = feather(blobs(images, generator, (AREA[0], 0.4)), images, generator)
-    size = uniform(images, generator, size=2) ** 2  # often only one of the two, often little
-    angle = (size[:, 0] * uniform(images, generator, -math.pi, math.pi)[:, 0])[..., 0]
-    shift = size[:, 1:, 0, 0] * uniform(images, generator, -0.5, 0.5, 2)[..., 0, 0]
-    y, x = (torch.arange(side, device=images.device) + 0.5 for side in images.shape[2:])
-    centre = torch.stack([(cover * at).sum((1, 2, 3)) for at in (x, y[:, None])], 1)
-    centre = centre / cover.sum((1, 2, 3))[:, None]
-    source = centre + shift * shift.new_tensor(images.shape[:1:-1])
-    u, v = _local(images, centre, angle)
-    return lay(images, _sample(images, source[:, :1, None] + u, source[:, 1:, None] + v), cover)
+    size = uniform(generator, len(images), size=2) ** 2  # often only one of the two, often little
+    angle = (size[:, :1] * uniform(generator, len(images), -math.pi, math.pi))[..., None]
+    ratio = images.shape[2] / images.shape[3]
+    turn = torch.cat([torch.cat([angle.cos(), -angle.sin() * ratio], 2),
+                      torch.cat([angle.sin() / ratio, angle.cos()], 2)], 1)
+    # With c the centre in [-1, 1]: turn (p - c) + c + shift.
+    turn, shift = bring(images, turn, size[:, 1:] * uniform(generator, len(images), -1, 1, 2) - 1)
+    c = centre.flip(1)[..., None] * 2 - 1
+    return turned(images, torch.cat([turn, c - turn @ c + shift[..., None] + 1], 2)), cover
 
 
-def missing(images, generator):
+def missing(images, cover, centre, generator):
     """Thin parts vanish in a blob: bright ones (morphological opening), dark ones (closing), or
     what is there at all (a clone stamp, from beside the blob). No other edge gives it away."""
-    blob = blobs(images, generator, (AREA[0], 0.06))
-    radius = int(torch.randint(2, 9, (1,), generator=generator, device=images.device))
+    kind, steps = whole(generator, 20, 3)
+    steps = min(2 + steps, int(math.log2(min(images.shape[2:]))))
+    away = uniform(generator, len(images), math.log(0.05), math.log(0.4)).exp()[..., None]
+    angle = uniform(generator, len(images), -math.pi, math.pi)[..., None]
+    if kind < 6:
+        ratio = [side / max(images.shape[2:]) for side in images.shape[2:]]
+        shift = 2 * away * torch.cat([angle.cos() / ratio[1], angle.sin() / ratio[0]], 1)
+        straight = torch.eye(2).expand(len(images), 2, 2)
+        return turned(images, *bring(images, torch.cat([straight, shift], 2))), cover
 
-    def dilate(x):  # columns, then rows; windows twice as wide with every step: a few, not 2 r + 1
-        for _ in range(2):
-            x, width = F.pad(x.mT, (radius, radius, 0, 0), mode="replicate"), 1
-            while width <= 2 * radius:
-                step = min(width, 2 * radius + 1 - width)
-                x, width = torch.maximum(x[..., step:], x[..., :-step]), width + step
+    def most(pick, x):  # of windows of 4, 8 or 16 pixels, twice as wide with every step
+        for axis in (2, 3):
+            for far in [2 ** step for step in range(steps)]:
+                length = x.shape[axis] - far
+                x = pick(x.narrow(axis, 0, length), x.narrow(axis, far, length))
         return x
-    kind = uniform(images, generator)
-    sign = torch.where(kind < 0.35, 1.0, -1.0)  # the closing is the opening of the negative
-    opened = sign * dilate(-dilate(-sign * images))
-    away = blob.to(images.dtype).mean((1, 2, 3), True).sqrt() * uniform(images, generator, 0.8, 2)
-    angle = uniform(images, generator, -math.pi, math.pi)[:, 0]
-    u, v = _local(images, images.new_zeros(1, 2), images.new_zeros(1, 1))
-    far = away[:, 0] * max(images.shape[2:])
-    clone = _sample(images, u + far * angle.cos(), v + far * angle.sin())
-    return lay(images, torch.where(kind < 0.7, opened, clone), feather(blob, images, generator))
+    first, then, edge = ((torch.minimum, torch.maximum, -math.inf) if kind < 13 else
+                         (torch.maximum, torch.minimum, math.inf))
+    return most(then, F.pad(most(first, images), [2 ** steps - 1] * 4, value=edge)), cover
 
 
 FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": stain, "warp": warp,
-            "misplaced": misplaced, "missing": missing, "cutpaste": cutpaste,
-            "scar": cutpaste_scar, "texture": texture_damage}
-DEFAULT = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missing")
+            "misplaced": misplaced, "missing": missing,
+            "cutpaste": lambda images, _, __, generator: cutpaste(images, generator),
+            "scar": lambda images, _, __, generator: cutpaste_scar(images, generator),
+            "texture": lambda images, _, __, generator: texture_damage(images, generator)}
 
 
 @torch.no_grad()
-def damage(images, generator, families=DEFAULT):
+def strike(images, plan, generator):
+    """(damaged images, masks): plan is what to do, [(first, last + 1, family's name), ...] images;
+    a mask (N, 1, H, W) is 1 where all of it together changed something."""
+    if not plan:
+        return images, torch.zeros_like(images[:, :1])
+    sizes, shapes = [stop - start for start, stop, _ in plan], []
+    for n, (*_, name) in zip(sizes, plan):
+        shapes.append(torch.cat([
+            uniform(generator, n, *map(math.log, AREAS.get(name, AREA))).exp(),
+            torch.where(uniform(generator, n) < 0.5, *EDGES.get(name, (SHARP, SOFT))),
+            torch.full((n, 1), 0 if name == "dropout" else ROUGH)], 1))
+    chances = density(images)
+    centre = centres(torch.cat([chances[start:stop] for start, stop, _ in plan]), generator)
+    cover = blobs(images[:1].expand(sum(sizes), -1, -1, -1), centre, torch.cat(shapes), generator)
+    result = images.clone()
+    for (start, stop, name), cover, centre in zip(plan, cover.split(sizes), centre.split(sizes)):
+        part = result[start:stop]
+        part.lerp_(*FAMILIES[name](part, cover, centre, generator))
+    change = (result - images).abs().mean(1, keepdim=True)
+    return result, (change > CHANGED).to(images.dtype)
+
+
+def damage(images, generator, families=DAMAGE):
     """(damaged images, masks): CLEAN of the images stay as they are, the others are damaged up to
-    ROUNDS times, each time by a family that is drawn evenly; a mask holds all of it."""
-    result, masks = images.clone(), images.new_zeros(len(images), 1, *images.shape[2:])
-    draw = torch.rand(len(images), generator=generator, device=images.device)
+    ROUNDS times, each time by a family that is drawn evenly, for half of them, 2 or more, at once;
+    a mask holds all of it. The first images, which in training are any, are damaged most."""
+    generator, plan = on_cpu(generator), []
+    draw = torch.rand(len(images), generator=generator)
     rounds = ((draw - CLEAN) / (1 - CLEAN) * ROUNDS).ceil()
     for number in range(ROUNDS):
-        family = torch.randint(len(families), (len(images),), generator=generator,
-                               device=images.device)
-        for index, name in enumerate(families):
-            chosen = ((family == index) & (rounds > number)).nonzero()[:, 0]
-            if len(chosen):
-                result[chosen], more = FAMILIES[name](result[chosen], generator)
-                masks[chosen] = torch.maximum(masks[chosen], more)
-    return result, masks
+        count = int((rounds > number).sum())
+        half = count // 2 if count > 3 else 0
+        parts = [(0, half), (half, count)]
+        for (start, stop), name in zip(parts, whole(generator, *[len(families)] * 2)):
+            plan += [(start, stop, families[name])] if stop > start else []
+    return strike(images, plan, generator)

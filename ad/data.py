@@ -1,102 +1,13 @@
-"""Images: decoding, the cache in memory, sizes, the split, and copies that leak."""
+"""Images in memory: sizes, the split, and copies that leak."""
 
-import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 
 from ad import InputError
-
-MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
-
-
-def read_image(path, image_size):
-    """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
-
-    Grey is repeated to three channels, transparency dropped, EXIF rotation applied, deep grey
-    scaled by its range, see to_bytes. Raises InputError naming the file when it cannot be decoded,
-    or is left with a side below MIN_SIDE.
-    """
-    try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):
-                image = Image.fromarray(to_bytes(np.asarray(image)))
-            image = image.convert("RGB")
-            scale = image_size / max(image.size)
-            if scale < 1:
-                image = image.resize([max(1, round(s * scale)) for s in image.size],
-                                     Image.Resampling.BICUBIC)
-            if min(image.size) < MIN_SIDE:
-                raise ValueError(f"{image.height} x {image.width} pixels at a long side of "
-                                 f"{image_size}; both sides must be {MIN_SIDE} or more")
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read image {path}: {error}") from error
-
-
-def to_bytes(grey):
-    """Grey pixels of more than 8 bits (H, W) -> uint8, scaled by their range, never clipped: of
-    integers that of 16 bits or, where all fit, of the 12 bits of many cameras; of floats [0, 1].
-    Raises ValueError for values outside, whose range cannot be known."""
-    high = 1 if grey.dtype.kind == "f" else 4095 if grey.max() < 4096 else 65535
-    if not (0 <= grey.min() and grey.max() <= high):  # not for NaN either
-        raise ValueError(f"its values, {grey.min():g} to {grey.max():g}, are not in [0, {high}]; "
-                         "save it with 8 or 16 bits")
-    return (grey / high * 255).round().astype(np.uint8)
-
-
-def read_mask(path, height, width):
-    """Ground-truth mask file -> bool (1, height, width), nearest neighbour; > 127 is defect.
-
-    Raises InputError when it cannot be read, or has not the image's shape (it may be a multiple).
-    """
-    try:
-        with Image.open(path) as image:
-            if abs(image.width * height - image.height * width) > max(image.size):
-                raise ValueError(f"it is {image.height} x {image.width} pixels, but its image "
-                                 f"{height} x {width}, or larger in proportion")
-            image = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
-            return torch.from_numpy(np.array(image) > 127)[None]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"cannot read mask {path}: {error}") from error
-
-
-def load_images(samples, image_size):
-    """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image. Raises
-    InputError with a line for every file that cannot be read."""
-    return load_readable(samples, image_size, skip=False)[1]
-
-
-def load_readable(samples, image_size, skip=True):
-    """As load_images, but with `skip` leaves out what cannot be read, and says so: (samples,
-    images)."""
-    images, errors = decode(samples, image_size)
-    if errors and not skip:
-        raise InputError("\n".join(errors))
-    if errors:
-        print(f"left out {len(errors)} of {len(samples)} images:\n" + "\n".join(errors))
-    kept = [(s, i) for s, i in zip(samples, images) if i is not None]
-    return [s for s, _ in kept], [i for _, i in kept]
-
-
-def decode(samples, image_size):
-    """(images in order, None where one cannot be read; what is wrong with those)."""
-    def one(sample):
-        try:
-            return read_image(sample.path, image_size)
-        except InputError as error:
-            return error
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        found = list(pool.map(one, samples))
-    return ([None if isinstance(f, InputError) else f for f in found],
-            [str(f) for f in found if isinstance(f, InputError)])
+from ad.images import MIN_SIDE
 
 
 def copies(files, others):
@@ -140,6 +51,8 @@ def report_copies(files, others, what):
 
 def to_float(image, device):
     """uint8 (..., 3, H, W) in [0, 255] -> float32 in [0, 1] on `device`."""
+    if torch.device(device).type == "cuda" and not image.is_cuda:
+        image = image.pin_memory()  # so that nothing waits for the copy
     return image.to(device, non_blocking=True).float() / 255
 
 
@@ -166,7 +79,8 @@ def split_normals(samples, fraction, seed):
     """
     count = max(2, round(len(samples) * fraction))
     if len(samples) - count < 2:
-        raise InputError(f"{samples[0].path.parent} has only {len(samples)} images; at least 4 are "
+        raise InputError(f"there are only {len(samples)} different normal images of "
+                         f"{samples[0].category} in {samples[0].path.parent}; at least 4 are "
                          "needed to train and validate")
     order = np.random.default_rng(seed).permutation(len(samples))
     chosen = set(order[:count].tolist())

@@ -5,11 +5,6 @@ import torch.nn.functional as F
 
 from ad.ssim import ssim_map
 
-ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "msgms": ("msgms",),
-          "mask": ("mask",), "places": ("places",), "repaired": ("ssim", "mask"),
-          "fused": ("ssim", "mask", "places"),
-          "elbo": ("elbo",), "all": ("mse", "ssim", "msgms", "mask")}
-
 
 def gradient_magnitude(images):
     """Prewitt gradient magnitude, edges replicated: (N, 1, H, W) -> same shape."""

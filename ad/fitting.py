@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from ad import checkpoint, data
-from ad.arguments import scoring_from
-from ad.cli import autocast
-from ad.errors import ERRORS
+from ad.cli import progress
+from ad.config import ERRORS
+from ad.images import read_image, reading
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
-from ad.memory import PatchMemory
+from ad.model import new_memory
 from ad.runs import run_files, run_images
-from ad.scoring import load_calibration, side_for_model
+from ad.scoring import side_for_model
 from ad.seed import seed_everything
-from ad.validation import make_examples
+from ad.validation import make_examples, validate
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
 JUDGED = 400  # normal images, at most, that are judged
@@ -40,15 +40,18 @@ def judges(samples, seed):
 
 
 def resized_batches(images, window_input, device):
-    """uint8 images -> batches of one, as large as a model gets whole images to score."""
-    return (data.resize_long_side(image, side_for_model(max(image.shape), window_input)).to(device)
-            for image in images)
+    """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
+    with progress(len(images), "remembering images") as bar:
+        for image in images:
+            side = side_for_model(max(image.shape), window_input)
+            yield data.resize_long_side(image, side).to(device)
+            bar.update()
 
 
 def new_places(model, images, window_input, device, seed):
     """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
-    places = PatchMemory(model.features, equalise=False)
+    places = new_memory(model)
     places.fit(resized_batches(images, window_input, device))
     return places
 
@@ -65,7 +68,7 @@ def folds(model, images, judged, scoring, device, seed):
         yield model, range(len(judged))
         return
     seed_everything(seed)
-    memory = model if whole else PatchMemory(model.features, equalise=False)
+    memory = model if whole else new_memory(model)
     placed = memory.extract(resized_batches([*images, *judged], scoring.window_input, device))
     memory.learn(placed)
     for part in np.array_split(np.arange(len(judged)), min(FOLDS, len(judged))):
@@ -81,12 +84,11 @@ def folds(model, images, judged, scoring, device, seed):
     yield model, []
 
 
-def recalibrate(model, config, scoring, positives, args, device):
+def recalibrate(model, config, scoring, positives, machine):
     """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
-    scoring.check(model)
     seed, judged = config["args"]["seed"], run_images(config, "validation")
     names = set(config["validation"])
-    others = [data.read_image(path, config["image_size"]) for path, name in
+    others = [read_image(path, *reading(config)) for path, name in
               zip(run_files(config, "train"), config["train"]) if name not in names] \
         if learns_in_one_pass(model, scoring) else []
     examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
@@ -94,42 +96,53 @@ def recalibrate(model, config, scoring, positives, args, device):
     if positives:
         print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
               "anomalous validation images for the threshold")
-    with autocast(device, args.precision):
-        maps = held_out_maps(folds(model, others, judged, scoring, device, seed), examples, scoring,
-                             device, args.window_batch)
+    with machine.autocast():
+        maps = held_out_maps(folds(model, others, judged, scoring, machine.device, seed), examples,
+                             scoring, machine.device, machine.window_batch)
     return judge(*maps, examples, scoring)
 
 
-def finish(folder, fitted, images, val_images, examples, args):
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; say what was found.
+def validation(model, images, examples, scoring, plan, machine):
+    """The function that validates a network as it stands, after a pass of the plan (Training):
+    figures of validation.validate. images: uint8, that it learns from."""
+    def check():
+        if wants_places(model, scoring):  # as for the final score
+            model.places = new_places(model, images, plan.validation_side, machine.device,
+                                      plan.seed)
+        try:
+            return validate(model, examples, scoring, machine.device, machine.window_batch)
+        finally:
+            model.places = None
+    return check
 
-    fitted: (model, state) of a model that learns in one pass, here, or None. images: normal images
-    that only taught; val_images: those that judge; see ad.fitting.folds.
+
+def finish(run, fitted, images, examples, scoring, machine):
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint.
+
+    fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
+    those of the Examples judge; see folds.
     """
-    start, scoring, device = time.perf_counter(), scoring_from(args), torch.device(args.device)
+    start, path = time.perf_counter(), run.folder / "best.pt"
     if fitted:
-        model, state = fitted
-        saved = {"model_args": state["model_args"], "config": state["config"], "epoch": 1}
+        model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
+                                "epoch": 1}
     else:
-        saved = checkpoint.load(folder / "best.pt")
-        model = checkpoint.restore_model(saved, folder / "best.pt", device)
-    with autocast(device, args.precision):
-        maps = held_out_maps(folds(model, images, val_images, scoring, device, args.seed),
-                             examples, scoring, device, args.window_batch)
+        saved = checkpoint.load(path)
+        model = checkpoint.restore_model(saved, path, machine.device)
+    with machine.autocast():
+        maps = held_out_maps(
+            folds(model, images, examples.normals, scoring, machine.device,
+                  run.config["args"]["seed"]), examples, scoring, machine.device,
+            machine.window_batch)
     saved["calibration"] = judge_best(*maps, examples, scoring)
     found = aurocs(saved["calibration"])
     if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
         model.places = None
     if fitted:
         saved["model_args"]["fingerprint"] = model.fingerprint
-        print(f"fitted: {model.describe()}")
-        checkpoint.write_atomic(folder / "log.jsonl", json.dumps(
+        checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
             {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-    checkpoint.save(folder / "best.pt", saved | {"val_auroc": found["auroc"], "model": {
-        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
-    labelled = sum(source < 0 for source in examples.sources)
-    print(f"{args.category}: calibration {load_calibration(saved['calibration']).describe()}\n"
-          f"{args.category}: best epoch {saved['epoch']}, "
-          + (f"AUROC of {labelled} anomalous validation images {found['auroc']:.3f}"
-             if labelled else f"pseudo-anomaly AUROC {found['auroc']:.3f} (cut-and-pasted "
-             "damage, not real defects)") + f"; wrote {folder}/best.pt")
+    saved |= {"val_auroc": found["auroc"], "model": {
+        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
+    checkpoint.save(path, saved)
+    return saved

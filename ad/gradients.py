@@ -103,7 +103,9 @@ def alignment(images):
     patches = torch.cat(found).flatten(2).transpose(1, 2)  # (N, h * w, C)
     std, mean = torch.std_mean(patches, (0, 1))
     patches = (patches - mean) / (std + 1e-6)
-    weight = (patches - patches.flatten(0, 1).median(0).values).square().sum(2) + 1e-9
+    # torch.median has no deterministic form on a GPU; this is the same value.
+    middle = patches.flatten(0, 1).T.sort(1).values[:, (patches.shape[:2].numel() - 1) // 2]
+    weight = (patches - middle).square().sum(2) + 1e-9
     here = torch.arange(patches.shape[1], device=patches.device)
     same, total = 0.0, 0.0
     for step in range(1, min(PAIRS + 1, len(found))):

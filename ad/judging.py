@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from ad.calibration import fit_calibration, refit
+from ad.cli import progress
 from ad.gradients import ALIGNED, alignment
 from ad.metrics import auroc
 from ad.scoring import final_maps, map_images, topk_mean
+from ad.vote import standard_error
 
 PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
 MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
@@ -38,6 +40,7 @@ def held_out_maps(folds, examples, scoring, device, window_batch=16):
     with the last model.
     """
     found = [None] * len(examples.normals), [None] * len(examples.positives)
+    bar = progress(sum(map(len, found)), "judging images")
     for model, held in folds:
         known, last = set(held), len(held) == 0 or len(held) == len(examples.normals)
         parts = list(held), [j for j, source in enumerate(examples.sources)
@@ -48,6 +51,8 @@ def held_out_maps(folds, examples, scoring, device, window_batch=16):
                        for i in range(len(next(iter(batch.values())))))
             for index, single in zip(chosen, singles):
                 maps[index] = single
+                bar.update()
+    bar.close()
     return found
 
 
@@ -101,13 +106,6 @@ def aurocs(saved):
         result["auroc" + (f"_{name}" if name else "")] = auroc(
             [0] * len(normals) + [1] * len(part), normals + part)
     return result
-
-
-def standard_error(area, count):
-    """Of an AUROC A of `count` normal images, at most: the variance is at most A (1 - A) / n
-    (Birnbaum and Klose, Ann. Math. Stat. 1957). A is moved half an image away from 0 and 1."""
-    area = (area * count + 0.5) / (count + 1)
-    return (area * (1 - area) / count) ** 0.5
 
 
 def judge_best(maps, damaged, examples, scoring):

@@ -1,190 +1,167 @@
 """Folder layouts, recognised by looking: where the images of a category and split are."""
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
+import ad
 from ad import InputError
-from ad.demo import write_demo
-from ad.demo_wells import write_wells
+from ad.folders import files_below, is_image, list_images, report_left_out, root_of, subfolders
+from ad.samples import Sample, as_taken, label_of, photos, with_ids
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
                "ground_truth/<defect>/*_mask.png}; flat: ROOT/{train, test}/*.png; or casting "
                "wells: ROOT/{train/*.jpg, proliv/*.jpg, test/imgs/*.jpg, test/test_annotation.txt}"
+               "; photographs: DIR/*.png, all normal, or DIR/good/*.png beside other folders"
                "; or, for classifiers, class folders: ROOT/<class>/*")
 WELLS = "wells"  # the one category of the casting layout
 POOL = "pool"  # the category that holds the images of all categories
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image. split: "train" | "validation" | "test"; label: 0 normal, 1 anomalous, -1 unknown;
-    mask: None if there is none; id: path below the split without suffix, e.g. "bent_lead/003"."""
-    path: Path
-    category: str
-    split: str
-    defect: str
-    label: int
-    mask: Path | None
-
-    @property
-    def id(self):
-        return f"{self.defect}/{self.path.stem}" if self.defect else self.path.stem
-
-
 def resolve_data(name):
     """--data (or None: AD_DATA, else data/mvtec_ad) -> existing root; "demo" and "demo-wells" are
     written first."""
-    name = name or os.environ.get("AD_DATA") or "data/mvtec_ad"
+    root = root_of(name)
     if name == "demo":
-        return write_demo(Path("data/demo"))
-    if name == "demo-wells":
-        return write_wells(Path("data/demo-wells"))
-    root = Path(name)
-    if not root.is_dir():
-        raise InputError(
-            f"no data at {root} (looked in {root.absolute()}): get MVTec AD from "
-            "https://www.mvtec.com/company/research/datasets/mvtec-ad and unpack it there, name "
-            "its folder with --data DIR or AD_DATA, or try --data demo, which works now")
-    return root
+        return ad.sets.demo.write_demo(root)
+    return ad.sets.demo_wells.write_wells(root) if name == "demo-wells" else root
 
 
-def list_images(folder):
-    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir()
-                  if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+def layout(root):
+    """"mvtec", "wells", "flat": ROOT/{train, test}/*.png without categories, "photos": of one
+    category, see ad.samples, "classes": ROOT/<class>/*.png, or None: the first it looks like."""
+    if mvtec_categories(root) or has_normals(root):
+        return "mvtec"
+    if (root / "proliv").is_dir() or (root / "test/test_annotation.txt").is_file():
+        return "wells"
+    if list_images(root / "train"):
+        return "flat"
+    folders = [folder for folder in subfolders(root) if list_images(folder)]
+    if any(label_of(folder.name) == 0 for folder in folders) or not folders and list_images(root):
+        return "photos"
+    return "classes" if folders else None
 
 
-def subfolders(folder):
-    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+def describe(root, names):
+    """What was understood of a folder, in one line; names: of its categories."""
+    kind = layout(root)
+    if kind == "photos":
+        test = [sample.label for sample in photos(root, "test")]
+        return (f"{root}: photographs of one category, {names[0]}: {len(photos(root, 'train'))} "
+                f"normal, {test.count(1)} anomalous, {test.count(-1)} without a label")
+    what = {"mvtec": "MVTec AD's layout", "wells": "casting wells", "classes": "class folders",
+            "flat": "images without categories, which were grouped"}[kind]
+    return f"{root}: {what}, {len(names)} categor{'y' if len(names) == 1 else 'ies'}"
 
 
 def is_flat(root):
-    """Is it a folder of images without categories: ROOT/train/*.png, ROOT/test/*.png?"""
-    return bool(list_images(root / "train")) and not is_wells(root)
+    return layout(root) == "flat"
 
 
-def is_wells(root):
-    """Is it the casting layout: ROOT/{train, proliv}/*.jpg, test/{imgs/*.jpg, test_annotation.txt}?
-    """
-    return (root / "proliv").is_dir() or (root / "test/test_annotation.txt").is_file()
+def has_normals(folder):
+    """Is it a category in MVTec AD's layout: is there a train/good?"""
+    return any(label_of(p.name) == 0 for p in subfolders(folder / "train"))
 
 
-def is_classes(root):
-    """Is it a folder of class folders: ROOT/<class>/*.png?"""
-    return not is_wells(root) and not list_images(root / "train") and any(
-        list_images(folder) for folder in subfolders(root))
+def mvtec_categories(root):
+    return [p.name for p in subfolders(root) if has_normals(p)]
 
 
 def class_samples(root, category):
     """Samples of a category as classes, whose names are in `defect`: those of class folders or, in
     MVTec AD's layout, good, which is train/good and test/good, and every test/<defect>."""
-    if is_classes(root):
-        return [Sample(path, category, "train", folder.name, -1, None)
-                for folder in subfolders(root) for path in list_images(folder)]
-    if is_wells(root) or is_flat(root):
+    kind = layout(root)
+    if kind in ("classes", "photos") and subfolders(root):
+        report_left_out(root, files := [path for folder in subfolders(root)
+                                        for path in files_below(folder) if is_image(path)])
+        return with_ids([Sample(path, category, "train", path.relative_to(root).parts[0], -1, None)
+                         for path in files], root)
+    if kind != "mvtec":
         raise InputError(f"{root} has no classes; a classifier needs ROOT/<class>/* or MVTec AD's "
                          "layout")
-    return find_samples(root, category, "train") + find_samples(root, category, "test")
-
-
-def wells(root, split):
-    """Samples of the casting layout: train (normal), validation (proliv: metal spilled over), test.
-
-    Raises InputError for a line of the annotation that is not a name and 0 or 1, that names no
-    image, and for an image that has no line.
-    """
-    if split != "test":
-        folder, label = (root / "train", 0) if split == "train" else (root / "proliv", 1)
-        return [Sample(path, WELLS, split, "", label, None) for path in list_images(folder)]
-    path, labels = root / "test/test_annotation.txt", {}
-    images = {image.name: image for image in list_images(root / "test/imgs")}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    for number, words in enumerate((line.split() for line in lines), start=1):
-        if words and (len(words) != 2 or words[1] not in ("0", "1")):
-            raise InputError(f"{path}, line {number}: it must be a file's name and 0 or 1")
-        if words and words[0] not in images:
-            raise InputError(f"{path}, line {number}: there is no image test/imgs/{words[0]}")
-        labels |= {words[0]: int(words[1])} if words else {}
-    missing = sorted(images.keys() - labels.keys())
-    if missing:
-        raise InputError(f"{path} has no line for {len(missing)} images, {missing[0]} first")
-    return [Sample(image, WELLS, split, "", labels[name], None) for name, image in images.items()]
+    return [replace(s, id=f"train/{s.id}") for s in find_samples(root, category, "train")] + [
+        s for s in find_samples(root, category, "test") if s.label >= 0]
 
 
 def find_categories(root, table=None):
     """Names of the categories below `root`, sorted. Raises InputError for any other layout.
 
-    table: of a flat folder, {file below root: category}, see ad.categories.
+    table: of a flat folder, {file below root: category}, see ad.sets.categories.
     """
-    if is_wells(root):
+    kind, names = layout(root), mvtec_categories(root)
+    if kind == "wells":
         return [WELLS]
-    if is_classes(root):
+    if kind in ("classes", "photos"):
         return [root.absolute().name]
     if table is not None:
         return sorted({c for file, c in table.items() if file.startswith("train/")})
-    names = [p.name for p in subfolders(root) if (p / "train" / "good").is_dir()]
+    if kind == "mvtec" and not names:
+        raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
+                         f"--category {root.absolute().name}")
     if not names:
-        if (root / "train" / "good").is_dir():
-            raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
-                             f"--category {root.absolute().name}")
         found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
         raise InputError(f"{root} holds no known layout (found: {found}); it should be "
                          f"{LAYOUT_HELP}")
     return names
 
 
+def split_names(text, names):
+    """"a+b" -> ["a", "b"], which are among `names`, and may hold a plus, too; [] for any other."""
+    if text in names:
+        return [text]
+    for name in names:
+        if text.startswith(f"{name}+") and (rest := split_names(text[len(name) + 1:], names)):
+            return [name, *rest]
+    return []
+
+
 def flat_files(root, split, table=None):
     """All samples of a flat folder; their category is that of `table`, or "" without one."""
-    return [Sample(path, table[f"{split}/{path.name}"] if table else "", split, "",
-                   0 if split == "train" else -1, None) for path in list_images(root / split)]
-
-
-def mask_of(path):
-    """The mask of a test image in MVTec AD's layout, None where there is none."""
-    mask = path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
-    return mask if mask.is_file() else None
+    return [replace(s, category=table[f"{split}/{s.path.name}"] if table else "")
+            for s in as_taken(root / split, "", split, "", 0 if split == "train" else -1)]
 
 
 def mvtec(root, category, split):
-    """Samples of one category in MVTec AD's layout."""
-    base, samples = root / category, []
-    for folder in [base / "train" / "good"] if split == "train" else subfolders(base / "test"):
-        defect = folder.name
-        samples += [Sample(path, category, split, defect, int(defect != "good"), mask_of(path))
-                    for path in list_images(folder)]
-    return samples
+    """Samples of one category in MVTec AD's layout; says what is left out of the split."""
+    folder, samples = root / category / split, []
+    files = [*filter(is_image, files_below(folder))] if folder.is_dir() else []
+    masks = ad.masks.find_masks(files)
+    for path in files:
+        name = path.relative_to(folder).parts[0] if path.parent != folder else ""
+        label = label_of(name)
+        if split == "test" or label == 0:
+            samples.append(Sample(path, category, split, name if label else "good", label,
+                                  masks.get(path) if label >= 0 else None))
+    report_left_out(folder, [sample.path for sample in samples])
+    return with_ids(samples, folder)
 
 
 def find_samples(root, category, split, table=None):
     """Samples of one category (POOL: of all; a+b: of both) and split, sorted by path. Raises
-    InputError when there are none. split "train": the images of train/good. split "test": every
-    test/<defect>, with its mask. split "validation": labelled anomalous images to validate with,
-    [] but in the casting layout. table: see find_categories.
+    InputError when there are none. split "train": the images of train/good, or what it is called,
+    see ad.samples. split "test": those of every test/<defect>, with their masks. split
+    "validation": labelled anomalous images to validate with, [] but in the casting layout. table:
+    see find_categories.
     """
-    names = find_categories(root, table)
-    wanted = names if category == POOL else \
-        [category] if category in names else category.split("+")
-    if set(wanted) - set(names):
+    names, kind = find_categories(root, table), layout(root)
+    wanted = split_names(category, names) or (names if category == POOL else [])
+    if not wanted:
         raise InputError(f"unknown category {category!r} in {root}; there are: {', '.join(names)}")
-    if is_classes(root):
+    if kind == "classes":
         raise InputError(f"{root} holds class folders; they are for classifiers: --model resnet")
-    if split == "validation" and not is_wells(root):
+    if split == "validation" and kind != "wells":
         return []
-    if is_wells(root):
-        samples = wells(root, split)
+    if kind == "wells":
+        samples = ad.sets.wells.samples(root, split)
+    elif kind == "photos":
+        samples = photos(root, split)
     elif table:
         samples = [s for s in flat_files(root, split, table) if s.category in wanted]
     else:
         samples = [sample for name in wanted for sample in mvtec(root, name, split)]
     if not samples and split != "validation":
-        below = "" if table or is_wells(root) else category
+        if kind == "photos":
+            raise InputError(f"{root} has only normal images; to judge others: python infer.py "
+                             f"--image FOLDER --category {category}")
+        below = "" if table or kind == "wells" else category
         raise InputError(f"no images in {root / below / split}"
                          + (f" for the category {category}" if table else ""))
     return samples

@@ -1,18 +1,20 @@
 """Image and pixel metrics: AUROC, AP, F1, rates at a threshold, pixel AUROC, PRO."""
 
 import numpy as np
-from sklearn.metrics import (average_precision_score, precision_recall_curve, roc_auc_score,
-                             roc_curve)
 
 POINTS = 200  # of a curve that is drawn, at most
-# Of a table of results.
-COLUMNS = ("auroc", "ap", "f1", "pixel_auroc", "pro", "tpr", "tnr", "accuracy")
+
+
+def ranking():
+    """sklearn.metrics, whose import takes as long as torch's: only where it is used."""
+    import sklearn.metrics
+    return sklearn.metrics
 
 
 def auroc(labels, scores):
     """Area under the ROC curve, or None when only one class is present."""
     labels = np.asarray(labels)
-    return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else None
+    return float(ranking().roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else None
 
 
 def image_metrics(labels, scores):
@@ -28,10 +30,10 @@ def image_metrics(labels, scores):
         raise ValueError("image_metrics needs finite scores")
     if len(np.unique(labels)) < 2:
         return {"auroc": None, "ap": None, "f1": None}
-    precision, recall, _ = precision_recall_curve(labels, scores)
+    precision, recall, _ = ranking().precision_recall_curve(labels, scores)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return {"auroc": auroc(labels, scores), "ap": float(average_precision_score(labels, scores)),
-            "f1": float(f1.max())}
+    return {"auroc": auroc(labels, scores), "f1": float(f1.max()),
+            "ap": float(ranking().average_precision_score(labels, scores))}
 
 
 def rates(labels, predictions):
@@ -56,9 +58,9 @@ def curves(labels, scores):
     known = labels >= 0
     if len(np.unique(labels[known])) < 2:
         return {}
-    precision, recall, _ = precision_recall_curve(labels[known], scores[known],
+    precision, recall, _ = ranking().precision_recall_curve(labels[known], scores[known],
                                                   drop_intermediate=True)
-    return {"roc": thin(*roc_curve(labels[known], scores[known])[:2]),
+    return {"roc": thin(*ranking().roc_curve(labels[known], scores[known])[:2]),
             "pr": thin(recall, precision)}
 
 
@@ -135,52 +137,3 @@ def pro(masks, maps, max_fpr=0.3):
     x = np.append(fpr[inside], max_fpr)
     y = np.append(curve[inside], np.interp(max_fpr, fpr, curve))
     return float(np.trapezoid(y, x) / max_fpr)
-
-
-def averages(results):
-    """{"mean", "weighted mean"}: of every column over the categories that have a value."""
-    rows = {"mean": {}, "weighted mean": {}}
-    for column in COLUMNS:
-        pairs = [(r[column], r["images"]) for r in results.values() if r[column] is not None]
-        values, counts = zip(*pairs) if pairs else ((), ())
-        rows["mean"][column] = float(np.mean(values)) if pairs else None
-        rows["weighted mean"][column] = float(np.average(values, weights=counts)) if pairs else None
-    return rows
-
-
-def merged_averages(results):
-    """averages of the categories' own runs and of the merged one ("<category>, merged"), and, as
-    the accuracy of "all anomalous", what calling everything anomalous would reach."""
-    own = {name: r for name, r in results.items() if not name.endswith(", merged")}
-    merged = {name: r for name, r in results.items() if name not in own}
-    nothing = {name: dict.fromkeys(COLUMNS) | {
-        "accuracy": r["anomalous"] / r["images"], "images": r["images"]} for name, r in own.items()}
-    return {name + suffix: row for suffix, part in ((", separate", own), (", merged", merged), (
-        ", all anomalous", nothing)) for name, row in averages(part).items()}
-
-
-def known_metrics(labels, scores, predictions):
-    """image_metrics and rates of the images whose label is known, not -1: arrays (N,)."""
-    known = labels >= 0
-    return image_metrics(labels[known], scores[known]) | rates(labels[known], predictions[known])
-
-
-def pooled(labels, scores, predictions, raw):
-    """{"pooled", "pooled, raw"}: metrics of one ranking over all categories, by standardised and
-    by raw scores; arrays (N,)."""
-    empty, known = dict.fromkeys(COLUMNS), labels >= 0
-    return {"pooled": empty | known_metrics(labels, scores, predictions),
-            "pooled, raw": empty | {"auroc": auroc(labels[known], raw[known])}}
-
-
-def table(results):
-    """{name: metrics} as text: one line per name, - for None."""
-    wide = max(map(len, ("category", *results))) + 1
-    lines = [f"{'category':<{wide}}"
-             + "".join(f"{n:>12}" for n in (*COLUMNS, "images", "seconds"))]
-    for name, result in results.items():
-        cells = ["-" if result[c] is None else f"{result[c]:.4f}" for c in COLUMNS]
-        if "seconds" in result:
-            cells += [str(result["images"]), f"{result['seconds']:.1f}"]
-        lines.append(f"{name:<{wide}}" + "".join(f"{cell:>12}" for cell in cells))
-    return "\n".join(lines)

@@ -1,17 +1,17 @@
 """The U-Net autoencoder (Ronneberger et al., MICCAI 2015) and build_model."""
 
+from importlib import import_module
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from ad import InputError
-from ad.classifier import Classifier, classifiers
-from ad.damage import DEFAULT, damage
-from ad.distributed import own, total
+from ad.config import DAMAGE
+from ad.damage import damage
+from ad.ranks import own, total
 from ad.errors import error_maps
-from ad.memory import PatchMemory
 from ad.ssim import ssim_loss
-from ad.vae import VAE, big_conv_vae, linear_vae, small_conv_vae
 
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
 
@@ -42,12 +42,13 @@ class UNetAutoencoder(nn.Module):
     the input of training is damaged (families: see ad.damage), the target is the clean image;
     "reconstruct": both are the same. mask_head: a fourth output channel, the logit of "damaged
     here". patch: the first level works on blocks of patch x patch pixels, as so many more channels,
-    and the head takes them apart again: faster, and it sees farther. Any image size works: the input is replicate-padded to a multiple of patch * 2 ** depth
-    and the output cropped back. places: a memory of its features at normal images, see ad.fitting.
+    and the head takes them apart again: faster, and it sees farther. Any image size works: the
+    input is replicate-padded to a multiple of patch * 2 ** depth and the output cropped back.
+    places: a memory of its features at normal images, see ad.fitting.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
-    def __init__(self, width=32, depth=4, objective="repair", mask_head=True, damage=DEFAULT,
+    def __init__(self, width=32, depth=4, objective="repair", mask_head=True, damage=DAMAGE,
                  patch=1):
         super().__init__()
         if width < 1 or not 1 <= depth <= 7 or not 1 <= patch <= 8:
@@ -67,7 +68,7 @@ class UNetAutoencoder(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         if any(key.startswith(prefix + "places.") for key in state_dict):
-            self.places = PatchMemory(self.features, equalise=False)
+            self.places = new_memory(self)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def features(self, images):
@@ -114,7 +115,7 @@ class UNetAutoencoder(nn.Module):
             return torch.cat([x[:, :3].sigmoid(), x[:, 3:]], dim=1)
 
     def loss(self, images, generator):
-        """Loss of a batch (N, 3, H, W): the seed plan's MSE + 0.84 (1 - SSIM), with mask_head
+        """Loss of a batch (N, 3, H, W): the homework's MSE + 0.84 (1 - SSIM), with mask_head
         plus focal and Dice, and all parts; of several processes that of the own images, but for
         Dice. generator: of the damage."""
         with torch.autocast(images.device.type, enabled=False):
@@ -147,17 +148,35 @@ class UNetAutoencoder(nn.Module):
         return maps
 
 
-MODELS = {"unet": UNetAutoencoder, "patchcore": PatchMemory, "vae": VAE, "linear_vae": linear_vae,
-          "small_conv_vae": small_conv_vae, "big_conv_vae": big_conv_vae}
+# Where the class, or the function that builds it, is: imported when it is asked for.
+MODELS = {"unet": "ad.model.UNetAutoencoder", "patchcore": "ad.models.memory.PatchMemory",
+          "vae": "ad.models.vae.VAE", "linear_vae": "ad.models.vae.linear_vae",
+          "small_conv_vae": "ad.models.vae.small_conv_vae",
+          "big_conv_vae": "ad.models.vae.big_conv_vae"}
+CLASSIFIER = "ad.models.classifier.Classifier"
+
+
+def load_object(path):
+    """"package.module.name" -> what it names."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def new_memory(unet):
+    """An empty memory of the features of a U-Net, whose input has the same light everywhere."""
+    return load_object(MODELS["patchcore"])(unet.features, equalise=False)
+
+
+def is_classifier(name):
+    """Does the name stand for a model that learns from labels?"""
+    return name not in MODELS and name in load_object("ad.models.classifier.classifiers")()
 
 
 def model_class(name):
-    """What builds the model of this name: one of MODELS, or Classifier for those of classifiers().
-    Raises ValueError for another name."""
-    if name in MODELS:
-        return MODELS[name]
-    if name in classifiers():
-        return Classifier
+    """What builds the model of this name: of MODELS, or Classifier. Raises ValueError for another
+    name."""
+    if name in MODELS or is_classifier(name):
+        return load_object(MODELS.get(name, CLASSIFIER))
     raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}, and, for images "
                      "with labels, resnet, efficientnet_lite0 and torchvision's classifiers")
 
@@ -165,4 +184,4 @@ def model_class(name):
 def build_model(name, **model_args):
     """Build a model by name; raises ValueError for an unknown name or argument."""
     build = model_class(name)
-    return build(name, **model_args) if build is Classifier else build(**model_args)
+    return build(**model_args) if name in MODELS else build(name, **model_args)

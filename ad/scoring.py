@@ -1,57 +1,17 @@
 """Error maps -> calibrated map -> top-k score."""
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.profiler import record_function
 
 from ad import InputError
-from ad.calibration import CALIBRATIONS, Calibration
+from ad.calibration import Calibration
+from ad.config import ERRORS, Scoring
 from ad.data import to_float
-from ad.errors import ERRORS
+from ad.images import MIN_SIDE
 from ad.sliding_window import NonFiniteError, sliding_window
 from ad.ssim import smooth
 
 ENLARGED = 256  # pixels
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How maps become a score.
-
-    windows: sides in pixels, 0 = the whole image. window_input: long side in pixels to which each
-    window is resized before the model, see side_for_model, 0 = not at all. error: a key of
-    errors.ERRORS, for models that reconstruct. calibration: one of CALIBRATIONS. sigma: Gaussian
-    smoothing of the final map in pixels, 0 = none. topk: share of the pixels that is averaged, in
-    (0, 1].
-    """
-    windows: tuple = (128, 256, 512)
-    window_input: int = 256
-    error: str = "both"
-    calibration: str = "auto"
-    sigma: float = 4.0
-    topk: float = 0.005
-
-    def check(self, model=None):
-        """Raise InputError for values that cannot be used, with this model if any; returns self."""
-        if hasattr(model, "fit") and self.windows != (0,):
-            raise InputError("--windows: a memory looks at whole images, which is --windows 0")
-        if "places" in ERRORS.get(self.error, ()) and self.windows != (0,):
-            raise InputError(f"--error {self.error}: places are those of whole images, which is "
-                             "--windows 0")
-        if not 0 < self.topk <= 1:
-            raise InputError(f"--topk must be in (0, 1], got {self.topk}")
-        if not 0 <= self.sigma < float("inf"):
-            raise InputError(f"--sigma must be a number >= 0, got {self.sigma}")
-        for name in ("windows", "window_input"):
-            values = np.atleast_1d(getattr(self, name))
-            if len(values) == 0 or any(value != 0 and value < 32 for value in values):
-                raise InputError(f"--{name.replace('_', '-')} must be 0 or at least 32 pixels")
-        if self.error not in ERRORS or self.calibration not in CALIBRATIONS:
-            raise InputError(f"unknown --error {self.error} or --calibration {self.calibration}")
-        return self
 
 
 def side_for_model(side, window_input):
@@ -65,7 +25,7 @@ def resized(predict, size):
     def wrapped(windows):
         shape = windows.shape[-2:]
         scale = side_for_model(max(shape), size) / max(shape)
-        small = [max(1, round(side * scale)) for side in shape]
+        small = [max(min(side, MIN_SIDE), round(side * scale)) for side in shape]
         windows = F.interpolate(windows, small, mode="bilinear", antialias=True)
         return F.interpolate(predict(windows), shape, mode="bilinear")
     return wrapped if size else predict
@@ -145,10 +105,7 @@ def topk_mean(maps, fraction):
 
 def final_maps(maps, calibration, scoring):
     """raw_maps -> the one calibrated, combined, smoothed map (N, 1, H, W)."""
-    with record_function("combine"):
-        maps = combine(calibration.apply(maps))
-    with record_function("smooth"):
-        return smooth(maps, scoring.sigma)
+    return smooth(combine(calibration.apply(maps)), scoring.sigma)
 
 
 def load_calibration(saved):
@@ -165,9 +122,3 @@ def score_images(model, images, saved, device, window_batch=16, names=None):
     for maps in map_images(model, images, scoring, device, window_batch, names):
         final = final_maps(maps, calibration, scoring)
         yield topk_mean(final, scoring.topk), final
-
-
-def standardise(scores, normal_scores):
-    """z of image scores on those of normal images, so that members and categories compare."""
-    scores, normal = (np.asarray(s, dtype=np.float64) for s in (scores, normal_scores))
-    return (scores - normal.mean()) / (normal.std() + 1e-6)

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torch.profiler import record_function
 
 from ad.ssim import gaussian_kernel
 
@@ -149,22 +148,19 @@ def sliding_window(images, predict, window, stride, padding="reflect", weighting
     merged = None
     for first in range(0, len(rows), together):
         batch = rows[first:first + together]
-        with record_function("cut"):
-            windows = [cut_row(images[n, :, y:y + window[0]], xs, step, window[1])
-                       for n, y in batch]
-            windows = torch.cat(windows) if len(windows) > 1 else windows[0]
+        windows = [cut_row(images[n, :, y:y + window[0]], xs, step, window[1])
+                   for n, y in batch]
+        windows = torch.cat(windows) if len(windows) > 1 else windows[0]
         maps = []
         for part in windows.split(window_batch):
-            with record_function("model"):
-                maps.append(predict(part))
+            maps.append(predict(part))
             if maps[-1].ndim != 4 or maps[-1].shape[2:] != window:
                 raise ValueError(f"predict returned {tuple(maps[-1].shape)} for windows {window}")
-        with record_function("merge"):
-            maps = torch.cat(maps).float() if len(maps) > 1 else maps[0].float()
-            if merged is None:
-                merged = maps.new_zeros(len(images), maps.shape[1], *shape)
-            for (n, y), row in zip(batch, maps.split(len(xs))):
-                add_row(merged[n, :, y:y + window[0]], row, xs, step, weight)
+        maps = torch.cat(maps).float() if len(maps) > 1 else maps[0].float()
+        if merged is None:
+            merged = maps.new_zeros(len(images), maps.shape[1], *shape)
+        for (n, y), row in zip(batch, maps.split(len(xs))):
+            add_row(merged[n, :, y:y + window[0]], row, xs, step, weight)
     merged = merged.div_(totals[0][:, None] * totals[1])[..., top:top + height, left:left + width]
     check_finite(merged)
     return merged.contiguous()

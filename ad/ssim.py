@@ -12,7 +12,10 @@ def gaussian_kernel(size, sigma, dtype=torch.float32, device=None):
     """Normalised 1-D Gaussian of `size` taps, centred at (size - 1) / 2: (size,), sums to 1."""
     offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    return (kernel / kernel.sum()).to(device=device, dtype=dtype)
+    kernel = (kernel / kernel.sum()).to(dtype)
+    if device is not None and torch.device(device).type == "cuda":
+        kernel = kernel.pin_memory()  # so that nothing waits for the copy
+    return kernel.to(device, non_blocking=True)
 
 
 def blur(images, kernel, padding=0):

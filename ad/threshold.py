@@ -1,13 +1,22 @@
 """Thresholds of scores and of pixels, from validation images only."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from ad import InputError
-from ad.scoring import standardise
+from ad.config import DEFAULT_RULE
+from ad.vote import common_normals
 
 FEW = 20  # normal images; a threshold by fewer is called rough
+DEFECT = 0.995  # quantile of the pixels of normal images above which one is outlined
+
+
+def standardise(scores, normal_scores):
+    """z of image scores on those of normal images, so that members and categories compare."""
+    scores, normal = (np.asarray(s, dtype=np.float64) for s in (scores, normal_scores))
+    return (scores - normal.mean()) / (normal.std() + 1e-6)
 
 
 def best_threshold(normal, anomalous, measure):
@@ -33,6 +42,13 @@ LABELLED = {  # rules that need scores of anomalous validation images, too
         normal, anomalous, lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn))}
 
 
+def is_number(text):
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
 def parse_threshold(text):
     """"quantile:0.99", a number, or a key of LABELLED -> function (normal scores, anomalous scores)
     -> threshold; only those of LABELLED look at the second."""
@@ -52,42 +68,20 @@ def parse_threshold(text):
                      f"{', '.join(LABELLED)}, got {text!r}")
 
 
-def top_of_maps(members):
-    """Where the colours of their mean map end. A score is a mean of map values, so twice the
-    threshold is a scale that fits the map."""
-    return sum(2 * m["weight"] * parse_threshold("quantile:0.99")(m["normal"]) for m in members)
-
-
-def common_normals(members, values):
-    """The members' weighted mean of `values` (one a normal image, in the order of config.json's
-    validation images) for the images that judged all of them, or None where some of the member
-    with the fewest did not judge the others."""
-    tables = [dict(zip(member["config"]["validation"], part))
-              for member, part in zip(members, values)]
-    names = sorted(set.intersection(*map(set, tables)))
-    if len(names) < min(map(len, tables)):
-        return None
-    return np.stack([sum(member["weight"] * table[name] for member, table in zip(members, tables))
-                     for name in names])
-
-
 def pixel_threshold(members, quantile):
     """The quantile of the pixels of the members' mean map of normal images that they have not
     learned from."""
-    pixels = [member["calibration"]["pixels"].float().numpy() for member in members]
+    pixels = [member.calibration["pixels"].float().numpy() for member in members]
     common = common_normals(members, pixels)
-    threshold = float(np.quantile(common, quantile)) if common is not None else sum(
-        member["weight"] * float(np.quantile(p, quantile)) for member, p in zip(members, pixels))
-    print(f"{members[0]['config']['category']}: masks are where the map is above {threshold:.3f}, "
-          f"the {quantile:g} quantile of the pixels of normal validation images")
-    return threshold
+    return float(np.quantile(common, quantile)) if common is not None else sum(
+        member.weight * float(np.quantile(p, quantile)) for member, p in zip(members, pixels))
 
 
 def known_scores(member):
     """Standardised scores of the member's normal images and of its positives, for LABELLED rules.
     There may be more pseudo-anomalies than normal images, which then count as often: otherwise
     calling everything anomalous would be right nine times in ten."""
-    saved = member["calibration"]
+    saved = member.calibration
     normal, positives = (standardise(saved[part], saved["scores"])
                          for part in ("scores", "positives"))
     pseudo = max(saved["sources"], default=-1) >= 0
@@ -117,30 +111,58 @@ def false_alarms(above, count, confidence=0.9):
     return (above + 1) / (count + 1), high
 
 
-def decide_threshold(members, rule):
-    """Threshold of the members' weighted mean of standardised scores, by a rule of
-    `parse_threshold`; prints the expected false alarms and their bound.
+@dataclass(frozen=True)
+class Limits:
+    """What a vote (the members' weighted mean of standardised scores) means.
+
+    typical: of a normal image; threshold: above it is anomalous. expected: share of new normal
+    images above it, and bound: the most that it is, 90 % sure, by `count` normal images.
+    """
+    typical: float
+    threshold: float
+    expected: float
+    bound: float
+    count: int
+
+    def scale(self, votes):
+        """Votes -> scores: 0 typical, 1 the threshold (1 apart where that is not above typical)."""
+        unit = self.threshold - self.typical
+        return 1 + (np.asarray(votes) - self.threshold) / (unit if unit > 1e-9 else 1.0)
+
+    def describe(self):
+        return (f"expected false alarms {self.expected:.1%}, at most {self.bound:.1%} (90 % sure, "
+                f"by {self.count} normal images)" + (
+                    f"; {self.count} are few: with {FEW} or more the bound is tighter"
+                    if self.count < FEW else ""))
+
+
+def decide_limits(members, rule):
+    """Limits of the members' vote, by a rule of `parse_threshold`; a number is a score on the scale
+    of the default rule.
 
     Where all judged the same normal images the threshold is that of the votes on those. Otherwise
     it is the weighted mean of their own, and as the vote is only above it where some member is
     above its own, the members' rates add up to a bound.
     """
-    find, weights = parse_threshold(rule), [member["weight"] for member in members]
-    own = [standardise(member["normal"], member["normal"]) for member in members]
+    number = is_number(rule)
+    find, weights = parse_threshold(DEFAULT_RULE if number else rule), [m.weight for m in members]
+    own = [standardise(member.normal, member.normal) for member in members]
     votes = common_normals(members, own)
+    groups = own if votes is None else [votes]
+    middles = [float(np.median(z)) for z in groups]
+    typical = middles[0] if votes is not None else float(np.average(middles, weights=weights))
     if rule in LABELLED or votes is None:
         cuts = [find(*known_scores(m)) if rule in LABELLED else find(z) for m, z in
                 zip(members, own)]
         threshold = float(np.average(cuts, weights=weights))
     else:
         threshold = find(votes)
-    groups = [(votes, threshold)] if votes is not None else [*zip(own, cuts)]
+    cuts = cuts if votes is None else [threshold]
+    if number:
+        threshold = typical + float(rule) * (threshold - typical)
+        cuts = [middle + float(rule) * (cut - middle) for middle, cut in zip(middles, cuts)]
     # One bound in ten may fail, of several that are added up one in ten of all together.
     rates = [false_alarms(int((z > cut).sum()), len(z), 1 - 0.1 / len(groups))
-             for z, cut in groups]
-    expected, most = (min(1.0, sum(part)) for part in zip(*rates))
-    count = min(map(len, own))
-    print(f"{members[0]['config']['category']}: threshold {threshold:.3f} ({rule}), expected false "
-          f"alarms {expected:.1%}, at most {most:.1%} (90 % sure, by {count} normal images)"
-          + (f"; {count} are few: with 20 or more the bound is tighter" if count < FEW else ""))
-    return threshold
+             for z, cut in zip(groups, cuts)]
+    expected, bound = (min(1.0, sum(part)) for part in zip(*rates))
+    return Limits(typical, threshold, expected, bound, min(map(len, own)))

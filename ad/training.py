@@ -3,42 +3,35 @@
 import ctypes
 import math
 import signal
-import sys
 import time
+from collections import namedtuple
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
-from ad import InputError, distributed
-from ad.augment import at_one_size, augment, draw_crops
-from ad.batchnorm import synchronise
-from ad.arguments import scoring_from
-from ad.cli import autocast, deferred
+from ad import InputError
+from ad import ranks
+from ad.augment import augment, draw_crops
+from ad.cli import deferred, progress
 from ad.cutpaste import seeded_generator
-from ad.runs import UPDATES, save_epoch
 from ad.seed import random_states, seed_everything, set_random_states
 
-
-def learning_rate(args, epochs):
-    """After so many epochs: constant, or a cosine that is 0 at --t-max (and back at 2 --t-max)."""
-    cosine = math.cos(math.pi * epochs / (args.t_max or args.epochs))
-    return args.lr * (0.5 + 0.5 * cosine if args.schedule == "cosine" else 1)
+STEPS = 5  # timed to tell how many epochs fit into --minutes
 
 
-def validation_size(args):
-    """Long side in pixels at which the U-Net is validated."""
-    return args.crop or args.long_side[1]
+def learning_rate(plan, epochs):
+    """After so many epochs: constant, or a cosine that is 0 at t_max (and back at 2 t_max)."""
+    cosine = math.cos(math.pi * epochs / (plan.t_max or plan.epochs))
+    return plan.lr * (0.5 + 0.5 * cosine if plan.schedule == "cosine" else 1)
 
 
-def validation_scoring(args, long_side):
+def validation_scoring(scoring, plan, long_side):
     """Scoring of the U-Net's validation. Windows belong to the final score; validation looks at
     whole images, as large as in training, where sigma is the same share of an image as in the
     final score of images of this long side (pixels)."""
-    scoring = scoring_from(args)
     return replace(scoring, windows=(0,), window_input=0,
-                   sigma=scoring.sigma * validation_size(args) / long_side)
+                   sigma=scoring.sigma * plan.validation_side / long_side)
 
 
 def keep_freed_memory():
@@ -54,72 +47,70 @@ def keep_freed_memory():
 
 def require_finite(tensors, what, epoch):
     """Raise InputError unless all tensors are finite: a run that diverged is not saved."""
-    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+    # One answer for all of them: a GPU is only waited for once.
+    if not torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():
         raise InputError(f"{what} not finite in epoch {epoch}; train anew with a lower --lr or "
                          "--precision fp32 (what was saved is from the epochs before)")
 
 
-def divide(order, args):
+def divide(order, batch):
     """Image numbers -> batches of equal size (+-1): a last batch of one image would upset batch
     normalisation."""
-    count = -(-len(order) // args.batch)
-    if len(order) // count < distributed.size():
+    count = -(-len(order) // batch)
+    if len(order) // count < ranks.size():
         raise InputError(f"batches of {len(order) // count} images are too small for "
-                         f"{distributed.size()} processes; take fewer, or a larger --batch")
+                         f"{ranks.size()} processes; take fewer, or a larger --batch")
     return [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
 
 
-def step_losses(model, images, labels, generator, args):
+def step_losses(model, images, labels, generator, updates):
     """The model's losses of a batch of the cache, and this process's share of the batch."""
-    crops = draw_crops(model, images, generator, args)
-    if args.augment:
-        crops = augment(crops, generator, args.symmetries)
-    with autocast(generator.device, args.precision):
+    plan, crops = updates.plan, draw_crops(model, images, generator, updates.plan)
+    if plan.augment:
+        crops = augment(crops, generator, plan.symmetries)
+    with updates.machine.autocast():
         losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
                             *([] if labels is None else [labels.to(generator.device)]))
-    return losses, len(distributed.own(images)) / len(images)
+    return losses, len(ranks.own(images)) / len(images)
 
 
-def train_epoch(model, data_set, updates, epoch, args, begun=None, stop=()):
+def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
     """One pass over the images: {"loss", ..., "images_per_s"}, means over images.
 
-    data_set: (uint8 images, class numbers (N,) or None). updates: see make_updates. begun: {}, or
+    data_set: (uint8 images, class numbers (N,) or None). updates: of make_updates. begun: {}, or
     what the pass has done already, brought up to date at its end. As soon as `stop`, of any
     process, is not empty the pass ends after its step, and returns None.
     """
-    (images, labels), (optimizer, scaler) = data_set, updates
+    (images, labels), (plan, _, optimizer, scaler) = data_set, updates
     begun = {} if begun is None else begun
     device, start = next(model.parameters()).device, time.perf_counter() - begun.get("seconds", 0)
     # Every epoch draws from its own seed, so one that was not begun needs no random state.
-    seed_everything((args.seed * 1_000_003 + epoch) % 2 ** 32)
-    generator = seeded_generator(device, args.seed, epoch)
-    batches = divide(torch.randperm(len(images), generator=generator, device=device).tolist(), args)
+    seed_everything((plan.seed * 1_000_003 + epoch) % 2 ** 32)
+    generator = seeded_generator(device, plan.seed, epoch)
+    batches = divide(torch.randperm(len(images), generator=generator, device=device).tolist(),
+                     plan.batch)
     done, totals, halt = begun.get("batches", 0), dict(begun.get("totals", {})), False
     if begun:
         set_random_states(begun["random"], generator)
     model.train()
-    with tqdm(total=len(images), desc=f"epoch {epoch}/{args.epochs}", unit="img", leave=False,
-              initial=sum(map(len, batches[:done])),
-              disable=distributed.rank() > 0 or not sys.stderr.isatty()) as bar:
-        while done < len(batches) and not halt:
-            batch = batches[done]
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args, epoch - 1 + done / len(batches))
-            losses, share = step_losses(model, [images[i] for i in batch],
-                                        None if labels is None else labels[batch], generator, args)
-            values = torch.stack([*losses.values()]).detach() * share
-            *values, halt = distributed.total(F.pad(values, (0, 1), value=len(stop))).tolist()
-            require_finite(torch.tensor(values[:1]), "the loss is", epoch)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(losses["loss"] * share).backward()
-            distributed.sum_gradients(model)
-            scaler.step(optimizer)
-            scaler.update()
-            for name, value in zip(losses, values):
-                totals[name] = totals.get(name, 0) + value * len(batch)
-            done += 1
-            bar.update(len(batch))
-            bar.set_postfix(loss=f"{totals['loss'] / bar.n:.4f}" if bar.n else "")
+    while done < len(batches) and not halt:
+        batch = batches[done]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan, epoch - 1 + done / len(batches))
+        losses, share = step_losses(
+            model, [images[i] for i in batch], None if labels is None else labels[batch],
+            generator, updates)
+        values = torch.stack([*losses.values()]).detach() * share
+        *values, halt = ranks.total(F.pad(values, (0, 1), value=len(stop))).tolist()
+        require_finite(torch.tensor(values[:1]), "the loss is", epoch)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(losses["loss"] * share).backward()
+        ranks.sum_gradients(model)
+        scaler.step(optimizer)
+        scaler.update()
+        for name, value in zip(losses, values):
+            totals[name] = totals.get(name, 0) + value * len(batch)
+        done += 1
     require_finite(model.state_dict().values(), "the weights are", epoch)  # after the last step
     seconds = time.perf_counter() - start
     begun |= {"batches": done, "totals": totals, "seconds": seconds,
@@ -128,47 +119,80 @@ def train_epoch(model, data_set, updates, epoch, args, begun=None, stop=()):
         "images_per_s": len(images) / seconds}
 
 
-def make_updates(model, args):
-    """(optimizer, gradient scaler) of --optimizer; the scaler only scales for fp16."""
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer](
-        [p for p in model.parameters() if p.requires_grad], lr=args.lr,
-        weight_decay=args.weight_decay, fused=True)
-    return optimizer, torch.amp.GradScaler(next(model.parameters()).device.type,
-                                           enabled=args.precision == "fp16")
+# How weights are changed, and where.
+Updates = namedtuple("Updates", "plan machine optimizer scaler")
 
 
-def run_epochs(model, data_set, check, state, folder, args):
-    """Train until --epochs or --patience; after every epoch log.jsonl, last.pt and the like.
+def make_updates(model, plan, machine):
+    """Updates of a model by a plan (config.Training); the gradient scaler only scales for fp16."""
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[plan.optimizer](
+        [p for p in model.parameters() if p.requires_grad], lr=plan.lr,
+        weight_decay=plan.weight_decay, fused=True)
+    return Updates(plan, machine, optimizer, torch.amp.GradScaler(
+        machine.device.type, enabled=machine.precision == "fp16"))
+
+
+def epochs_in(seconds, model, data_set, check, plan, machine):
+    """How many epochs of this plan fit into so many seconds, by the time that a few steps and a
+    validation take here; the model stays as it is. At least one; the end of a run, which judges
+    once more, gets the time of three validations."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images, labels = data_set
+    few = slice(0, STEPS * plan.batch)
+    times = []
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        train_epoch(model, (images[few], None if labels is None else labels[few]),
+                    make_updates(model, plan, machine), 1)
+        times.append((time.perf_counter() - start) / len(images[few]))
+    start = time.perf_counter()
+    with machine.autocast():
+        ranks.from_rank_0(check)
+    checking = time.perf_counter() - start
+    model.load_state_dict(before)
+    each = times[-1] * len(images) + checking / plan.val_every
+    left = seconds - 3 * checking - sum(times) * len(images[few])
+    return ranks.from_rank_0(lambda: max(1, int(left / each)))
+
+
+def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
+    """Train until the plan's epochs or patience; after every epoch log.jsonl, last.pt and the like.
 
     data_set: see train_epoch. check(): the validation's figures, among them val_loss and accuracy
-    or, without it, auroc, the highest of which makes best.pt.
+    or, without it, auroc, the highest of which makes best.pt. run: a runs.Run. verbose: print a
+    line for every epoch.
     """
-    device, (images, labels) = next(model.parameters()).device, data_set
-    data_set = at_one_size(model, images, args), labels
-    synchronise(model)
+    ranks.synchronise(model)
     keep_freed_memory()
-    updates = make_updates(model, args)
+    updates, state = make_updates(model, plan, machine), run.state
     if "optimizer" in state:
-        for part, name in zip(updates, UPDATES):
-            part.load_state_dict(state[name])
-    for epoch in range(state["epoch"] + 1, args.epochs + 1):
-        if state["stale"] >= args.patience:
-            print(f"stopped early: {args.patience} validations without a better one", flush=True)
+        updates.optimizer.load_state_dict(state["optimizer"])
+        updates.scaler.load_state_dict(state["scaler"])
+    bar = progress(plan.epochs, f"{run.folder}, epochs", not verbose and ranks.rank() == 0)
+    for epoch in range(state["epoch"] + 1, plan.epochs + 1):
+        if state["stale"] >= plan.patience:
+            print(f"stopped early: {plan.patience} validations without a better one", flush=True)
             break
         begun = state.pop("begun", {})
         start = time.perf_counter() - begun.get("seconds", 0)
         with deferred() as stop:
-            record = train_epoch(model, data_set, updates, epoch, args, begun, stop)
+            record = train_epoch(model, data_set, updates, epoch, begun, stop)
             if record is None:
-                save_epoch(model, updates, state | {"begun": begun}, {}, folder, args)
-                print(f"{folder}: saved after step {begun['batches']} of epoch {epoch}", flush=True)
+                run.save(model, updates, {}, begun)
+                print(f"{run.folder}: saved after step {begun['batches']} of epoch {epoch}",
+                      flush=True)
                 stop.append(signal.SIGTERM)  # it may have come to another process only
                 continue
             record = {"epoch": epoch} | record
-            if epoch % args.val_every == 0 or epoch == args.epochs:
-                with autocast(device, args.precision):
-                    record |= distributed.from_rank_0(check)
+            if epoch % plan.val_every == 0 or epoch == plan.epochs:
+                with machine.autocast():
+                    record |= ranks.from_rank_0(check)
             record |= {"seconds": time.perf_counter() - start,
-                       "lr": updates[0].param_groups[0]["lr"]}
+                       "lr": updates.optimizer.param_groups[0]["lr"]}
             state["epoch"] = epoch
-            save_epoch(model, updates, state, record, folder, args)
+            better = run.save(model, updates, record)
+            run.tell(record, plan.epochs, better, verbose)
+            bar.update(epoch - bar.n)
+            best = f", best AUROC {state['best'][0]:.3f}" if state["best"] else ""
+            bar.set_postfix_str(f"loss {record['loss']:.4f}{best}", refresh=False)
+    bar.close()

@@ -12,11 +12,11 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import compare  # noqa: E402  (the project's folder is put on the path above)
+from ad.pictures import compare  # noqa: E402  (the project's folder is put on the path above)
 from ad.checkpoint import write_atomic  # noqa: E402
-from ad.plots import COLOURS, plt, save_figure  # noqa: E402
+from ad.pictures.plots import COLOURS, plt, save_figure  # noqa: E402
 
-FIGURES = PROJECT / "figures"
+FIGURES = PROJECT / "docs/figures"
 LARGEST = 290_000  # bytes of a figure
 EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on
 SHARES = (0.02, 0.1, 0.4, 0.8)  # of anomalous images, that are shown
@@ -26,13 +26,13 @@ CHOSEN_AT = 0.4  # share of anomalous images for which a threshold is chosen and
 PICTURES = {
     "look_transistor_unet": ("transistor/unet-seed0/best.pt", "look", "--count 4 --seed 1"),
     "look_transistor_gradients": ("transistor/patchcore-seed0/best.pt", "look",
-                                  "--count 3 --seed 5"),
-    "look_transistor_reconstruct": ("transistor/seed-plan/last.pt", "look", "--count 4 --seed 1"),
+                                  "--ids bent_lead/007 misplaced/009 good/047"),
+    "look_transistor_reconstruct": ("transistor/homework/last.pt", "look", "--count 4 --seed 1"),
     "look_transistor_collapsed": ("transistor/collapsed/last.pt", "look", "--count 2 --seed 1"),
     "vae_wells_latent": ("wells/vae-small/best.pt", "latent", "--count 2"),
     "classes_transistor": ("transistor-classes/lite0-pretrained/best.pt", "look",
                            "--count 4 --detector RUNS/transistor/patchcore-seed0/best.pt")}
-CURVES = {"failure_curves": ("transistor/seed-plan", "transistor/unet-seed0"),
+CURVES = {"failure_curves": ("transistor/homework", "transistor/unet-seed0"),
           "vae_wells_curves": ("wells/vae-linear", "wells/vae-small", "wells/vae-big"),
           "classes_curves": ("transistor-classes/resnet", "transistor-classes/lite0-scratch",
                              "transistor-classes/lite0-pretrained",

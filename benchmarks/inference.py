@@ -8,7 +8,7 @@ default, whole images at 256 px with the memory of places; "three scales" are wi
 and 512 px, each enlarged or shrunk to 256 px; "three members" vote at one scale. The last cases are
 a small network on many small grey files without masks. Then, in one process, decoding while the
 network computes against decoding first. Writes results/inference.json and
-figures/bench_inference.png.
+docs/figures/bench_inference.png.
 """
 
 import json
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,15 @@ import torch
 from PIL import Image
 from timing import PROJECT, alternate, arguments, report
 
-from ad import data, ensemble, layouts, plots
-from ad.cli import autocast, select_precision
-from ad.judging import calibrate
-from ad.model import build_model
+from ad import layouts
+from ad.pictures import plots
+from ad.config import Scoring
+from ad.detector import CHUNK, Detector, Member
 from ad.fitting import new_places
-from ad.scoring import Scoring
+from ad.images import load_images
+from ad.judging import calibrate
+from ad.machine import choose_machine
+from ad.model import build_model
 
 KINDS = {"one scale": (Scoring(windows=(0,), error="fused"), 1),
          "three scales": (Scoring(error="both"), 1),
@@ -51,40 +53,37 @@ def write_images(folder, count, side, grey=False):
     return layouts.flat_files(folder, "test")
 
 
-def make_members(samples, scoring, count, image_size, small, args):
-    """Members as ensemble.load_member gives them, with random weights."""
-    normals, device = data.load_images(samples[:2], image_size), torch.device("cpu")
-    members = []
+def make_detector(samples, scoring, count, image_size, small):
+    """A Detector of `count` members with random weights, which all have the same vote."""
+    normals, machine = load_images(samples[:2], image_size), choose_machine("cpu")
+    config, members = {"image_size": image_size, "validation": ["0", "1"]}, []
     for seed in range(count):
         torch.manual_seed(seed)
         model = build_model("unet", **{"width": 4, "depth": 2} if small else {"patch": 4})
         model = model.to(memory_format=torch.channels_last).eval()
-        if not small:
-            with autocast(device, args.precision):
-                model.places = new_places(model, normals, 256, device, seed)
-        with autocast(device, args.precision):
-            saved = calibrate(model, normals, scoring, device)
-        members.append({"name": str(seed), "model": model, "weight": 1 / count,
-                        "config": {"image_size": image_size}, "calibration": saved,
-                        "normal": np.asarray(saved["scores"])})
-    return members
+        with machine.autocast():
+            if not small:
+                model.places = new_places(model, normals, 256, machine.device, seed)
+            saved = calibrate(model, normals, scoring, machine.device)
+        members.append(Member(str(seed), model, config, saved))
+    return Detector(members, machine)
 
 
-def setting(threads):
-    torch.set_num_threads(threads)
-    return Namespace(precision=select_precision("auto", torch.device("cpu")), window_batch=16,
-                     maps=False, masks=None, spot_check=[])
+def score(detector, samples):
+    for _ in detector.score_samples(samples):
+        pass
 
 
 def run_case(kind, side, count, threads):
     """Print one case's JSON: be the process that is measured."""
-    args, small = setting(threads), kind == "many images"
+    torch.set_num_threads(threads)
+    small = kind == "many images"
     scoring, members = KINDS.get(kind, (Scoring(windows=(0,), window_input=0, error="both"), 1))
     with tempfile.TemporaryDirectory() as folder:
         samples = write_images(Path(folder), count, side, grey=small)
-        members = make_members(samples, scoring, members, side, small, args)
+        detector = make_detector(samples, scoring, members, side, small)
         start = time.perf_counter()
-        ensemble.score_samples(members, samples, args, torch.device("cpu"))
+        score(detector, samples)
         seconds = time.perf_counter() - start
     print(json.dumps({"images": count, "side": side, "seconds": seconds / count, "ratio": 1.0,
                       "images_per_s": count / seconds,
@@ -105,20 +104,15 @@ def measure(kind, side, count, args):
 
 def overlap(args):
     """Our decoding of the next images while the network computes, against one after the other."""
-    options, ours = setting(args.threads), ensemble.decoded
-
-    def one_after_another(chunks, sizes):
-        for chunk in chunks:
-            yield chunk, {size: data.load_images(chunk, size) for size in sizes}
-
-    def score(decoded):
-        ensemble.decoded = decoded
-        ensemble.score_samples(members, samples, options, torch.device("cpu"))
+    def one_after_another():
+        for start in range(0, len(samples), CHUNK):
+            detector.score_read({way: load_images(samples[start:start + CHUNK], *way)
+                                 for way in detector.readings})
     with tempfile.TemporaryDirectory() as folder:
         samples = write_images(Path(folder), 64, 1024)
-        members = make_members(samples, KINDS["one scale"][0], 1, 512, False, options)
-        rows = alternate({"ours": lambda: score(ours),
-                          "decode first": lambda: score(one_after_another)}, args.runs)
+        detector = make_detector(samples, KINDS["one scale"][0], 1, 512, False)
+        rows = alternate({"ours": lambda: score(detector, samples),
+                          "decode first": one_after_another}, args.runs)
     for row in rows.values():
         row["images_per_s"] = len(samples) / row["seconds"]
     return rows
@@ -163,7 +157,7 @@ def main():
                               for count in COUNTS}
     results["decoding, 1024 px files"] = overlap(args)
     report(args, "inference", results, ("pillow",))
-    draw(results, PROJECT / "figures/bench_inference.png")
+    draw(results, PROJECT / "docs/figures/bench_inference.png")
 
 
 if __name__ == "__main__":

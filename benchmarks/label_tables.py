@@ -43,7 +43,7 @@ def merged(records):
     rows = [["", "separate: AUROC", "accuracy", "merged: AUROC", "accuracy",
              "all called defective"]]
     for c in ("toothbrush", "transistor"):
-        rows.append([c, *(text(parts[k][m]) for k in (c, f"{c}, merged")
+        rows.append([c, *(text(parts[k][m]) for k in (c, f"toothbrush+transistor/{c}")
                           for m in ("auroc", "accuracy")),
                      text(parts[c]["anomalous"] / parts[c]["images"])])
     for kind in ("mean", "weighted mean"):

@@ -1,4 +1,4 @@
-"""Fill the tables of README.md, REPORT.md and REPORT.zh-TW.md and draw their figures, from runs.
+"""Fill the tables of README.md, docs/ and both REPORTs, and draw their figures, from runs.
 
     python benchmarks/make_report.py --data DIR            # read what is in runs/, fill and draw
     python benchmarks/make_report.py --data DIR --train    # first train and score what is missing
@@ -6,8 +6,9 @@
 
 DIR is mvtec_ad with transistor and toothbrush. benchmarks/experiments.txt lists the runs. What is
 read of their folders and of infer.py's results is kept in benchmarks/results/report.json, from
-which, and from the other files there, tables.py makes the tables: every number of a table in the
-three texts stands between <!-- table NAME --> and <!-- end -->, and comes from there.
+which, and from the other files there, tables.py makes the tables: every table in these texts that
+stands between <!-- table NAME --> and <!-- end --> comes from there. docs/options.md is made of the
+scripts' options in the same way.
 """
 
 import argparse
@@ -24,11 +25,13 @@ import tables
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import checkpoint, compare  # noqa: E402  (the project's folder is put on the path above)
+from ad import checkpoint  # noqa: E402  (the project's folder is put on the path above)
 from ad.checkpoint import write_atomic  # noqa: E402
+from ad.pictures import compare  # noqa: E402
 
 RECORDS = PROJECT / "benchmarks/results/report.json"
-TEXTS = ("README.md", "REPORT.md", "REPORT.zh-TW.md")
+TEXTS = [PROJECT / name for name in ("README.md", "REPORT.md", "REPORT.zh-TW.md")] + sorted(
+    (PROJECT / "docs").glob("*.md"))
 FIVE = ("carpet", "grid", "tablet", "toothbrush", "transistor")
 # Scored in another way than every run alone: folder of the results, options of infer.py.
 TOGETHER = {"pooled-memory": "--data FIVE --all --members patchcore-seed0",
@@ -158,12 +161,12 @@ def main():
         write_atomic(RECORDS, json.dumps(records, indent=1, sort_keys=True) + "\n")
         records = json.loads(RECORDS.read_text())  # in the order in which it is read later
     differ = []
-    for name in TEXTS:
-        old = (PROJECT / name).read_text(encoding="utf-8")
-        new = fill(old, records, "zh" if "zh" in name else "en")
-        differ += [name] if new != old else []
+    for path in TEXTS:
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, records, "zh" if "zh" in path.name else "en")
+        differ += [path.name] if new != old else []
         if new != old and not args.check:
-            write_atomic(PROJECT / name, new)
+            write_atomic(path, new)
     print(f"{'differ from' if args.check else 'filled from'} their records: {', '.join(differ)}"
           if differ else "every table is as its records")
     sys.exit(1 if args.check and differ else 0)

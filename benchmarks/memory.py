@@ -16,20 +16,21 @@ from sklearn.neighbors import NearestNeighbors
 from timing import alternate, arguments, report
 
 from ad import data, layouts
-from ad.backbones import load_backbone
+from ad.models.backbones import load_backbone
+from ad.config import Scoring
+from ad.images import load_images
 from ad.judging import calibrate
-from ad.memory import PatchMemory
+from ad.models.memory import PatchMemory
 from ad.metrics import auroc
 from ad.neighbours import nearest
-from ad.scoring import Scoring, score_images
-
+from ad.scoring import score_images
 
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}
 
 
 def batches(samples):
     """Files -> (16 or fewer, 3, 256, 256) in [0, 1]."""
-    images = [data.resize_long_side(i, 256) for i in data.load_images(samples, 512)]
+    images = [data.resize_long_side(i, 256) for i in load_images(samples, 512)]
     return torch.cat(images).split(16)
 
 
@@ -37,7 +38,7 @@ def ours(train, validation, test, **options):
     torch.manual_seed(0)
     model, device = PatchMemory(backbone="efficientnet_lite0", **options), torch.device("cpu")
     model.fit(batches(train))
-    normals, images = (data.load_images(part, 512) for part in (validation, test))
+    normals, images = (load_images(part, 512) for part in (validation, test))
     saved = calibrate(model, normals, Scoring(windows=(0,)), device)
     return torch.cat([s for s, _ in score_images(model, images, saved, device)]).tolist()
 

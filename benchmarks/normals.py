@@ -21,7 +21,6 @@ import csv
 import io
 import json
 import platform
-import re
 import runpy
 import sys
 import tempfile
@@ -34,13 +33,14 @@ from PIL import Image
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import checkpoint, data, layouts  # noqa: E402  (the project's folder is put on the path)
-from ad.demo import CATEGORIES, write_demo  # noqa: E402
+from ad import checkpoint, layouts
+from ad.config import Scoring  # noqa: E402
 from ad.fitting import folds  # noqa: E402
-from ad.judging import aurocs, Examples, held_out_maps, judge  # noqa: E402
+from ad.images import load_images, read_image, reading  # noqa: E402
+from ad.judging import Examples, aurocs, held_out_maps, judge  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
-from ad.scoring import Scoring  # noqa: E402
 from ad.seed import seed_everything  # noqa: E402
+from ad.sets.demo import CATEGORIES, write_demo  # noqa: E402
 from plain_patchcore import plain_patchcore  # noqa: E402
 
 RECORDS = PROJECT / "benchmarks/results/normals.json"
@@ -51,17 +51,26 @@ COLUMNS = ("auroc", "plain", "pixel_auroc", "pro", "called", "promised", "bound"
 
 
 def run(script, *options):
-    """What a script prints, run in this process, which has imported everything already."""
-    sys.argv, said = [script, *map(str, options)], io.StringIO()
-    with contextlib.redirect_stdout(said):
-        runpy.run_path(str(PROJECT / script), run_name="__main__")
-    return said.getvalue()
+    """Run a script in this process, which has imported everything already; prints nothing."""
+    sys.argv = [script, *map(str, options)]
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+        try:
+            runpy.run_path(str(PROJECT / script), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
+
+
+def results(folder):
+    """(metrics.json's only entry, rows of scores.csv) that infer.py left."""
+    found, = json.loads((folder / "metrics.json").read_text())["categories"].values()
+    return found, list(csv.DictReader((folder / "scores.csv").open()))
 
 
 def fair_auroc(saved, category):
     """The memory of best.pt fitted again, and its normal images judged as if they were damaged."""
     config = saved["config"]
-    normals = [data.read_image(Path(config["root"]) / name, config["image_size"])
+    normals = [read_image(Path(config["root"]) / name, *reading(config))
                for name in config["validation"]]
     examples = Examples(normals, normals, range(len(normals)), ["normal"] * len(normals))
     model, seed = checkpoint.restore_model(saved, category), config["args"]["seed"]
@@ -78,23 +87,22 @@ def measure(root, category, backbone, seed, folder):
     start = time.perf_counter()
     run("train.py", *options, "--model", "patchcore", "--backbone", backbone, "--seed", seed)
     trained = time.perf_counter()
-    said = run("infer.py", *options, "--results", folder, "--masks")
+    run("infer.py", *options, "--results", folder, "--masks")
     scored = time.perf_counter()
     training = [s.path for s in layouts.find_samples(root, category, "train")]
-    called = run("infer.py", *options, "--image", *training).count("  anomalous  ")
-    found = json.loads((folder / "metrics.json").read_text())["categories"][category]
-    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    run("infer.py", *options, "--results", folder / "training", "--image", *training)
+    called = sum(row["prediction"] == "1" for row in results(folder / "training")[1])
+    found, rows = results(folder)
     labels, scores = (np.array([float(row[key]) for row in rows]) for key in ("label", "score"))
     good, bad = scores[labels == 0], scores[labels == 1]
     alarms = int((good > found["threshold"]).sum())
     lowest = np.sort(good)[-alarms - 1]
     masks = [np.asarray(Image.open(folder / "masks" / category / f"{row['id']}.png").convert("L"))
              for row in rows if row["label"] == "0"]
-    promised, bound = re.search(r"alarms ([\d.]+)%, at most ([\d.]+)%", said).groups()
     saved = checkpoint.load(folder / f"runs/{category}/patchcore-seed{seed}/best.pt")
     row = {key: found[key] for key in ("auroc", "pixel_auroc", "pro")} | {
         "pseudo": saved["val_auroc"], "called": called / len(training),
-        "promised": float(promised) / 100, "bound": float(bound) / 100,
+        "promised": found["limits"]["expected"], "bound": found["limits"]["bound"],
         "seen": alarms / len(good), "good": len(good), "recall": float((bad > found[
             "threshold"]).mean()), "best": float((bad > lowest).mean()),
         "mask": float(np.mean([mask > 127 for mask in masks])),
@@ -102,7 +110,7 @@ def measure(root, category, backbone, seed, folder):
     if seed == 0:
         row["fair"] = fair_auroc(saved, category)
     if backbone != "gradients":
-        images = [data.load_images(layouts.find_samples(root, category, split), 512)
+        images = [load_images(layouts.find_samples(root, category, split), 512)
                   for split in ("train", "test")]
         row["plain"] = auroc(labels, plain_patchcore(*images, seed))
     return row

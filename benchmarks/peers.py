@@ -13,7 +13,7 @@ folder. Its memories look at the EfficientNet-Lite0 that ours look at, PatchCore
 RATIO of its patches. Ours: train.py's defaults with the epochs that fit (a cosine wants to know its
 end); its validation images are left out of what is learned, the peers learn from them, too. Writes
 benchmarks/results/peers.json after every method, leaves out what is there already, and draws
-figures/bench_peers.png.
+docs/figures/bench_peers.png.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
@@ -34,18 +35,22 @@ import torch
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 import train  # noqa: E402
-from ad import data, layouts, plots  # noqa: E402
-from ad.arguments import model_arguments, scoring_from  # noqa: E402
+from ad import data, layouts  # noqa: E402
 from ad.augment import symmetries  # noqa: E402
-from ad.backbones import load_backbone  # noqa: E402
-from ad.cli import autocast, select_precision  # noqa: E402
 from ad.checkpoint import write_atomic  # noqa: E402
+from ad.config import Scoring  # noqa: E402
 from ad.fitting import new_places  # noqa: E402
+from ad.images import load_images  # noqa: E402
 from ad.judging import calibrate  # noqa: E402
-from ad.memory import PatchMemory  # noqa: E402
+from ad.machine import choose_machine  # noqa: E402
+from ad.masks import read_mask  # noqa: E402
 from ad.metrics import auroc, pixel_auroc  # noqa: E402
 from ad.model import build_model  # noqa: E402
-from ad.scoring import Scoring, score_images  # noqa: E402
+from ad.models.backbones import load_backbone  # noqa: E402
+from ad.models.memory import PatchMemory  # noqa: E402
+from ad.options import given_scoring, model_arguments, training_from  # noqa: E402
+from ad.pictures import plots  # noqa: E402
+from ad.scoring import score_images  # noqa: E402
 from ad.training import keep_freed_memory, make_updates, train_epoch  # noqa: E402
 
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}  # anomalib's 0.1 of the transistor takes an hour
@@ -55,7 +60,7 @@ CPU = torch.device("cpu")
 
 def floats(samples):
     """Files -> (N, 3, 256, 256) in [0, 1]."""
-    return torch.cat([data.resize_long_side(i, 256) for i in data.load_images(samples, 256)])
+    return torch.cat([data.resize_long_side(i, 256) for i in load_images(samples, 256)])
 
 
 def budgets(minutes, step, judge):
@@ -78,7 +83,7 @@ def evaluate(samples, score):
     start = time.perf_counter()
     scores, maps = score(samples)
     seconds = (time.perf_counter() - start) / len(samples)
-    masks = [data.read_mask(s.mask, 256, 256)[0].numpy() if s.mask else
+    masks = [read_mask(s.mask, 256, 256, s.path)[0].numpy() if s.mask else
              np.zeros((256, 256), bool) for s in samples]
     return {"image_auroc": auroc([s.label for s in samples], scores),
             "pixel_auroc": pixel_auroc(masks, maps) if maps else None,
@@ -98,14 +103,14 @@ def peer_scores(model):
     return score
 
 
-def our_scores(model, normals, scoring, precision):
+def our_scores(model, normals, scoring, machine):
     """Scoring as infer.py does it, calibrated on normal images."""
-    with autocast(CPU, precision):
+    with machine.autocast():
         saved = calibrate(model, normals, scoring, CPU)
 
     def score(samples):
-        with autocast(CPU, precision):
-            scores, maps = zip(*score_images(model, data.load_images(samples, 256), saved, CPU))
+        with machine.autocast():
+            scores, maps = zip(*score_images(model, load_images(samples, 256), saved, CPU))
         return torch.cat(scores).tolist(), [m[0].numpy() for batch in maps for m in batch]
     return score
 
@@ -195,24 +200,26 @@ def padim(train, normals, test, options):
 
 def unet(train, normals, test, options):
     """Repair; its memory of places and its calibration are made anew for every figure."""
-    args, seconds = options.defaults, []
-    images, normals = data.load_images(train, 256), data.load_images(normals, 256)
-    args.symmetries = symmetries(images)
+    args, machine, seconds = options.defaults, options.machine, []
+    images, normals = load_images(train, 256), load_images(normals, 256)
     model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
     keep_freed_memory()
-    updates, scoring = make_updates(model, args), scoring_from(args)
+    plan = replace(training_from(args), symmetries=tuple(symmetries(images)))
+    updates, scoring = make_updates(model, plan, machine), Scoring(**given_scoring(args))
 
     def step():
+        nonlocal updates
         start = time.perf_counter()
-        train_epoch(model, (images, None), updates, min(len(seconds) + 1, args.epochs), args)
+        train_epoch(model, (images, None), updates, min(len(seconds) + 1, updates.plan.epochs))
         seconds.append(time.perf_counter() - start)
-        args.epochs = max(2, round(options.minutes * 60 / statistics.median(seconds)))
+        epochs = max(2, round(options.minutes * 60 / statistics.median(seconds)))
+        updates = updates._replace(plan=replace(plan, epochs=epochs))
 
     def judge():
         start = time.perf_counter()
-        with autocast(CPU, args.precision):
+        with machine.autocast():
             model.places = new_places(model, images, scoring.window_input, CPU, 0)
-        score = our_scores(model, normals, scoring, args.precision)
+        score = our_scores(model, normals, scoring, machine)
         extra = {"memory_seconds": time.perf_counter() - start}
         result = evaluate(test, score)
         model.places = None
@@ -222,11 +229,10 @@ def unet(train, normals, test, options):
 
 def memory(train, normals, test, options, backbone="gradients"):
     start = time.perf_counter()
-    precision, scoring = options.defaults.precision, Scoring(windows=(0,))
     model = PatchMemory(backbone=backbone)
-    with autocast(CPU, precision):
+    with options.machine.autocast():
         model.fit(floats(train).split(1))
-    score = our_scores(model, data.load_images(normals, 256), scoring, precision)
+    score = our_scores(model, load_images(normals, 256), Scoring(windows=(0,)), options.machine)
     return [{"training_seconds": time.perf_counter() - start} | evaluate(test, score)]
 
 
@@ -242,10 +248,10 @@ def run_method(name, options):
     """Print the JSON of one method on one category: be the process that is measured."""
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    with mock.patch.object(sys, "argv", ["train.py", "--category", options.category]):
+    with mock.patch.object(sys, "argv", ["train.py", "--data", options.data, "--category",
+                                         options.category]):
         options.defaults = train.parse_args()
-    options.defaults.device = "cpu"
-    options.defaults.precision = select_precision("auto", CPU)
+    options.machine = choose_machine("cpu")
     root = Path(options.data)
     parts = data.split_normals(layouts.find_samples(root, options.category, "train"), 0.1, 0)
     rows = METHODS[name](*parts, layouts.find_samples(root, options.category, "test"), options)
@@ -327,7 +333,7 @@ def main():
                 "versions": {"anomalib": version("anomalib")}}, indent=1) + "\n")
             print(table({category: saved["results"][category]}), flush=True)
     print(table(saved["results"]))
-    draw(saved["results"], PROJECT / "figures/bench_peers.png")
+    draw(saved["results"], PROJECT / "docs/figures/bench_peers.png")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ light or position. Roth et al., "Towards total recall in industrial anomaly dete
 import torch
 import torch.nn.functional as F
 
-from ad.backbones import load_backbone
+from ad.models.backbones import load_backbone
 from ad.data import resize_long_side
 
 PATCHES = 8_000  # random ones, of all normal images

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 from timing import arguments, report
 
-from ad.demo import CATEGORIES, SIZE, render
-from ad.categories import FULL, full_table, training_table
+from ad.sets.demo import CATEGORIES, SIZE, render
+from ad.sets.categories import FULL, full_table, training_table
 
 VARIANTS = {"plain": lambda image: image,
             "inverted": ImageOps.invert,

@@ -17,24 +17,24 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from ad import checkpoint, data, layouts, scoring as sc  # noqa: E402
-from ad.calibration import CALIBRATIONS  # noqa: E402
-from ad.cli import autocast, select_device, select_precision  # noqa: E402
-from ad.errors import ERRORS  # noqa: E402
+from ad import checkpoint, layouts, scoring as sc  # noqa: E402
+from ad.config import CALIBRATIONS, ERRORS, Scoring  # noqa: E402
+from ad.images import load_images, read_image, reading  # noqa: E402
 from ad.judging import aurocs, judge  # noqa: E402
+from ad.machine import choose_machine  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
 from ad.validation import make_examples  # noqa: E402
 
 WINDOWS = {"128": (128,), "256": (256,), "512": (512,), "whole": (0,), "multi": (128, 256, 512)}
 
 
-def all_maps(model, images, window_input, device, precision):
+def all_maps(model, images, window_input, machine):
     """Raw maps of every image, at half precision to save memory: [{name@window: (1, 1, H, W)}]."""
-    scoring = sc.Scoring(windows=(128, 256, 512, 0), window_input=window_input, error="all")
+    scoring = Scoring(windows=(128, 256, 512, 0), window_input=window_input, error="all")
     result = []
-    with autocast(device, precision):
+    with machine.autocast():
         for image in tqdm(images, disable=not sys.stderr.isatty()):
-            maps = next(sc.map_images(model, [image], scoring, device))
+            maps = next(sc.map_images(model, [image], scoring, machine.device))
             result.append({name: m.half() for name, m in maps.items()})
     return result
 
@@ -66,24 +66,23 @@ def main():
                         default=("global", "auto"))
     parser.add_argument("--out", type=Path, default=Path("results/scoring.json"))
     args = parser.parse_args()
-    device = select_device("auto")
-    precision = select_precision("auto", device)
+    machine = choose_machine()
     saved = checkpoint.load(args.ckpt)
-    model = checkpoint.restore_model(saved, args.ckpt, device)
+    model = checkpoint.restore_model(saved, args.ckpt, machine.device)
     config = saved["config"]
     root = Path(config["root"])
-    normals = [data.read_image(root / n, config["image_size"]) for n in config["validation"]]
+    normals = [read_image(root / n, *reading(config)) for n in config["validation"]]
     tests = layouts.find_samples(root, config["category"], "test")
     labels = [s.label for s in tests]
-    test_images = data.load_images(tests, config["image_size"])
+    test_images = load_images(tests, *reading(config))
     examples = make_examples(normals, config["args"]["seed"])
     rows = []
     for window_input in args.window_inputs:
-        parts = [all_maps(model, images, window_input, device, precision)
+        parts = [all_maps(model, images, window_input, machine)
                  for images in (normals, examples.positives, test_images)]
         for (name, windows), error, kind in itertools.product(
                 WINDOWS.items(), args.errors, args.calibrations):
-            scoring = replace(sc.Scoring(), error=error, windows=windows, calibration=kind)
+            scoring = replace(Scoring(), error=error, windows=windows, calibration=kind)
             row = {"windows": name, "window_input": window_input, "error": error,
                    "calibration": kind} | figures(parts, labels, examples, scoring)
             rows.append(row)

@@ -14,7 +14,7 @@ from timing import alternate, arguments, report
 
 from monai.inferers import sliding_window_inference
 
-from ad.cli import autocast, select_precision
+from ad.machine import choose_machine
 from ad.model import build_model
 from ad.sliding_window import sliding_window
 
@@ -35,7 +35,6 @@ class Timed:
 def main():
     args = arguments(__doc__)
     torch.manual_seed(0)
-    cpu = torch.device("cpu")
     model = build_model("unet", width=16).to(memory_format=torch.channels_last).eval()
     images = torch.rand(4, 3, 512, 512)
 
@@ -48,7 +47,7 @@ def main():
             "ours": lambda: sliding_window(images, timed, 128, 64, window_batch=16),
             "monai": lambda: sliding_window_inference(images, (128, 128), 16, timed, overlap=0.5,
                                                       mode="constant")}
-        with torch.no_grad(), autocast(cpu, select_precision("auto", cpu)):
+        with torch.no_grad(), choose_machine("cpu").autocast():
             torch.testing.assert_close(functions["ours"](), functions["monai"]().float(),
                                        rtol=0, atol=1e-4)
             results[case] = alternate(functions, args.runs)

@@ -1,4 +1,4 @@
-"""The tables of README.md, REPORT.md and REPORT.zh-TW.md, made from records: see make_report.py.
+"""The tables of README.md, docs/ and both REPORTs, made from records: see make_report.py.
 
 A table is a function of the records, named as in the text (with _ for -), that returns rows of
 cells, the header first. zh.TRANSLATED holds the cells of the Chinese text.
@@ -42,7 +42,7 @@ def against(name):
 def patchcore(records):
     found, names = bench("memory"), {
         "ours": "ours, as it is by default",
-        "ours, the paper's": "ours, as in the paper: neighbours anywhere, re-weighted",
+        "ours, the paper's": "ours, as in the paper: neighbours anywhere",
         "anomalib": "anomalib 2.7.0 PatchCore, coreset 0.1; transistor 0.01"}
     return [["", *(cell for c in REAL[::-1] for cell in (c, "AUROC"))]] + [
         [title, *(cell for c in REAL[::-1] for cell in (
@@ -77,7 +77,7 @@ def router(records):
 
 
 def train_step(records):
-    rows, = bench("train_step").values()
+    rows = next(iter(bench("train_step").values()))  # the others: in other precisions
     alone = rows["network alone"]
     peak = max(v for k, v in alone.items() if k.endswith("_gemm_gflop_per_s"))
     return [["", "images/s", "of ours"]] + [
@@ -113,26 +113,28 @@ def peers(records):
     return rows
 
 
-def options(records):
-    """Every option of the three scripts, as argparse knows it."""
-    rows = [["script", "option", "what it does"]]
-    for script in (train, infer, visualize):
+def options(script):
+    """A table of every option of a script, as argparse knows it."""
+    def rows(records):
+        rows = [["option", "what it does"]]
         for action in script.build_parser()._actions:
-            if action.option_strings and action.dest != "help":
+            if action.option_strings and action.dest not in ("help", "help_all"):
                 value = "" if action.nargs == 0 else " " + str(
                     action.metavar or "{" + ",".join(map(str, action.choices or ())) + "}")
                 value = "" if value == " {}" else value
-                rows.append([script.__name__ + ".py", f"`{action.option_strings[0]}{value}`",
+                rows.append([f"`{action.option_strings[0]}{value}`",
                              action.help.replace("|", "\\|").replace("<", "&lt;")])
+        return rows
     return rows
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, normals, collapse, survive, router, options, train_step, inference, many_images,
-    peers,
+    patchcore, normals, collapse, survive, router, train_step, inference, many_images, peers,
     run_tables.unet, run_tables.which, run_tables.published, run_tables.windows, run_tables.pooled,
-    run_tables.ablations, run_tables.inputs, run_tables.objectives, run_tables.maps,
+    run_tables.ablations, run_tables.vote, run_tables.objectives, run_tables.maps,
     run_tables.correlation, run_tables.memory,
     label_tables.wells, label_tables.encoders, label_tables.merged, label_tables.classes,
     label_tables.labels, label_tables.f1_and_auc)} | {
-    "ssim": against("ssim"), "sliding-window": against("sliding_window")}
+    "ssim": against("ssim"), "sliding-window": against("sliding_window"),
+    "options-train": options(train), "options-infer": options(infer),
+    "options-visualize": options(visualize)}

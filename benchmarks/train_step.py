@@ -5,11 +5,12 @@
 The U-Net with train.py's defaults (256 px, batch 8), in one process, round after round: our epoch,
 the very function that train.py calls; the network alone, forward and backward, on a batch that is
 there already; the same with MSE and SSIM; and a DataLoader that decodes and resizes
-files, float32, NCHW. Writes results/train_step.json and figures/bench_train_step.png.
+files, float32, NCHW. Writes results/train_step.json and docs/figures/bench_train_step.png.
 """
 
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -18,11 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
 import train
-from ad import data, layouts, plots
+from ad import data, layouts
+from ad.pictures import plots
 from ad.augment import at_one_size, symmetries
-from ad.arguments import model_arguments
-from ad.cli import autocast, select_precision
+from ad.images import load_images
+from ad.machine import choose_machine
 from ad.model import build_model
+from ad.options import model_arguments, training_from
 from ad.training import keep_freed_memory, make_updates, train_epoch
 
 STEPS = 4  # of a round
@@ -42,22 +45,22 @@ class Files(torch.utils.data.Dataset):
         return pil_to_tensor(image).float() / 255
 
 
-def ours(images, args):
+def ours(images, args, machine):
     """Our epoch of STEPS batches."""
     model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
-    updates = make_updates(model, args)
-    images, args.symmetries = at_one_size(model, images, args), symmetries(images)
-    return lambda: train_epoch(model, (images, None), updates, 1, args)
+    plan = replace(training_from(args), symmetries=tuple(symmetries(images)))
+    updates, images = make_updates(model, plan, machine), at_one_size(model, images, plan)
+    return lambda: train_epoch(model, (images, None), updates, 1)
 
 
-def bare(batch, args, loss):
+def bare(batch, args, machine, loss):
     """STEPS times forward and backward; returns it, and the floating-point operations of a step."""
     model = build_model("unet", **model_arguments(args) | {"objective": "reconstruct"} if loss else
                         model_arguments(args)).to(memory_format=torch.channels_last).train()
     batch = batch.contiguous(memory_format=torch.channels_last)
 
     def step():
-        with autocast(batch.device, args.precision):
+        with machine.autocast():
             result = model.loss(batch, None)["loss"] if loss else model.outputs(batch)
         model.zero_grad(set_to_none=True)
         result.backward(torch.ones_like(result))
@@ -107,35 +110,43 @@ def draw(rows, machine, path):
     plots.save_figure(path, figure)
 
 
-def main():
-    args = arguments(__doc__, lambda add: (
-        add("--data", required=True), add("--category", default="transistor")))
-    sys.argv = ["train.py", "--data", args.data, "--category", args.category]
-    options = train.parse_args()
-    options.device = "cpu"
-    options.precision = select_precision("auto", torch.device("cpu"))
-    samples = layouts.find_samples(layouts.resolve_data(args.data), args.category, "train")
-    samples = samples[:STEPS * options.batch]
-    if len(samples) < STEPS * options.batch:
-        sys.exit(f"{args.category} has fewer than {STEPS * options.batch} training images")
-    images, paths = data.load_images(samples, options.image_size), [s.path for s in samples]
-    batch = torch.cat([data.resize_to(data.to_float(i, i.device)[None], (options.long_side[0],) * 2)
-                       for i in images[:options.batch]])
-    keep_freed_memory()
-    network, flops = bare(batch, options, loss=False)
+def compare(options, images, paths, batch, runs, machine):
+    """{name: its row}: ours, and what it is compared with, on this Machine."""
+    network, flops = bare(batch, options, machine, loss=False)
     rows = alternate({
-        "ours": ours(images, options), "network alone": network,
-        "network, MSE, SSIM": bare(batch, options, loss=True)[0],
+        "ours": ours(images, options, machine), "network alone": network,
+        "network, MSE, SSIM": bare(batch, options, machine, loss=True)[0],
         "obvious": obvious(paths, options, 0), "obvious, 2 workers": obvious(paths, options, 2),
-    }, args.runs)
+    }, runs)
     for name, row in rows.items():
-        row["images_per_s"] = len(samples) / row["seconds"]
+        row["images_per_s"] = len(paths) / row["seconds"]
     rows["network alone"]["gflop_per_s"] = flops * STEPS / rows["network alone"]["seconds"] / 1e9
     rows["ours"]["gflop_per_s"] = flops * STEPS / rows["ours"]["seconds"] / 1e9
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         rows["network alone"][f"{name}_gemm_gflop_per_s"] = gemm_peak(dtype)
-    report(args, "train_step", {f"{args.category}, {options.precision}": rows}, ("torchvision",))
-    draw(rows, f"{args.threads} threads", PROJECT / "figures/bench_train_step.png")
+    return rows
+
+
+def main():
+    args = arguments(__doc__, lambda add: (
+        add("--data", required=True), add("--category", default="transistor")))
+    sys.argv = ["train.py", "--data", args.data, "--category", args.category]
+    options, best = train.parse_args(), choose_machine("cpu").precision
+    samples = layouts.find_samples(layouts.resolve_data(args.data), args.category, "train")
+    samples = samples[:STEPS * options.batch]
+    if len(samples) < STEPS * options.batch:
+        sys.exit(f"{args.category} has fewer than {STEPS * options.batch} training images")
+    images, paths = load_images(samples, options.image_size), [s.path for s in samples]
+    batch = torch.cat([data.resize_to(data.to_float(i, i.device)[None], (options.long_side[0],) * 2)
+                       for i in images[:options.batch]])
+    keep_freed_memory()
+    results = {}
+    for precision in dict.fromkeys((best, "fp32")):  # many machines have fp32 only
+        results[f"{args.category}, {precision}"] = compare(
+            options, images, paths, batch, args.runs, choose_machine("cpu", precision))
+    report(args, "train_step", results, ("torchvision",))
+    draw(next(iter(results.values())), f"{args.threads} threads, {best}",
+         PROJECT / "docs/figures/bench_train_step.png")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from ad import checkpoint, data, layouts  # noqa: E402
-from ad.cli import autocast, select_device, select_precision  # noqa: E402
+from ad.config import Scoring  # noqa: E402
 from ad.cutpaste import pseudo_anomalies  # noqa: E402
+from ad.images import read_image, reading  # noqa: E402
 from ad.judging import Examples, held_out_maps, judge  # noqa: E402
+from ad.machine import choose_machine  # noqa: E402
 from ad.metrics import auroc  # noqa: E402
+from ad.options import given_scoring, training_from  # noqa: E402
 from ad.scoring import score_images  # noqa: E402
-from ad.training import validation_scoring, validation_size  # noqa: E402
+from ad.training import validation_scoring  # noqa: E402
 
 KINDS = {"all pseudo-anomalies": ("patch", "scar", "texture"), "CutPaste patches": ("patch",),
          "texture damage": ("texture",)}
@@ -46,17 +49,19 @@ def spearman(x, y):
     return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else float("nan")
 
 
-def history(folder, device, precision):
+def history(folder, machine):
     """Rows {"epoch" or "error", one AUROC per kind, "test"}: of a run's epoch_N.pt in order, and of
     every error map of its best.pt, alone and fused."""
     paths = sorted(folder.glob("epoch_*.pt"), key=lambda p: int(p.stem[6:]))
     config = checkpoint.load(folder / "best.pt")["config"]
-    args = argparse.Namespace(**config["args"])
-    root, size = Path(config["root"]), validation_size(args)
-    scoring = validation_scoring(args, max(map(max, config["sizes"])))
+    args, device = argparse.Namespace(**config["args"]), machine.device
+    root, plan = Path(config["root"]), training_from(args)
+    scoring = validation_scoring(Scoring(**given_scoring(args)), plan,
+                                 max(map(max, config["sizes"])))
 
     def load(files):
-        images = [data.resize_long_side(data.read_image(f, args.image_size), size) for f in files]
+        images = [data.resize_long_side(read_image(f, *reading(config)), plan.validation_side)
+                  for f in files]
         return [(image[0] * 255).round().byte() for image in images], images
     normals, floats = load(root / name for name in config["validation"])
     variants = [(i, v) for i, image in enumerate(floats)
@@ -69,7 +74,7 @@ def history(folder, device, precision):
     def row(path, error):
         found = checkpoint.load(path)
         model = checkpoint.restore_model(found, path, device).eval()
-        with torch.no_grad(), autocast(device, precision):
+        with torch.no_grad(), machine.autocast():
             one = replace(scoring, error=error)
             saved = judge(*held_out_maps([(model, range(len(normals)))], examples, one, device),
                           examples, one)
@@ -89,13 +94,11 @@ def main():
     parser.add_argument("--runs", nargs="+", required=True, type=Path)
     parser.add_argument("--out", type=Path, default=Path("results/validation.json"))
     args = parser.parse_args()
-    device = select_device("auto")
-    precision = select_precision("auto", device)
-    result = {}
+    machine, result = choose_machine(), {}
     figure, axes = plt.subplots(1, len(args.runs), figsize=(4.5 * len(args.runs), 3.4),
                                 squeeze=False, sharey=True, layout="constrained")
     for axis, folder in zip(axes[0], args.runs):
-        rows, fusion = history(folder, device, precision)
+        rows, fusion = history(folder, machine)
         test = [row["test"] for row in rows]
         rank = {kind: spearman([row[kind] for row in rows], test) for kind in KINDS}
         result[str(folder)] = {"rows": rows, "spearman": rank, "fusion": fusion}

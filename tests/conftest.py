@@ -14,9 +14,20 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402  (OpenMP reads it when it is loaded)
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
+
+
+# Files whose tests take minutes: first, so that none of them runs alone at last.
+SLOW = ("survive", "distributed", "router", "classifier", "export", "vae", "scripts", "calls",
+        "faults", "readme", "report")
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}.py": number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path.name, len(SLOW)))
 
 
 def tiny_image(rng, height=64, width=80):
@@ -52,10 +63,11 @@ def tiny(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-# Processes are forked from one that has only imported what the scripts import, which takes longer
-# than most of the tests' own work.
+# Processes are forked from one that has only imported the package, which takes longer than most of
+# the tests' own work.
 FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["train", "infer", "visualize"])
+FRESH.set_forkserver_preload(["train", "infer", "visualize", *(
+    f"ad.{path.stem}" for path in (PROJECT / "ad").glob("[a-z]*.py"))])
 
 
 def in_child(script, arguments, cwd, env, files):
@@ -66,8 +78,8 @@ def in_child(script, arguments, cwd, env, files):
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
-    sys.argv = [script, *arguments]
-    runpy.run_path(str(PROJECT / script), run_name="__main__")
+    sys.argv = [str(PROJECT / script), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run(script, *arguments, cwd, env=None):
@@ -94,6 +106,8 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.02)
 
 
+# Two runs on a GPU give the same weights only so.
+REPEATABLE = ("--deterministic",) if torch.cuda.is_available() else ()
 TINY_TRAINING = ("--objective", "reconstruct", "--width", 4, "--depth", 2, "--batch", 4,
                  "--lr", 1e-3, "--crop", 64, "--long-side", 64, 96, "--windows", 32, 64,
                  "--window-input", 0, "--val-every", 2, "--save-every", 2)

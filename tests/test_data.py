@@ -1,12 +1,13 @@
-"""Layouts, decoding of every kind of image, the split, and crops."""
+"""Layouts, the split, and crops."""
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ad import InputError, data, layouts
+from ad import augment as augmenting
 from ad.augment import random_crops
+from ad.images import read_image
 from conftest import write_tiny
 
 
@@ -22,72 +23,6 @@ def test_samples_of_the_mvtec_layout(tiny):
     assert test[0].mask.name == "000_mask.png"
 
 
-@pytest.mark.parametrize("mode, value, expected", [
-    ("L", 100, (100, 100, 100)), ("RGB", (10, 20, 30), (10, 20, 30)),
-    ("RGBA", (10, 20, 30, 128), (10, 20, 30)), ("LA", (77, 0), (77, 77, 77)),
-    ("I;16", 257 * 200, (200, 200, 200)), ("I;16", 65535, (255, 255, 255)),
-    ("1", 1, (255, 255, 255))])
-def test_every_mode_becomes_rgb(tmp_path, mode, value, expected):
-    if mode == "I;16":
-        image = Image.fromarray(np.full((19, 23), value, np.uint16))
-    else:
-        image = Image.new(mode, (23, 19), value)
-    image.save(tmp_path / "a.png")
-    read = data.read_image(tmp_path / "a.png", 512)
-    assert read.dtype == torch.uint8 and read.shape == (3, 19, 23)
-    assert (read == torch.tensor(expected, dtype=torch.uint8).view(3, 1, 1)).all()
-
-
-def test_deep_grey_is_scaled_by_its_range_never_clipped(tmp_path):
-    ramp = np.arange(20 * 20, dtype=np.uint16).reshape(20, 20)
-    for name, values, expected in (
-            ("twelve.png", ramp * 10, ramp / 4095. * 2550),  # a 12-bit camera's, up to 3990
-            ("sixteen.png", ramp * 160, ramp / 65535. * 160 * 255),
-            ("integers.tif", (ramp * 160).astype(np.int32), ramp / 65535. * 160 * 255),
-            ("floats.tif", (ramp / 399).astype(np.float32), ramp / 399 * 255)):
-        Image.fromarray(values).save(tmp_path / name)
-        read = data.read_image(tmp_path / name, 512)
-        assert np.abs(read[0].numpy() - expected).max() <= 0.5, name
-    for name, values in (("deep.tif", ramp.astype(np.int32) * 1000),
-                         ("negative.tif", ramp.astype(np.int32) - 1),
-                         ("float.tif", ramp.astype(np.float32)),
-                         ("nan.tif", np.full((20, 20), np.nan, np.float32))):
-        Image.fromarray(values).save(tmp_path / name)
-        with pytest.raises(InputError, match=f"{name}: its values, .* are not in"):
-            data.read_image(tmp_path / name, 512)
-
-
-def test_masks_of_another_shape_raise(tmp_path):
-    Image.new("L", (60, 40)).save(tmp_path / "m.png")
-    assert data.read_mask(tmp_path / "m.png", 27, 40).shape == (1, 27, 40)  # 26.7, rounded
-    with pytest.raises(InputError, match="m.png: it is 40 x 60 pixels, but its image 60 x 40"):
-        data.read_mask(tmp_path / "m.png", 60, 40)
-
-
-def test_large_images_shrink_and_small_ones_stay(tmp_path):
-    Image.new("RGB", (300, 150), (7, 7, 7)).save(tmp_path / "a.png")
-    assert data.read_image(tmp_path / "a.png", 100).shape == (3, 50, 100)
-    assert data.read_image(tmp_path / "a.png", 300).shape == (3, 150, 300)
-    assert data.read_image(tmp_path / "a.png", 900).shape == (3, 150, 300)
-
-
-def test_exif_rotation_is_applied(tmp_path):
-    image = Image.new("RGB", (40, 20), (255, 255, 255))
-    exif = image.getexif()
-    exif[0x0112] = 6  # rotate by 270 degrees to show
-    image.save(tmp_path / "a.jpg", exif=exif)
-    assert data.read_image(tmp_path / "a.jpg", 512).shape == (3, 40, 20)
-
-
-def test_masks_are_binary_and_resized(tmp_path):
-    mask = np.zeros((40, 60), np.uint8)
-    mask[10:20, 30:60] = 255
-    Image.fromarray(mask).save(tmp_path / "m.png")
-    read = data.read_mask(tmp_path / "m.png", 20, 30)
-    assert read.dtype == torch.bool and read.shape == (1, 20, 30)
-    assert read.sum() == 5 * 15 and read[0, 5:10, 15:].all()
-
-
 def test_split_is_by_image_seeded_and_disjoint(tiny):
     samples = layouts.find_samples(tiny, "stripes", "train")
     train, val = data.split_normals(samples, 0.25, seed=3)
@@ -95,7 +30,7 @@ def test_split_is_by_image_seeded_and_disjoint(tiny):
     assert sorted([*train, *val], key=lambda s: s.path) == samples
     assert data.split_normals(samples, 0.25, seed=3) == (train, val)
     assert any(data.split_normals(samples, 0.25, seed=s)[1] != val for s in range(4, 8))
-    with pytest.raises(InputError, match="only 3 images"):
+    with pytest.raises(InputError, match="only 3 different normal images"):
         data.split_normals(samples[:3], 0.1, seed=0)
 
 
@@ -146,11 +81,11 @@ def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
         layouts.find_categories(tmp_path)
     (tmp_path / "bad.png").write_bytes((tiny / "stripes/train/good/000.png").read_bytes()[:200])
     with pytest.raises(InputError, match="cannot read image .*bad.png"):
-        data.read_image(tmp_path / "bad.png", 512)
+        read_image(tmp_path / "bad.png", 512)
     for size in ((1, 1), (4096, 3), (15, 15)):
         Image.new("RGB", size).save(tmp_path / "thin.png")
         with pytest.raises(InputError, match="thin.png.*both sides must be 16 or more"):
-            data.read_image(tmp_path / "thin.png", 512)
+            read_image(tmp_path / "thin.png", 512)
     (tmp_path / "empty/train/good").mkdir(parents=True)
     with pytest.raises(InputError, match="no images in .*empty"):
         layouts.find_samples(tmp_path, "empty", "train")
@@ -191,3 +126,34 @@ def test_merged_categories_are_those_of_both(tmp_path):
     assert layouts.find_samples(tmp_path, "a", "validation") == []
     with pytest.raises(InputError, match="unknown category 'a.c'"):
         layouts.find_samples(tmp_path, "a+c", "train")
+
+
+@pytest.mark.parametrize("flips", [(), ("left-right",), ("up-down", "diagonal")])
+def test_augmented_images_are_flipped_half_of_the_time(monkeypatch, flips):
+    """Without turn, shift, zoom and light: each is the image or a flip of it, as flip() says."""
+    for name in ("TURN", "SHIFT", "ZOOM", "LIGHT"):
+        monkeypatch.setattr(augmenting, name, 0.0)
+    image = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0))
+    expected = [image]
+    for name in flips:
+        expected += [augmenting.FLIPS[name][0](e) for e in expected]
+    result = augmenting.augment(image.expand(400, -1, -1, -1), torch.Generator().manual_seed(1),
+                                flips)
+    near = torch.stack([(result - e).abs().amax((1, 2, 3)) < 1e-4 for e in expected], 1)
+    assert (near.sum(1) == 1).all()
+    assert (near.float().mean(0) - 1 / len(expected)).abs().max() < 0.1
+
+
+def test_augmented_images_are_moved_turned_zoomed_and_lit_a_little():
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 65), torch.linspace(-1, 1, 65), indexing="ij")
+    image = torch.exp(-20 * ((x - 0.5) ** 2 + y ** 2)).expand(200, 3, -1, -1)  # a spot at (0.5, 0)
+    result = augmenting.augment(image, torch.Generator().manual_seed(1))
+    mass = result.sum(1)
+    where = torch.stack([(mass * at).sum((1, 2)) / mass.sum((1, 2)) for at in (x, y)], 1)
+    # Up to SHIFT and, at half the side, ZOOM along and TURN across.
+    off = (where - torch.tensor([0.5, 0])).abs()
+    assert 0.02 < off[:, 0].max() < 0.04 + 0.5 * 0.03 + 0.005
+    assert 0.04 < off[:, 1].max() < 0.04 + 0.5 * 0.0525 + 0.005
+    light = result.amax((2, 3)) / image.amax((2, 3))
+    assert light.mean(1).std() > 0.03 and light.std(1).max() > 0.005
+    assert result.max() <= 1 and light.min() > 0.87

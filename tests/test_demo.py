@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ad import InputError, demo_wells, layouts
-from ad.demo import CATEGORIES, VERSION, render, write_demo
+from ad import InputError, layouts
+from ad.sets import demo_wells
+from ad.sets.demo import CATEGORIES, VERSION, render, write_demo
 
 DEFECTS = [(category, defect) for category, names in CATEGORIES.items() for defect in names]
 
@@ -126,7 +127,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ad.demo.render", interrupt)
+    monkeypatch.setattr("ad.sets.demo.render", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_demo(tmp_path / "demo")
     assert names(tmp_path) == []

@@ -1,6 +1,5 @@
 """Two processes of torchrun, gloo, against one. As a script: what train_epoch learns, in double."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -18,10 +17,14 @@ PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
 # torchrun starts this as a script, which finds the project there.
-from ad import InputError, checkpoint, distributed, jobs, training  # noqa: E402
-from ad.batchnorm import synchronise  # noqa: E402
-from ad.judging import aurocs
+from ad import InputError, checkpoint, jobs, ranks, training  # noqa: E402
+from ad.config import Training  # noqa: E402
+from ad.judging import aurocs  # noqa: E402
+from ad.machine import Machine  # noqa: E402
 from ad.model import build_model  # noqa: E402
+from ad.models.memory import PatchMemory  # noqa: E402
+from ad.processes import distributed  # noqa: E402
+from ad.processes.batchnorm import synchronise  # noqa: E402
 from conftest import TINY_TRAINING, run, tiny_image, wait_for, write_tiny  # noqa: E402
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
@@ -30,6 +33,14 @@ MODELS = {
     "repair": ("unet", {"width": 4, "depth": 2}),
     "vae": ("vae", {"image_height": 32, "image_width": 32, "latent_dim": 4, "widths": (4, 8)}),
     "classifier": ("resnet", {"side": 32, "class_weights": [0.3, 2.0]})}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_a_gpu():
+    """gloo's own: NCCL wants a GPU for each process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
 
 
 def learned(kind):
@@ -44,12 +55,12 @@ def learned(kind):
     images = [torch.from_numpy(tiny_image(np.random.default_rng(i))).permute(2, 0, 1)
               for i in range(7)]
     labels = torch.tensor([0, 1, 0, 0, 1, 0, 1]) if kind == "classifier" else None
-    args = argparse.Namespace(seed=0, batch=4, lr=0.01, t_max=None, epochs=2, precision="fp32",
-                              schedule="constant", augment=True, symmetries=["left-right"],
-                              crop=0, long_side=(48, 64))
-    updates = torch.optim.SGD(model.parameters()), torch.amp.GradScaler(enabled=False)
+    plan = Training(batch=4, lr=0.01, epochs=2, schedule="constant", symmetries=("left-right",),
+                    long_side=(48, 64))
+    updates = training.Updates(plan, Machine(torch.device("cpu")), torch.optim.SGD(
+        model.parameters()), torch.amp.GradScaler(enabled=False))
     for epoch in (1, 2):
-        figures = training.train_epoch(model, (images, labels), updates, epoch, args)
+        figures = training.train_epoch(model, (images, labels), updates, epoch)
     del figures["images_per_s"]
     return figures, model.state_dict()
 
@@ -97,8 +108,10 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
 
 
 EXACT = """import runpy
-from ad import batchnorm, training
+from ad import ranks
+from ad.processes import batchnorm
 batchnorm.size = lambda: 2  # one process, but with the batch normalisation of several
+ranks.synchronise = batchnorm.synchronise
 runpy.run_path({!r}, run_name="__main__")
 """
 
@@ -124,7 +137,7 @@ def pair(request, many, tmp_path_factory):
     base = tmp_path_factory.mktemp(request.param)
     (base / "exact.py").write_text(EXACT.format(str(PROJECT / "train.py")))
     options = ("--data", many, "--category", "lines", *TINY_TRAINING, "--objective", request.param,
-               "--windows", 0, "--precision", "fp32", "--epochs", 4)
+               "--windows", 0, "--precision", "fp32", "--epochs", 4, "--verbose")
     folders = [base / name for name in ("one", "exact", "two")]
     for folder, script in zip(folders, ("train.py", base / "exact.py", "train.py")):
         folder.mkdir()
@@ -191,7 +204,8 @@ def test_categories_in_parallel(tmp_path):
     best = checkpoint.load(tmp_path / "runs/lines/unet-seed0/best.pt")
     assert len(best["calibration"]["scores"]) == 2
     broken.write_bytes(sound)
-    result = torchrun("train.py", *options, "--parallel", "categories", "--resume", cwd=tmp_path)
+    result = torchrun("train.py", *options, "--parallel", "categories", "--resume", "--verbose",
+                      cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "runs/worse/unet-seed0: epoch 2/2" in result.stdout
     assert run("train.py", *options, "--runs", "alone", cwd=tmp_path).returncode == 0
@@ -239,9 +253,9 @@ def test_both_processes_stop_at_the_same_step(many, tmp_path):
 
 
 def test_what_several_processes_cannot_do_is_an_error(monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 4)
+    monkeypatch.setattr(ranks, "size", lambda: 4)
     with pytest.raises(InputError, match="fitted in one pass, by one process"):
-        jobs.own_jobs([], argparse.Namespace(parallel=None, model="patchcore"))
+        jobs.own_jobs([], PatchMemory, None)
     with pytest.raises(InputError, match="batches of 3 images are too small for 4 processes"):
         learned("repair")
 

@@ -1,8 +1,8 @@
 """Nothing lost: bad files, signals, a full disk, and runs that repeat."""
 
-import argparse
 import copy
 import errno
+import io
 import json
 import os
 import random
@@ -17,13 +17,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
-import infer
 import train
-from ad import InputError, checkpoint, data, layouts, training
+from ad import InputError, checkpoint, samples, training
 from ad.cli import Interrupted, deferred
-from ad.ensemble import load_member
-from conftest import PROJECT, TINY_TRAINING, run, tiny_image, wait_for, write_tiny
+from ad.config import DEFAULT_RULE, Training
+from ad.detector import load_member
+from ad.images import load_images, load_readable, read_image
+from ad.machine import Machine
+from ad.runs import Run
+from conftest import (PROJECT, REPEATABLE, TINY_TRAINING, run, tiny_image, wait_for,
+                      write_tiny)
 
 
 def picture(seed=0, size=(60, 48)):
@@ -97,22 +102,22 @@ def broken(folder, count=160):
 
 
 def sample(path):
-    return layouts.Sample(path, "c", "train", "good", 0, None)
+    return samples.Sample(path, "c", "train", "good", 0, None)
 
 
 def test_two_hundred_files_are_each_read_or_named(tmp_path):
     good, bad = readable(tmp_path), broken(tmp_path)
     assert len(good) + len(bad) >= 200
     for path, size in good.items():
-        assert tuple(data.read_image(path, 512).shape) == (3, *size), path
-    samples = [sample(path) for path in [*good, *bad]]
+        assert tuple(read_image(path, 512).shape) == (3, *size), path
+    every = [sample(path) for path in [*good, *bad]]
     with pytest.raises(InputError) as caught:
-        data.load_images(samples, 512)
+        load_images(every, 512)
     lines = str(caught.value).splitlines()
     assert len(lines) == len(bad)
     for path, line in zip(bad, lines):
         assert line.startswith(f"cannot read image {path}: ")
-    kept, images = data.load_readable(samples, 512)
+    kept, images = load_readable(every, 512)
     assert [s.path for s in kept] == list(good) and len(images) == len(good)
 
 
@@ -121,7 +126,7 @@ def test_a_file_without_permission_is_named(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(InputError, match="cannot read image .*a.png.*Permission denied"):
-        data.read_image(tmp_path / "a.png", 512)
+        read_image(tmp_path / "a.png", 512)
 
 
 def test_bad_images_are_all_named_or_skipped_in_training_never_in_inference(tmp_path):
@@ -157,7 +162,7 @@ def start(*arguments, cwd, limit=None):
 def whole(tiny, tmp_path_factory):
     """An uninterrupted run of 6 epochs: (its options, its weights, its folder)."""
     folder = tmp_path_factory.mktemp("whole")
-    options = ("--data", tiny, "--category", "stripes", *TINY_TRAINING)
+    options = ("--data", tiny, "--category", "stripes", *TINY_TRAINING, *REPEATABLE)
     result = run("train.py", *options, "--epochs", 6, cwd=folder)
     assert result.returncode == 0, result.stderr
     return options, checkpoint.load(folder / "runs/stripes/unet-seed0/last.pt")["model"], folder
@@ -203,7 +208,7 @@ def test_a_signal_saves_the_step(whole, tmp_path, monkeypatch, capsys, step):
         return step_losses(*parts)
     monkeypatch.setattr(training, "step_losses", signalled)
     with pytest.raises(Interrupted):
-        train.main()
+        train.main(train.parse_args())
     assert len(steps) == step
     folder = tmp_path / "runs/stripes/unet-seed0"
     last = checkpoint.load(folder / "last.pt")
@@ -252,26 +257,40 @@ class Draws(torch.nn.Module):
 
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_an_epoch_in_two_parts_draws_as_one_in_one(last):
-    args = argparse.Namespace(seed=3, batch=2, lr=0.1, t_max=None, epochs=2, precision="fp32",
-                              schedule="cosine", augment=False, crop=0, long_side=(16, 32),
-                              optimizer="adam", weight_decay=0)
+    plan = Training(seed=3, batch=2, lr=0.1, epochs=2, augment=False, long_side=(16, 32),
+                    weight_decay=0)
+    machine = Machine(torch.device("cpu"))
     images = [torch.full((3, 16, 16), 40 * i, dtype=torch.uint8) for i in range(6)]
     whole = Draws([], None)
-    expected = training.train_epoch(whole, (images, None), training.make_updates(whole, args), 1,
-                                    args)
+    expected = training.train_epoch(whole, (images, None),
+                                    training.make_updates(whole, plan, machine), 1)
     parts, begun = Draws([], last), {}
-    updates = training.make_updates(parts, args)
+    updates = training.make_updates(parts, plan, machine)
     # `stop` is looked at with the losses, so that it ends the step in which it got an item.
-    assert training.train_epoch(parts, (images, None), updates, 1, args, begun, parts.stop) is None
+    assert training.train_epoch(parts, (images, None), updates, 1, begun, parts.stop) is None
     assert len(parts.seen) == begun["batches"] == last
     torch.manual_seed(99)
-    found = training.train_epoch(parts, (images, None), updates, 1, args, begun)
+    found = training.train_epoch(parts, (images, None), updates, 1, begun)
     assert parts.seen == whole.seen and torch.equal(parts.weight, whole.weight)
     assert found["loss"] == expected["loss"] and len(set(parts.seen[0][1])) == 2
     begun["random"] = begun["random"][:1] * 2  # of another kind of device
     begun["random"][0] = begun["random"][0][:16]
     with pytest.raises(InputError, match="on another device"):
-        training.train_epoch(parts, (images, None), updates, 1, args, begun)
+        training.train_epoch(parts, (images, None), updates, 1, begun)
+
+
+def test_the_bar_is_not_printed_anew_after_every_epoch(tmp_path, monkeypatch):
+    """In a log file it would be a line each: at most one in half a minute is wanted."""
+    bar = io.StringIO()
+    monkeypatch.setattr(training, "progress", lambda total, what, show: tqdm(
+        total=total, file=bar, mininterval=30))
+    plan, machine = Training(batch=2, epochs=20, augment=False), Machine(torch.device("cpu"))
+    images = [torch.full((3, 16, 16), 40 * i, dtype=torch.uint8) for i in range(4)]
+    state = {"epoch": 0, "best": None, "stale": 0, "config": {}, "model_args": {}}
+    training.run_epochs(Draws([], None), (images, None), lambda: {"auroc": 0.5, "val_loss": 1.0},
+                        Run(tmp_path, state), plan, machine)
+    assert state["epoch"] == 20 and bar.getvalue().count("\r") <= 3
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 20
 
 
 def nested(mapping, prefix=()):
@@ -282,13 +301,10 @@ def nested(mapping, prefix=()):
             yield from nested(value, (*prefix, key))
 
 
-def test_checkpoints_of_other_versions_work_or_are_named(whole, tmp_path, monkeypatch):
+def test_checkpoints_of_other_versions_work_or_are_named(whole, tmp_path):
     """Lacking any of the values in it, or with one more, it loads, or is refused in one line."""
     saved = checkpoint.load(whole[2] / "runs/stripes/unet-seed0/best.pt")
-    monkeypatch.setattr(sys, "argv", ["infer.py", "--category", "stripes"])
-    args, cpu = infer.parse_args(), torch.device("cpu")
-    args.precision = "fp32"
-    refused = 0
+    machine, refused = Machine(torch.device("cpu")), 0
     for *parents, key in nested(saved):
         for drop in (True, False):
             changed = copy.deepcopy(saved)
@@ -301,7 +317,7 @@ def test_checkpoints_of_other_versions_work_or_are_named(whole, tmp_path, monkey
                 part[f"new_{key}"] = 1
             torch.save(changed, tmp_path / "odd.pt")
             try:
-                load_member(tmp_path / "odd.pt", args, cpu)
+                load_member(tmp_path / "odd.pt", machine, DEFAULT_RULE, {})
             except InputError as error:
                 assert "odd.pt" in str(error) and "\n" not in str(error)
                 refused += 1

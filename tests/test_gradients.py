@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ad.demo import render
+from ad.sets.demo import render
 from ad.gradients import ALIGNED, STRETCH, Gradients, alignment, equalise, light
 
 

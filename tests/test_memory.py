@@ -8,8 +8,8 @@ import torch
 import torchvision
 
 from ad import InputError, checkpoint
-from ad.demo import render
-from ad.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
+from ad.sets.demo import render
+from ad.models.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
 from ad.ssim import gaussian_blur
 
@@ -118,7 +118,7 @@ def test_many_values_are_projected_for_the_gaussians(tmp_path):
 
 
 def test_same_seed_same_memory_other_seed_other_pool(monkeypatch):
-    monkeypatch.setattr("ad.memory.POOL", 300)
+    monkeypatch.setattr("ad.models.memory.POOL", 300)
     first, second, other = (fitted(images(12), seed=s, position="free") for s in (4, 4, 5))
     assert torch.equal(first.bank, second.bank)
     assert not torch.equal(first.bank, other.bank)

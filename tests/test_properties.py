@@ -13,7 +13,7 @@ from ad.cutpaste import SIZES, cutpaste, cutpaste_scar, seeded_generator, textur
 from ad.scoring import topk_mean
 from ad.sliding_window import sliding_window, window_starts
 from ad.ssim import ssim_loss, ssim_map
-from ad.submission import submission
+from ad.sets.submission import submission
 from ad.threshold import best_threshold
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)

@@ -1,21 +1,159 @@
-"""What README promises: its model in 20 lines works, its options are those of the scripts."""
+"""What README and docs/ promise: their commands, links, tables and Python code."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
-from conftest import PROJECT
+import pytest
+
+import infer
+import train
+import visualize
+from conftest import PROJECT, run
+
+SCRIPTS = {"train.py": train, "infer.py": infer, "visualize.py": visualize}
+TEXTS = [PROJECT / name for name in ("README.md", "REPORT.md", "REPORT.zh-TW.md")] + sorted(
+    (PROJECT / "docs").glob("*.md"))
 
 
-def test_the_model_of_the_readme_trains_scores_and_shows(tiny, tmp_path):
+def lines_of_code(text):
+    """Words of the commands of a text, which are lines indented by four; what is after a # is not.
+    """
+    lines = re.findall(r"^    (?:\$ )?((?:python|torchrun) [^#\n]*)", text, re.M)
+    return [shlex.split(part) for line in lines for part in line.split("&&")]
+
+
+def commands(text):
+    """[script, options ...] of all commands of a text, indented or `in backticks`."""
+    inline = [shlex.split(part) for part in re.findall(r"`(python [^`]*)`", text)]
+    return [words[i:] for words in lines_of_code(text) + inline
+            for i, word in enumerate(words) if word.endswith(".py") and "pytest" not in words]
+
+
+def test_every_command_is_one_that_the_parsers_take():
+    known = 0
+    for path in TEXTS:
+        for script, *options in commands(path.read_text("utf-8")):
+            if script in SCRIPTS:
+                try:
+                    SCRIPTS[script].build_parser().parse_args(options)
+                except SystemExit:
+                    pytest.fail(f"{path.name}: {script} {shlex.join(options)}")
+                known += 1
+            else:
+                code = (PROJECT / script).read_text("utf-8")
+                timed = (PROJECT / "benchmarks/timing.py").read_text("utf-8")
+                for option in options:
+                    assert not option.startswith("--") or f'"{option}"' in code + timed, (
+                        path.name, script, option)
+    assert known > 30  # finding none is a fault of this test
+
+
+def test_examples_in_docstrings_are_parsed_too():
+    for name, script in SCRIPTS.items():
+        found = commands(script.__doc__)
+        assert len(found) >= 4
+        for called, *options in found:
+            assert called == name
+            script.build_parser().parse_args(options)
+
+
+def anchors(path):
+    """GitHub's anchors of the headings of a text."""
+    headings = re.findall(r"^#+ (.*)", path.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere_and_every_picture_says_what_it_shows():
+    figures = set()
+    for path in TEXTS:
+        for picture, words, target in re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)",
+                                                 path.read_text("utf-8")):
+            if target.startswith("http"):
+                continue
+            name, _, anchor = target.partition("#")
+            file = (path.parent / name).resolve() if name else path
+            assert file.is_file(), f"{path.name}: {target}"
+            assert not anchor or anchor in anchors(file), f"{path.name}: {target}"
+            if picture:
+                assert len(words) >= 8, f"{path.name}: {target}"
+                figures.add(file)
+    assert figures == set((PROJECT / "docs/figures").iterdir())  # and none is left over
+
+
+def test_every_file_that_is_named_is_there():
+    for path in TEXTS:
+        for name in re.findall(r"`((?:ad|benchmarks|tests|\.ci|docs)/[\w./]*\w)`",
+                               path.read_text("utf-8")):
+            assert (PROJECT / name).exists() or name == "ad/mine.py", f"{path.name}: {name}"
+
+
+def test_readme_is_two_pages():
+    assert len((PROJECT / "README.md").read_text("utf-8").splitlines()) <= 200
+
+
+def test_every_table_is_as_its_records():
+    result = subprocess.run([sys.executable, "benchmarks/make_report.py", "--check"], cwd=PROJECT,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+SMALL = ("--width", "8", "--long-side", "64", "64")
+
+
+def first_page(tmp_path, tiny, start, end):
+    """Run README's commands between two headings in tmp_path, on tiny data with a small network;
+    {script: its stdout}."""
+    text = (PROJECT / "README.md").read_text("utf-8")
+    part = text[text.index(f"\n## {start}\n"):text.index(f"\n## {end}\n")]
+    printed = {}
+    for words in lines_of_code(part):
+        script, *options = words[1:]
+        renamed = {"demo": str(tiny), "carpet": "stripes", **dict.fromkeys("345", "0.02")}
+        options = [renamed.get(option, option) for option in options]
+        result = run(script, *options, *(SMALL if script == "train.py" else ()), cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        printed[script] = result.stdout
+    return printed
+
+
+def test_readme_from_the_first_command_to_own_photographs(tiny, tmp_path):
+    printed = first_page(tmp_path, tiny, "Try it", "Your own photographs")
+    assert printed.keys() == SCRIPTS.keys()
+    assert "epochs fit into 0.02 minutes" in printed["train.py"]
+    assert "verdict" in printed["visualize.py"]
+    assert (tmp_path / "results/look_stripes_unet-seed0_best.png").is_file()
+    assert len(list((tmp_path / "results/maps").rglob("*.png"))) == 12
+
+    shutil.copytree(tiny / "stripes/train/good", tmp_path / "photos/good")
+    (tmp_path / "photos/today").mkdir()
+    for name, source in (("a", "good/000"), ("b", "blot/001")):
+        shutil.copy(tiny / f"stripes/test/{source}.png", tmp_path / f"photos/today/{name}.png")
+    printed = first_page(tmp_path, tiny, "Your own photographs", "The homework's commands")
+    scores = {name: float(score) for score, name in re.findall(
+        r"^(?:ANOMALOUS|normal) +(\S+)  (.*)", printed["infer.py"], re.M)}
+    assert scores.keys() == {"photos/today/a.png", "photos/today/b.png"}
     code, = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text("utf-8"), re.S)
-    for name in ("train.py", "infer.py", "visualize.py"):
+    (tmp_path / "call.py").write_text("import os, sys\nsys.path.insert(0, sys.argv.pop())\n" + code)
+    result = subprocess.run([sys.executable, "call.py", PROJECT], cwd=tmp_path, text=True,
+                            capture_output=True)
+    called = [score > 1 for _, score in sorted(scores.items())]
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"[{' '.join(str(one).rjust(5) for one in called)}]"
+
+
+def test_the_model_of_the_documents_trains_scores_and_shows(tiny, tmp_path):
+    text = (PROJECT / "docs/development.md").read_text("utf-8")
+    code, = re.findall(r"```python\n(.*?)```", text, re.S)
+    for name in SCRIPTS:
         shutil.copy(PROJECT / name, tmp_path)
     shutil.copytree(PROJECT / "ad", tmp_path / "ad")
     (tmp_path / "ad/mine.py").write_text(code)
     with open(tmp_path / "ad/model.py", "a") as file:
-        file.write("\n\nfrom ad.mine import Mine\nMODELS['mine'] = Mine\n")
+        line, = re.findall(r'`(MODELS\["mine"\] = .*?)`', text)
+        file.write(f"\n\n{line}\n")
     options = ("--data", str(tiny), "--category", "stripes")
     for line in (("train.py", *options, "--model", "mine", "--width", "8", "--epochs", "8",
                   "--batch", "4", "--lr", "1e-2", "--long-side", "64", "64", "--crop", "0"),
@@ -23,12 +161,7 @@ def test_the_model_of_the_readme_trains_scores_and_shows(tiny, tmp_path):
         result = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True,
                                 text=True)
         assert result.returncode == 0, result.stderr
-    assert "blur" in result.stdout  # four pixels a side through a layer of 8: no fine structure
+    # Four pixels a side through a layer of 8: no fine structure, or nothing at all (on a GPU).
+    assert "blur" in result.stdout or "collapse: " in result.stdout
     assert (tmp_path / "results/look_stripes_mine-seed0_best.png").is_file()
     assert len((tmp_path / "results/scores.csv").read_text().splitlines()) == 13
-
-
-def test_every_table_is_as_its_records():
-    result = subprocess.run([sys.executable, "benchmarks/make_report.py", "--check"], cwd=PROJECT,
-                            capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr

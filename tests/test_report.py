@@ -17,7 +17,6 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from ad import checkpoint, metrics
-from ad.jobs import folder_of
 from conftest import PROJECT, TINY_TRAINING, run, write_tiny
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -124,7 +123,7 @@ def test_pictures_show_the_image_and_its_masks(reported):
 def test_page_asks_for_nothing_and_nothing_ends_its_data(reported):
     page = (reported / "results/report.html").read_text()
     assert EVIL not in page and page.count("<script") == page.count("</script") == 2
-    template = (PROJECT / "ad/report.html").read_text()
+    template = (PROJECT / "ad/pictures/report.html").read_text()
     assert not re.search(r"https?:|//\w+\.|\bimport\b|@import|url\(|<link", template)
     assert not re.search(r"(src|href)\s*=\s*[\"']?(?!#|x on)[\w/.]", template)
     assert "default-src 'none'" in page and not re.search(r"innerHTML|document\.write", page)
@@ -146,13 +145,6 @@ def test_curves_are_thinned_and_keep_their_area():
     assert metrics.curves(np.array([1, 1, -1]), np.array([0.0, 1, 2])) == {}
 
 
-def test_folder_of_every_kind_of_entry():
-    assert folder_of("carpet", ["carpet"]) == "carpet"
-    assert folder_of("carpet-classes/resnet", ["carpet-classes/resnet"]) == "carpet-classes"
-    names = ["a", "b", "a, merged", "b, merged"]
-    assert [folder_of(name, names) for name in names] == ["a", "b", "a+b", "a+b"]
-
-
 def test_separate_runs_scores_of_another_scoring_and_no_training_images(reported, tmp_path):
     """Entries like stripes/unet-seed0; scores that are not those of scores.csv are counted; the
     collapse check, which needs validation images, says that it has none."""
@@ -161,7 +153,10 @@ def test_separate_runs_scores_of_another_scoring_and_no_training_images(reported
     saved = checkpoint.load(path)
     saved["config"]["root"] = str(tmp_path / "gone")
     checkpoint.save(path, saved)
-    common = ("--data", reported / "data")
+    shutil.copytree(reported / "data", tmp_path / "data")
+    for image in (tmp_path / "data/stripes/train/good").iterdir():
+        image.unlink()
+    common = ("--data", "data")
     result = run("infer.py", *common, "--category", "stripes", "--separately", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     scores = tmp_path / "results/scores.csv"
@@ -174,7 +169,8 @@ def test_separate_runs_scores_of_another_scoring_and_no_training_images(reported
     assert "note: stripes/unet-seed0: 1 of 12 scores are not those of scores.csv" in result.stdout
     entry, = page_data(tmp_path)["entries"]
     assert entry["name"] == "stripes/unet-seed0" and entry["differ"] == 1
-    assert entry["runs"][0]["verdict"].startswith("not checked: cannot read image")
+    assert entry["runs"][0]["verdict"].startswith("not checked: ") and "--data DIR" in entry[
+        "runs"][0]["verdict"]
 
 
 def test_images_without_labels_and_a_memory(tmp_path):
@@ -200,12 +196,17 @@ def test_images_without_labels_and_a_memory(tmp_path):
         scores = {i["id"]: i["score"] for i in found["images"]}
         assert shown_ids(page) == sorted(scores, key=scores.get, reverse=True)
         badges = re.findall(r'<span class="badge \w+">([^<]*)<', page)
-        assert badges == ["no label"] * 12
+        threshold = entry["metrics"]["threshold"]
+        assert badges == [f"called {'anomalous' if scores[i] > threshold else 'normal'}"
+                          for i in shown_ids(page)]
+        called = sum(score > threshold for score in scores.values())
+        assert f"called anomalous: {called} of 12 without a label" in page
+        assert "missed" not in tables(page)[1][0]
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda folder: (folder / "scores.csv").unlink(), "no .*scores.csv.*python infer.py --all"),
-    (lambda folder: (folder / "metrics.json").unlink(), "no .*metrics.json.*python infer.py --all"),
+    (lambda folder: (folder / "scores.csv").unlink(), "no .*scores.csv.*infer.py --all"),
+    (lambda folder: (folder / "metrics.json").unlink(), "no .*metrics.json.*infer.py --all"),
     (lambda folder: (folder / "metrics.json").write_text("{"), "does not hold what infer.py"),
     (lambda folder: (folder / "scores.csv").write_text("a,b\n1,2\n"), "does not hold what infer"),
     (lambda folder: (folder / "scores.csv").write_text("".join(
@@ -215,7 +216,7 @@ def test_images_without_labels_and_a_memory(tmp_path):
      "no image elsewhere/none.*--data DIR"),
     (lambda folder: (folder / "metrics.json").write_text(
         (folder / "metrics.json").read_text().replace("unet-seed0", "gone")),
-     "no run gone with a best.pt"),
+     "no checkpoint runs/stripes/gone/best.pt"),
 ], ids=["no scores", "no metrics", "broken", "other columns", "a row less", "moved", "no run"])
 def test_what_is_missing_is_one_line(change, message, reported, tmp_path):
     shutil.copytree(reported / "results", tmp_path / "results")
@@ -253,6 +254,14 @@ def browse(cwd, hash_):
     return result.stdout
 
 
+def tables(page):
+    """The text of the cells of every table, row by row."""
+    return [[[html.unescape(re.sub("<[^>]*>", "", cell)) for cell in
+              re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+             for row in re.findall("<tr>(.*?)</tr>", table)]
+            for table in re.findall("<table>(.*?)</table>", page.split('id="data"')[0], re.S)]
+
+
 def shown_ids(page):
     return [html.unescape(name) for name in re.findall(r'<article data-id="([^"]*)"', page)]
 
@@ -278,7 +287,55 @@ def test_browser_sorts_and_filters_as_the_address_says(reported):
     assert shown_ids(browse(reported, "sort=score&category=stripes")) == by_score
     assert shown_ids(browse(reported, "sort=lowest&defect=good")) == [
         i for i in by_score[::-1] if i.startswith("good/")]
-    for kind, pair, expected in (("fn", ("1", "0"), f"{EVIL}/000"), ("fp", ("0", "1"), "good/003")):
-        assert [r["id"] for r in rows if (r["label"], r["prediction"]) == pair] == [expected]
-        assert shown_ids(browse(reported, f"kind={kind}")) == [expected]
-    assert len(shown_ids(browse(reported, "kind=correct"))) == 10
+    for kind, pair, worst in (("fn", ("1", "0"), f"{EVIL}/000"), ("fp", ("0", "1"), "good/003")):
+        expected = {r["id"] for r in rows if (r["label"], r["prediction"]) == pair}
+        found = shown_ids(browse(reported, f"kind={kind}"))
+        assert worst in found and set(found) == expected and len(found) == len(expected)
+    assert len(shown_ids(browse(reported, "kind=correct"))) == sum(
+        r["label"] == r["prediction"] for r in rows)
+
+
+@pytest.mark.parametrize("threshold", (None, 0.5, 2.0))
+def test_browser_counts_again_at_a_moved_threshold(reported, threshold):
+    """Counts, table by defect and the filter against scores.csv; None: as infer.py left it."""
+    rows = rows_of(reported)
+    page = browse(reported, f"kind=fp&t0={threshold}" if threshold else "kind=fp")
+    at = threshold or page_data(reported)["entries"][0]["metrics"]["threshold"]
+    above = [float(r["score"]) > at for r in rows]
+    alarms = [r["id"] for r, high in zip(rows, above) if high and r["label"] == "0"]
+    missed = sum(r["label"] == "1" and not high for r, high in zip(rows, above))
+    assert (f"false alarms: {len(alarms)} of 4 normal images; missed: {missed} of 8 anomalous"
+            in page)
+    assert sorted(shown_ids(page)) == sorted(alarms)
+    assert ("No image matches" in page.split("<script")[0]) == (not alarms)
+    lines = {cells[0]: cells[1:] for cells in tables(page)[1]}
+    assert lines["type"] == ["images", "found", "missed", "false alarms", "mean score"]
+    for defect in ("good", EVIL, "<"):
+        part = [(float(r["score"]), high) for r, high in zip(rows, above) if r["defect"] == defect]
+        found = sum(high for _, high in part)
+        assert lines[defect][:-1] == (["4", "–", "–", str(found)] if defect == "good" else
+                                      ["4", str(found), str(4 - found), "–"])
+        assert float(lines[defect][-1]) == pytest.approx(np.mean([s for s, _ in part]), abs=5e-4)
+
+
+def test_browser_offers_only_what_the_other_filters_leave(reported):
+    page, rows = browse(reported, "kind=fn"), rows_of(reported)
+    pairs = [(r["label"], r["prediction"]) for r in rows]
+    missed = [r["defect"] for r, pair in zip(rows, pairs) if pair == ("1", "0")]
+    offered = {name: re.findall(r">([^<>]*)</option>", options) for name, options in
+               re.findall(r'<select name="(\w+)">(.*?)</select>', page)}
+    assert offered["defect"] == ["all"] + [html.escape(f"{name} ({missed.count(name)})")
+                                           for name in sorted(set(missed))]
+    assert offered["kind"] == ["all", f"missed ({len(missed)})", "false alarm "
+                               f"({pairs.count(('0', '1'))})",
+                               f"correct ({pairs.count(('0', '0')) + pairs.count(('1', '1'))})"]
+
+
+def test_title_and_pictures_that_can_be_enlarged(reported):
+    found = page_data(reported)
+    page = (reported / "results/report.html").read_text()
+    assert re.search(r"<title>Anomaly detection report: data, \d\d? \w+ \d{4}</title>", page)
+    pictures = sum(p is not None for image in found["images"] for p in image["pictures"])
+    names = re.findall(r'<button type="button" class="zoom" [^>]*aria-label="enlarge ([^"]*)"',
+                       browse(reported, ""))
+    assert len(names) == pictures and f"ground truth of {html.escape(EVIL)}/000" in names

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from ad import InputError
+from ad.config import Scoring
 from ad.judging import calibrate
-from ad.scoring import (Scoring, combine, map_images, raw_maps, resized, side_for_model,
-                        score_images, smooth, standardise, topk_mean)
-from ad.threshold import parse_threshold
+from ad.scoring import (combine, map_images, raw_maps, resized, score_images, side_for_model,
+                        smooth, topk_mean)
+from ad.threshold import parse_threshold, standardise
 
 
 class Echo(torch.nn.Module):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from ad import checkpoint
-from ad.ensemble import vote_weights
 from ad.judging import aurocs
-from conftest import PROJECT, TINY_TRAINING, run, write_tiny
+from ad.vote import vote_weights
+from conftest import PROJECT, REPEATABLE, TINY_TRAINING, run, write_tiny
 
 
 def train(cwd, data, *more, name="stripes"):
@@ -30,9 +31,9 @@ def train(cwd, data, *more, name="stripes"):
 def trained(tiny, tmp_path_factory):
     """A folder with runs/stripes/unet-seed0 of six epochs and results/ of its test split."""
     cwd = tmp_path_factory.mktemp("work")
-    output = train(cwd, tiny, "--epochs", 6)
-    assert f"test AUROC: python infer.py --category stripes --data {tiny}" in output
-    assert "stripes: calibration border" in output
+    output = train(cwd, tiny, "--epochs", 6, "--verbose")
+    assert f"{PROJECT}/infer.py --category stripes --data {tiny}\n" in output
+    assert "stripes: calibration border" in output and output.count(": epoch ") == 6
     result = run("infer.py", "--data", tiny, "--category", "stripes", "--maps", cwd=cwd)
     assert result.returncode == 0, result.stderr
     return cwd, result.stdout
@@ -73,20 +74,29 @@ def test_best_is_the_best_validated_epoch_and_calibrated(trained):
 def test_scores_metrics_and_maps(trained, tiny):
     cwd, output = trained
     rows = list(csv.DictReader(open(cwd / "results/scores.csv")))
-    assert list(rows[0]) == ["id", "category", "defect", "label", "score", "prediction", "path"]
+    assert list(rows[0]) == ["id", "category", "defect", "label", "score", "prediction", "raw",
+                             "path"]
     assert [r["id"] for r in rows] == [f"{d}/{i:03}" for d in ("blot", "gap", "good")
                                        for i in range(4)]
     metrics = json.loads((cwd / "results/metrics.json").read_text())
     result = metrics["categories"]["stripes"]
     scores = [float(r["score"]) for r in rows]
     expected = roc_auc_score([int(r["label"]) for r in rows], scores)
-    assert result["auroc"] == pytest.approx(expected) and f"{expected:.4f}" in output
-    assert metrics["mean"]["auroc"] == metrics["weighted mean"]["auroc"] == result["auroc"]
+    assert result["auroc"] == pytest.approx(expected) and f"{expected:.3f}" in output
+    assert "mean" not in metrics  # of a single category
     assert all(0 <= result[k] <= 1 for k in ("ap", "f1", "pixel_auroc", "pro", "tpr", "tnr"))
-    assert [int(s > result["threshold"]) for s in scores] == [int(r["prediction"]) for r in rows]
+    assert result["threshold"] == 1 and result["rule"] == "quantile:0.99"
+    assert [int(s > 1) for s in scores] == [int(r["prediction"]) for r in rows]
+    # Of two normal images: 0 is between them, 1 the stranger one.
+    low, high = sorted(checkpoint.load(folder_of(cwd) / "best.pt")["calibration"]["scores"])
+    raw = np.array([float(r["raw"]) for r in rows])
+    np.testing.assert_allclose(scores, (raw - (low + high) / 2) / ((high - low) / 2), atol=1e-3)
     for row in rows:
         map_ = np.asarray(Image.open(cwd / "results/maps/stripes" / f"{row['id']}.png"))
-        assert map_.shape == (64, 160, 3) and map_.std() > 1
+        photo = np.asarray(Image.open(tiny / "stripes/test" / f"{row['id']}.png"))
+        assert map_.shape[1] == 400 and 190 < len(map_) < 300  # for the text below
+        same = (map_[:64, 160:240] == photo).all(-1)
+        assert same.mean() > 0.5 and map_[64:128, 160:240].std() > 1
 
 
 def test_infer_needs_the_checkpoint_alone(trained, tiny, tmp_path):
@@ -106,8 +116,63 @@ def test_infer_needs_the_checkpoint_alone(trained, tiny, tmp_path):
     assert old == new
     before = (tmp_path / "results/scores.csv").read_bytes()
     result = run("infer.py", "--data", "data", "--all", "--topk", 0.1, cwd=tmp_path)
-    assert result.returncode == 2 and "cannot read image" in result.stderr
+    assert result.returncode == 2 and "say where they are with --data DIR" in result.stderr
     assert (tmp_path / "results/scores.csv").read_bytes() == before
+
+
+def test_data_that_moved_serve_for_all_that_a_run_names(trained, tiny, tmp_path):
+    """The same scores, masks and thresholds as where they were; without --data, one line."""
+    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
+    shutil.copytree(tiny, tmp_path / "old")
+    for path in folder_of(tmp_path).glob("*.pt"):
+        saved = checkpoint.load(path)
+        saved["config"]["root"] = str(tmp_path / "old")
+        checkpoint.save(path, saved)
+    options = (["--sigma", 2, "--threshold", "best-f1", "--masks"], ["--ckpt", "epoch_4.pt"])
+    found = []
+    for data in ("old", "new"):
+        for more in options:
+            result = run("infer.py", "--data", data, "--category", "stripes", *more, cwd=tmp_path)
+            assert result.returncode == 0, result.stderr
+            found.append([line.rsplit(",", 1)[0] for line in
+                          (tmp_path / "results/scores.csv").read_text().splitlines()])
+        if data == "old":
+            (tmp_path / "old").rename(tmp_path / "new")
+    assert found[:2] == found[2:]
+    line = ("--data", "new", "--ckpt", "epoch_4.pt")
+    result = run("visualize.py", *line, "--count", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run("visualize.py", "--ckpt", "epoch_4.pt", cwd=tmp_path,
+                 env={**os.environ, "AD_DATA": "new"})
+    assert result.returncode == 0, result.stderr
+    result = run("visualize.py", *line[2:], cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "none of the images of this run" in result.stderr and "--data DIR" in result.stderr
+
+
+def test_one_category_that_fails_does_not_stop_the_others(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "two words")
+    few = tmp_path / "two words/few/train/good"
+    few.mkdir(parents=True)
+    for index in range(3):
+        shutil.copy(tiny / f"stripes/train/good/{index:03}.png", few)
+    shutil.copytree(few, tmp_path / "two words/few/test/good")
+    common = ("--data", "two words", "--all", *TINY_TRAINING, "--epochs", 2)
+    result = run("train.py", *common, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "few, seed 0: there are only 3 different normal images" in result.stderr
+    assert (folder_of(tmp_path) / "best.pt").is_file()
+    # What is advised can be pasted.
+    start = "to score the test images: "
+    line, = [text for text in result.stdout.splitlines() if text.startswith(start)]
+    words = shlex.split(line.removeprefix(start))
+    assert words[:2] == ["python", str(PROJECT / "infer.py")]  # where train.py was started, too
+    result = run("infer.py", *words[2:], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run("infer.py", "--data", "two words", "--category", "few", cwd=tmp_path)
+    assert result.returncode == 2
+    words = shlex.split(result.stderr.split("train one: ")[1])
+    assert words[2:] == ["--category", "few", "--data", "two words"]
 
 
 def test_other_scoring_is_calibrated_anew(trained, tiny, tmp_path):
@@ -121,14 +186,23 @@ def test_other_scoring_is_calibrated_anew(trained, tiny, tmp_path):
         "calibration": "auto", "sigma": 4.0, "topk": 0.2}
 
 
-def test_single_files(trained, tiny):
+def test_single_files(trained, tiny, tmp_path):
     rows = {r["path"]: r["score"] for r in csv.DictReader(open(trained[0] / "results/scores.csv"))}
     path = tiny / "stripes/test/blot/002.png"
-    result = run("infer.py", "--category", "stripes", "--image", path, "--runs",
-                 trained[0] / "runs", cwd=trained[0])
-    score, word, name = result.stdout.splitlines()[-1].split()
-    assert name == str(path) and word in ("normal", "anomalous")
-    assert float(score) == pytest.approx(float(rows[str(path)]), abs=1e-4)
+    result = run("infer.py", "--image", path, "--runs", trained[0] / "runs", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (word, score, _), = [line.split() for line in result.stdout.splitlines()
+                         if line.endswith(f"  {path}")]
+    assert word == ("ANOMALOUS" if float(rows[str(path)]) > 1 else "normal")
+    assert float(score) == pytest.approx(float(rows[str(path)]), abs=0.006)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    bad = run("infer.py", "--image", "broken.png", "--runs", trained[0] / "runs", "--maps",
+              cwd=tmp_path)
+    assert bad.returncode == 2 and bad.stderr == "error: none of the images can be read\n"
+    assert "cannot read image broken.png" in bad.stdout
+    row, = csv.DictReader(open(tmp_path / "results/scores.csv"))  # of the run before
+    assert row["path"] == str(path) and float(row["score"]) == pytest.approx(
+        float(rows[str(path)]), abs=1e-4)
 
 
 def test_same_seed_gives_the_same_weights_and_scores(trained, tiny, tmp_path):
@@ -180,11 +254,13 @@ def test_seeds_make_runs_that_vote(tiny, tmp_path):
         result = run("infer.py", "--data", tiny, "--category", "stripes", *members, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert "expected false alarms 33.3%, at most 68.4%" in result.stdout or len(tables) == 2
-        rows = csv.DictReader(open(tmp_path / "results/scores.csv"))
-        tables.append(np.array([float(r["score"]) for r in rows]))
+        rows = list(csv.DictReader(open(tmp_path / "results/scores.csv")))
+        tables.append(np.array([[float(r[key]) for key in ("raw", "score")] for r in rows]))
     weights = vote_weights([checkpoint.load(tmp_path / f"runs/stripes/unet-seed{s}/best.pt")[
         "val_auroc"] for s in (0, 1)], [2, 2])
-    np.testing.assert_allclose(tables[2], weights @ np.array(tables[:2]), atol=2e-6)
+    # Where two normal images judge, both scales are as wide: one standard deviation.
+    np.testing.assert_allclose(tables[2], np.tensordot(weights, tables[:2], 1), rtol=1e-4,
+                               atol=2e-5)
     assert not np.allclose(tables[0], tables[1])
     # A member that does not load is an error, not a smaller ensemble.
     path = tmp_path / "runs/stripes/unet-seed1/best.pt"
@@ -197,7 +273,8 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
     """--model patchcore through the three scripts, alone and with the U-Net."""
     shutil.copytree(trained[0] / "runs", tmp_path / "runs")
     command = ["--data", tiny, "--category", "stripes"]
-    result = run("train.py", *command, "--model", "patchcore", "--coreset", 0.5, cwd=tmp_path)
+    result = run("train.py", *command, "--model", "patchcore", "--coreset", 0.5,
+                 "--verbose", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "patches of 54 values" in result.stdout and "alignment of normal images" in result.stdout
     folder = tmp_path / "runs/stripes/patchcore-seed0"
@@ -214,14 +291,23 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
         result = run("infer.py", *command, *more, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         with open(tmp_path / "results/scores.csv") as file:
-            scores[name] = np.array([float(row["score"]) for row in csv.DictReader(file)])
+            scores[name] = np.array([[float(row[key]) for key in ("raw", "score")]
+                                     for row in csv.DictReader(file)]).T
     # Maps of a U-Net are nothing to a memory.
     np.testing.assert_allclose(scores["fused"], scores["memory"], atol=1e-3)
-    weights = vote_weights([checkpoint.load(tmp_path / f"runs/stripes/{name}-seed0/best.pt")[
-        "val_auroc"] for name in ("unet", "patchcore")], [2, 12])
-    np.testing.assert_allclose(scores["both"], weights[0] * scores["unet"] + weights[1] *
-                               scores["memory"], atol=2e-6)
+    saved = [checkpoint.load(tmp_path / f"runs/stripes/{name}-seed0/best.pt")
+             for name in ("unet", "patchcore")]
+    weights = vote_weights([part["val_auroc"] for part in saved], [2, 12])
+    np.testing.assert_allclose(scores["both"][0], weights[0] * scores["unet"][0] + weights[1] *
+                               scores["memory"][0], atol=2e-6)
+    # The vote: each in its standard deviations of normal images.
+    normal = [part["calibration"]["scores"] for part in saved]
+    votes = sum(w * (scores[name][0] - np.mean(n)) / np.std(n)
+                for w, name, n in zip(weights, ("unet", "memory"), normal))
     metrics = json.loads((tmp_path / "results/metrics.json").read_text())["categories"]["stripes"]
+    typical, threshold = metrics["limits"]["typical"], metrics["limits"]["threshold"]
+    np.testing.assert_allclose(scores["both"][1], (votes - typical) / (threshold - typical),
+                               rtol=1e-3, atol=1e-3)
     assert metrics["members"] == {name: weight for name, weight in zip(
         ("patchcore-seed0", "unet-seed0"), weights[::-1]) if weight}
     result = run("visualize.py", "--ckpt", "patchcore-seed0/best.pt", cwd=tmp_path)
@@ -238,7 +324,7 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
 
 def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
     options = ("--objective", "repair", "--crop", 0, "--windows", 0, "--schedule", "cosine",
-               "--augment", "--damage", "dropout", "stain", "--epochs", 12)
+               "--augment", "--damage", "dropout", "stain", "--epochs", 12, *REPEATABLE)
     train(tmp_path, tiny, *options)
     folder = tmp_path / "runs/stripes/halves"
     command = [sys.executable, PROJECT / "train.py", "--data", tiny, "--category", "stripes",
@@ -284,22 +370,6 @@ def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
     scores = [[float(r["score"]) for r in csv.DictReader(text.splitlines())]
               for text in (rows, (tmp_path / "results/scores.csv").read_text())]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)  # the same memory, made twice
-
-
-def test_profile_names_every_stage_and_writes_nothing(trained, tiny):
-    cwd = trained[0]
-    before = {p: p.stat().st_mtime_ns for p in (cwd / "results").rglob("*")}
-    result = run("infer.py", "--data", tiny, "--category", "stripes", "--profile", cwd=cwd)
-    assert result.returncode == 0, result.stderr
-    header, *lines = result.stdout.splitlines()[-4:]
-    stages = header.split()[4:]
-    assert stages == ["decode", "cut", "model", "merge", "combine", "smooth", "write", "total"]
-    assert [line.rsplit(maxsplit=8)[0] for line in lines] == [
-        "windows 32", "windows 64", "windows 32 64"]
-    for line in lines:
-        *parts, total = map(float, line.split()[-8:])
-        assert all(part > 0 for part in parts) and sum(parts) <= total
-    assert before == {p: p.stat().st_mtime_ns for p in (cwd / "results").rglob("*")}
 
 
 def test_odd_images_train_and_score(tmp_path):
@@ -358,7 +428,8 @@ def test_visualize(trained, tiny):
 ERRORS = [
     ("train.py", ["--category", "carpet"], "no data at data/mvtec_ad.*--data demo"),
     ("train.py", ["--category", "x", "--data", "TINY"], "unknown category 'x'.*stripes"),
-    ("train.py", ["--data", "TINY"], "--category NAME, --all, --pool or"),
+    ("train.py", ["--data", "TWO"], "give --all, or --category NAME, one of one, two"),
+    ("train.py", ["--data", "TINY", "--category", "a", "--all"], "--category NAME, --all, --pool"),
     ("train.py", ["--category", "stripes", "--data", "TINY"], "exists; --resume.*--overwrite"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--resume", "--width", "8"],
      "other arguments.*--width 4"),
@@ -386,7 +457,8 @@ ERRORS = [
      "unknown category .x. in .*there are: stripes"),
     ("infer.py", ["--all", "--data", "TINY", "--members", "y"], "no run y with a best.pt"),
     ("infer.py", ["--all", "--data", "TINY", "--ckpt", "epoch_9.pt"], "no checkpoint .*epoch_9"),
-    ("infer.py", ["--category", "stripes", "--image", "no.png"], "cannot read image no.png"),
+    ("infer.py", ["--category", "stripes", "--image", "no.png"], "--image: there is no no.png"),
+    ("infer.py", ["--all", "--data", "TINY", "--profile"], "unknown option|unrecognized"),
     ("infer.py", ["--all", "--data", "TINY", "--threshold", "x"], "--threshold must be"),
     ("visualize.py", ["--ckpt", "epoch_99.pt"], "no checkpoint 'epoch_99.pt'"),
     ("visualize.py", ["--ckpt", "wrong.pt"], "wrong.pt does not fit its model"),
@@ -402,11 +474,13 @@ def test_bad_input_is_one_line_and_exit_code_2(script, arguments, message, train
         file = tmp_path / "bad/stripes/train/good/005.png"
         file.write_bytes(file.read_bytes()[:300])
         arguments = arguments + ["--overwrite"]
+    if "TWO" in arguments:
+        write_tiny(write_tiny(tmp_path / "two", "one"), "two")
     if "wrong.pt" in arguments:
         saved = checkpoint.load(folder_of(trained[0]) / "best.pt")
         checkpoint.save(trained[0] / "wrong.pt", saved | {
             "model_args": saved["model_args"] | {"width": 8}})
-    places = {"TINY": str(tiny), "BAD": str(tmp_path / "bad")}
+    places = {"TINY": str(tiny), "BAD": str(tmp_path / "bad"), "TWO": str(tmp_path / "two")}
     env = {k: v for k, v in os.environ.items() if k != "AD_DATA"}
     before = {p: p.read_bytes() for p in folder_of(trained[0]).iterdir()}
     result = run(script, *(places.get(a, a) for a in arguments), cwd=trained[0], env=env)

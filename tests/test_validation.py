@@ -5,15 +5,13 @@ import pytest
 import torch
 from scipy.stats import beta, norm
 
+from ad.config import ERRORS, Scoring
 from ad.cutpaste import SIZES
-from ad.ensemble import vote_weights
-from ad.errors import ERRORS
-from ad.judging import (Examples, aurocs, held_out_maps, judge, judge_best,
-                        standard_error)
-from ad.scoring import Scoring
-from ad.threshold import (common_normals, decide_threshold, false_alarms, known_scores,
-                          pixel_threshold)
+from ad.detector import Member
+from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
+from ad.threshold import decide_limits, false_alarms, known_scores, pixel_threshold
 from ad.validation import DAMAGED, make_examples, validate
+from ad.vote import common_normals, standard_error, vote_weights
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
 
@@ -196,32 +194,55 @@ def test_the_promised_bound_holds():
 def member(names, scores, weight=0.5, pixels=None, positives=(), sources=()):
     saved = {"scores": list(scores), "positives": list(positives), "sources": list(sources),
              "pixels": torch.tensor(pixels if pixels is not None else [[0.0]] * len(names))}
-    return {"name": "run", "config": {"category": "c", "validation": list(names)}, "weight": weight,
-            "calibration": saved, "normal": np.asarray(scores, dtype=float)}
+    return Member("run", None, {"category": "c", "validation": list(names)}, saved, None, weight)
 
 
-def test_thresholds_of_several_members_are_those_of_their_votes(capsys):
+def test_thresholds_of_several_members_are_those_of_their_votes():
     names = [f"{i}.png" for i in range(6)]
     first = member(names, [0, 1, 2, 3, 4, 5])
     second = member(names[::-1], [0, 1, 2, 3, 4, 5])  # of the same images, the other way round
-    threshold = decide_threshold([first, second], "quantile:0.99")
-    assert threshold == pytest.approx(0, abs=1e-6)  # they cancel each other
-    assert "at most 31.9%" in capsys.readouterr().out  # 1 - 0.1 ** (1 / 6)
+    limits = decide_limits([first, second], "quantile:0.99")
+    assert limits.threshold == pytest.approx(0, abs=1e-6)  # they cancel each other
+    assert "at most 31.9%" in limits.describe()  # 1 - 0.1 ** (1 / 6)
     third = member([f"other{i}" for i in range(6)], [0, 1, 2, 3, 4, 5])
     assert common_normals([first, third], [[1.0] * 6] * 2) is None
-    assert decide_threshold([first, third], "quantile:0.99") == pytest.approx(1.46, abs=0.01)
+    limits = decide_limits([first, third], "quantile:0.99")
+    assert limits.threshold == pytest.approx(1.46, abs=0.01)
     # The rates add up; each bound holds 19 times in 20, so that both do 9 times in 10.
-    assert "at most 78.6%" in capsys.readouterr().out  # 2 (1 - 0.05 ** (1 / 6))
+    assert "at most 78.6%" in limits.describe()  # 2 (1 - 0.05 ** (1 / 6))
     some = member(names[:3], [7.0, 8.0, 9.0])
     assert common_normals([first, some], [range(6), [5, 5, 5]]).tolist() == [2.5, 3.0, 3.5]
 
 
-def test_few_normal_images_are_called_few(capsys):
-    decide_threshold([member(range(8), range(8), 1.0)], "quantile:0.99")
-    assert "8 are few" in capsys.readouterr().out
-    decide_threshold([member(range(30), range(30), 1.0)], "0.5")  # a number is judged, too
-    out = capsys.readouterr().out
-    assert "are few" not in out and "expected false alarms 38.7%" in out  # (11 above + 1) / 31
+def test_few_normal_images_are_called_few():
+    assert "8 are few" in decide_limits([member(range(8), range(8), 1.0)],
+                                        "quantile:0.99").describe()
+    # A number, which is of the scores 0 (the middle, 14.5) to 1 (the highest), is judged, too.
+    text = decide_limits([member(range(30), range(30), 1.0)], "0.5").describe()
+    assert "are few" not in text and "expected false alarms 29.0%" in text  # (8 above + 1) / 31
+
+
+@pytest.mark.parametrize("rule, zero, one", [
+    ("quantile:0.99", 2, 9), ("quantile:0.5", 2, 3), ("1", 2, 9), ("2", 2, 16), ("0.5", 2, 5.5)])
+def test_a_score_is_0_for_the_middle_normal_image_and_1_at_the_threshold(rule, zero, one):
+    """The middle of 0, 1, 2, 3, 9 is 2; half of them are at most 3, the next of the scores."""
+    names, scores = "abcdef"[:5], [0.0, 1.0, 2.0, 3.0, 9.0]
+    if rule == "quantile:0.5":
+        names, scores, zero = "abcdef", [0.0, 1.0, 2.0, 3.0, 4.0, 9.0], 2.5
+    own = member(names, scores, 1.0)
+    limits = decide_limits([own], rule)
+    z = (np.array([zero, one, 20.0]) - own.normal.mean()) / own.normal.std()
+    np.testing.assert_allclose(limits.scale(z), [0, 1, (20 - zero) / (one - zero)], atol=1e-5)
+
+
+def test_thresholds_at_or_below_the_middle_still_order_images():
+    own = member("abcd", [1.0, 1.0, 1.0, 1.0], 1.0)  # all the same: no distance to measure by
+    for limits in (decide_limits([own], "quantile:0.99"),
+                   decide_limits([member("abc", [0.0, 1.0, 5.0], 1.0)], "-1"),
+                   decide_limits([member("abc", [0.0, 1.0, 2.0]), member("cba", [0.0, 1.0, 2.0])],
+                                 "quantile:0.99")):
+        scores = limits.scale(limits.threshold + np.array([-1.0, 0.0, 2.0]))
+        np.testing.assert_allclose(scores, [0, 1, 3], atol=1e-6)
 
 
 def test_thresholds_of_masks_are_of_the_mean_map():
@@ -229,7 +250,7 @@ def test_thresholds_of_masks_are_of_the_mean_map():
     one = member(["a", "b"], [0, 1], 1.0, pixels)
     assert pixel_threshold([one], 0.5) == 3.5
     two = member(["b", "a"], [0, 1], 0.5, pixels)
-    one["weight"] = 0.5
+    one.weight = 0.5
     assert pixel_threshold([one, two], 1.0) == pytest.approx(4.5)  # not 6: never both at once
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ad import InputError
-from ad.collapse import collapse_check, grades, verdict
+from ad.pictures.collapse import collapse_check, grades, verdict
 from ad.cutpaste import seeded_generator
 from ad.layouts import find_samples
 from ad.model import build_model

@@ -1,0 +1,198 @@
+"""The Detector: runs that score images, alone or by a vote.
+
+    from ad.detector import Detector
+    detector = Detector.load("runs/carpet/unet-seed0")
+    scores, maps = detector.score(["a.png", "b.png"])    # anomalous where a score is above 1
+"""
+
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ad import InputError, checkpoint
+from ad import ranks
+from ad.calibration import Calibration
+from ad.cli import progress
+from ad.config import DEFAULT_RULE, Scoring
+from ad.images import as_image, load_readable, reading
+from ad.machine import Machine, choose_machine
+from ad.runs import moved
+from ad.scoring import load_calibration, score_images
+from ad.threshold import LABELLED, decide_limits, pixel_threshold, standardise
+from ad.vote import vote_weights
+
+CHUNK = 16  # images decoded at a time
+PARTS = {"scoring", "scores", "positives", "sources", "kinds", "pixels"}  # of `judge`, beside those
+
+# What a Detector finds out of one sample: score, 1 the threshold; raw: before it was scaled;
+# map_: float32 (1, H, W); picture: the uint8 image (3, H, W) that was scored.
+Scored = namedtuple("Scored", "sample score raw map_ picture")
+
+
+@dataclass
+class Member:
+    """A run of a Detector. name: of its folder; config: its config.json; calibration: of
+    judging.judge; auroc: of validation, None where there are no anomalous images; weight: in the
+    vote, all add up to 1."""
+    name: str
+    model: torch.nn.Module
+    config: dict
+    calibration: dict
+    auroc: float | None = None
+    weight: float = 1.0
+
+    @property
+    def normal(self):
+        """Raw scores (N,) of normal images."""
+        return np.asarray(self.calibration["scores"])
+
+    @property
+    def scoring(self):
+        return Scoring(**self.calibration["scoring"])
+
+
+def load_member(path, machine, rule, given, data=None):
+    """A checkpoint as a Member that scores as `given` (fields of Scoring, as trained without).
+
+    The stored calibration serves where the scoring is the trained one; otherwise the normal images
+    that its config names are scored again. data: root of the images where they have been moved.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}")
+    saved = checkpoint.load(path)
+    checkpoint.require_current(saved, path)
+    model = checkpoint.restore_model(saved, path, machine.device)
+    config, calibration = moved(saved["config"], data), saved["calibration"]
+    trained = calibration["scoring"] if calibration else {
+        name: value for name, value in config["args"].items() if name in asdict(Scoring())}
+    if trained.keys() != asdict(Scoring()).keys():
+        raise InputError(f"{path} is of another version of this project: it scores by "
+                         f"{', '.join(sorted(trained))}; train it again")
+    windows = {"windows": tuple(trained["windows"])}  # JSON has only lists
+    scoring = Scoring(**trained | windows | given).check(model)
+    labelled = rule in LABELLED
+    current = calibration and asdict(scoring) == calibration["scoring"] and \
+        PARTS | set(Calibration.__dataclass_fields__) == set(calibration)
+    if not current or labelled and not calibration["positives"]:
+        from ad.fitting import recalibrate  # which most Detectors do without
+        print(f"{path}: judging by its {len(config['validation'])} validation images, since it has "
+              f"{'none of this scoring' if calibration else 'no calibration'}")
+        calibration = recalibrate(model, config, scoring, labelled, machine)
+        print(f"{path}: calibration {load_calibration(calibration).describe()}")
+    return Member(path.parent.name, model, config, calibration, saved["val_auroc"])
+
+
+class Detector:
+    """Members that vote, and what is normal for them.
+
+    A score is 0 for a typical normal image and 1 at the threshold, whatever the category; maps are
+    in standard deviations of normal images.
+    """
+    threshold = 1.0
+
+    def __init__(self, members, machine=None, rule=DEFAULT_RULE):
+        """rule: of the threshold, see threshold.parse_threshold."""
+        self.machine = machine or Machine(next(
+            (p.device for p in members[0].model.parameters()), torch.device("cpu")))
+        weights = vote_weights([m.auroc for m in members], [len(m.normal) for m in members])
+        for member, weight in zip(members, weights):
+            member.weight = weight
+        self.members = [member for member in members if member.weight]
+        self.limits = decide_limits(self.members, rule)
+
+    @classmethod
+    def load(cls, paths, machine=None, rule=DEFAULT_RULE, scoring=None, data=None):
+        """Run folders or checkpoints, one or several that vote, as they were trained, or with other
+        values of `scoring` ({field of Scoring: value}). Raises InputError for what is none."""
+        machine, scoring = machine or choose_machine(), scoring or {}
+        paths = [paths] if isinstance(paths, (str, Path)) else paths
+        files = [path / "best.pt" if path.is_dir() else path for path in map(Path, paths)]
+        return cls([load_member(f, machine, rule, scoring, data) for f in files], machine, rule)
+
+    @property
+    def config(self):
+        """The first member's config.json."""
+        return self.members[0].config
+
+    @property
+    def localises(self):
+        """Do its maps tell where? Those of a classifier do not."""
+        return all(getattr(member.model, "localises", True) for member in self.members)
+
+    @property
+    def readings(self):
+        """How the members' images are read, see images.reading, the first member's way first."""
+        return list(dict.fromkeys(reading(member.config) for member in self.members))
+
+    def score(self, images):
+        """Images: paths, Pillow images, arrays uint8 (H, W) or (H, W, 3), or tensors (3, H, W),
+        uint8 or float in [0, 1] -> scores (N,), and maps, arrays (H, W)."""
+        images = [images] if isinstance(images, (str, Path)) else list(images)
+        scores, maps = [], []
+        for start in range(0, len(images), CHUNK):
+            part = images[start:start + CHUNK]
+            found, _, more = self.score_read(
+                {way: [as_image(image, *way) for image in part] for way in self.readings})
+            scores.extend(found)
+            maps += [map_[0].numpy() for map_ in more]
+        return np.array(scores), maps
+
+    @torch.no_grad()
+    def score_read(self, pictures, names=None):
+        """Scores (N,), raw scores (N,) and maps [(1, H, W), ...] of {reading: uint8 images}; maps
+        have the size of the first reading's. names: of the images, for errors."""
+        votes, raws, maps = [], [], []
+        for member in self.members:
+            with self.machine.autocast():
+                parts = list(score_images(
+                    member.model, pictures[reading(member.config)], member.calibration,
+                    self.machine.device, self.machine.window_batch, names))
+            raws.append(torch.cat([s for s, _ in parts]).cpu().double().numpy())
+            votes.append(standardise(raws[-1], member.normal))
+            own = [m.cpu() for _, batch in parts for m in batch]
+            maps.append(own if not maps else [
+                F.interpolate(m[None], first.shape[-2:], mode="bilinear")[0]
+                for m, first in zip(own, maps[0])])
+        weights = [member.weight for member in self.members]
+        mean = [sum(w * m for w, m in zip(weights, group)) for group in zip(*maps)]
+        return (self.limits.scale(np.average(votes, axis=0, weights=weights)),
+                np.average(raws, axis=0, weights=weights), mean)
+
+    def score_samples(self, samples, skip=False):
+        """Yield a Scored for each sample; the next images are decoded meanwhile. Several processes
+        share the samples in whole chunks: what is in a batch changes the last digits. skip: name
+        images that cannot be read, and go on; otherwise they are an InputError."""
+        ways = self.readings
+        chunks = ranks.own([samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)])
+
+        def load(chunk):
+            pictures = {}
+            for way in ways:
+                chunk, pictures[way] = load_readable(chunk, *way, skip)
+            return chunk, pictures
+        with ThreadPoolExecutor(1) as pool, progress(
+                sum(map(len, chunks)), samples[0].category, ranks.rank() == 0) as bar:
+            coming = [pool.submit(load, chunk) for chunk in chunks[:1]]
+            for number, chunk in enumerate(chunks, start=1):
+                read, pictures = coming.pop().result()
+                coming = [pool.submit(load, following) for following in chunks[number:number + 1]]
+                if read:
+                    yield from map(Scored, read, *self.score_read(
+                        pictures, [str(sample.path) for sample in read]), pictures[ways[0]])
+                bar.update(len(chunk))
+
+    def map_cut(self, quantile):
+        """The value of the maps that this share of the pixels of normal images is below."""
+        return pixel_threshold(self.members, quantile)
+
+    @property
+    def top_of_maps(self):
+        """Where the colours of the maps end. A raw score is a mean of map values, so twice the
+        threshold of each member is a scale that fits the map."""
+        return sum(2 * m.weight * float(np.quantile(m.normal, 0.99, method="higher"))
+                   for m in self.members)

@@ -1,0 +1,99 @@
+"""Classification: the stratified split, weights of classes, accuracy and the confusion."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.metrics import (balanced_accuracy_score, confusion_matrix,
+                             precision_recall_fscore_support)
+
+from ad import InputError, checkpoint, data, layouts
+from ad.judging import calibrate
+from ad.metrics import auroc
+
+SHARES = (0.6, 0.2, 0.2)  # of each class: training, validation, test
+
+
+def stratified_split(samples, seed):
+    """Samples -> (training, validation, test), SHARES of each class, at least one each. InputError
+    for a class of fewer than 3 images."""
+    parts = [], [], []
+    for number, name in enumerate(sorted({s.defect for s in samples})):
+        own = [s for s in samples if s.defect == name]
+        if len(own) < 3:
+            raise InputError(f"the class {name} has only {len(own)} images; at least 3 are needed, "
+                             "one each for training, validation and test")
+        order = np.random.default_rng([seed, number]).permutation(len(own))
+        held = [max(1, round(share * len(own))) for share in SHARES[1:]]
+        stops = np.cumsum([len(own) - sum(held), *held])
+        for part, chosen in zip(parts, np.split(order, stops[:-1])):
+            part += [own[i] for i in sorted(chosen)]
+    return parts
+
+
+def own_samples(root, config):
+    """The test split of the classifier's run with this config.json, labelled normal or not."""
+    chosen, normal = set(config["test"]), config["args"]["normal_class"]
+    return [replace(s, label=int(s.defect != normal))
+            for s in layouts.class_samples(root, config["category"])
+            if s.path.relative_to(root).as_posix() in chosen]
+
+
+def numbers(samples, classes):
+    """Class numbers (N,) of samples."""
+    return torch.tensor([classes.index(sample.defect) for sample in samples])
+
+
+def finish(run, images, normal, scoring, machine):
+    """Calibrate a run's best.pt on its normal validation samples, {sample: image}, so that it is a
+    detector, too; returns (model, checkpoint)."""
+    path = run.folder / "best.pt"
+    saved = checkpoint.load(path)
+    model = checkpoint.restore_model(saved, path, machine.device)
+    with machine.autocast():
+        saved["calibration"] = calibrate(model, [images[s] for s in normal], scoring,
+                                         machine.device, machine.window_batch)
+    checkpoint.save(path, saved)
+    return model, saved
+
+
+def balanced_weights(labels, count):
+    """Class weights in inverse proportion to the classes' images, 1 on average over the images."""
+    sizes = np.bincount(labels, minlength=count)
+    return (len(labels) / (count * np.maximum(sizes, 1))).tolist()
+
+
+@torch.no_grad()
+def predict(model, images, device, batch=32):
+    """Probabilities (N, K) of uint8 images of any sizes."""
+    model.eval()
+    logits = [model(torch.cat([model.resize(data.to_float(i, device)[None])
+                               for i in images[start:start + batch]]))
+              for start in range(0, len(images), batch)]
+    return torch.cat(logits).softmax(1).cpu().double().numpy()
+
+
+def classification_metrics(probabilities, labels, classes, normal):
+    """(N, K), (N,) class numbers -> accuracy, balanced accuracy, cross-entropy (val_loss), AUROC
+    of 1 - P(normal), precision, recall and F1 of every class, and the confusion matrix (rows true).
+    """
+    labels, found = np.asarray(labels), probabilities.argmax(1)
+    numbers = list(range(len(classes)))
+    parts = precision_recall_fscore_support(labels, found, labels=numbers, zero_division=0)
+    own = probabilities[np.arange(len(labels)), labels]
+    return {"accuracy": float((labels == found).mean()),
+            "balanced_accuracy": float(balanced_accuracy_score(labels, found)),
+            "val_loss": float(-np.log(np.maximum(own, 1e-12)).mean()),
+            "auroc": auroc((labels != normal).astype(int), 1 - probabilities[:, normal]),
+            "classes": {name: dict(zip(("precision", "recall", "f1", "images"), map(float, row)))
+                        for name, row in zip(classes, zip(*parts))},
+            "confusion": confusion_matrix(labels, found, labels=numbers).tolist()}
+
+
+def describe(metrics):
+    """classification_metrics as a table of the classes."""
+    lines = [f"{'class':<24}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
+    lines += [f"{name:<24}{row['precision']:>10.3f}{row['recall']:>10.3f}{row['f1']:>10.3f}"
+              f"{row['images']:>10.0f}" for name, row in metrics["classes"].items()]
+    return "\n".join([*lines, "accuracy {accuracy:.3f}, balanced {balanced_accuracy:.3f}, good "
+                      "against defect AUROC {auroc:.3f}".format(**metrics)])

@@ -1,0 +1,190 @@
+"""A memory of normal features: nearest neighbours (PatchCore), or a Gaussian per place (PaDiM)."""
+
+import itertools
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import ad
+from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
+from ad.neighbours import POOL, farthest_points, nearest, nearest_around, random_rows
+
+PROJECTED = 32  # random directions in which distances between them are measured for that
+GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
+LIT = 64  # batches whose light is averaged, and that are looked at for alignment
+SHRINKAGE = 20.0  # images; the weight of all places' covariance in that of one place
+
+
+def by_place(features):
+    """(N, C, h, w) -> (h * w, N, C)."""
+    return features.flatten(2).permute(2, 0, 1).contiguous()
+
+
+def gaussians(sets):
+    """(P, N, C) -> means (P, C) and whitening matrices W (P, C, C): |W (x - mean)| is Mahalanobis'
+    distance. Covariances are shrunk towards their mean with the weight of SHRINKAGE entries."""
+    centre = sets.mean(1)
+    spread = sets - centre[:, None]
+    local = spread.transpose(1, 2) @ spread / sets.shape[1]
+    weight = sets.shape[1] / (sets.shape[1] + SHRINKAGE)
+    eye = torch.eye(sets.shape[2], device=sets.device)
+    covariance = weight * local + (1 - weight) * local.mean(0) + 0.01 * eye
+    factor = torch.linalg.cholesky(covariance)
+    return centre, torch.linalg.solve_triangular(factor, eye, upper=False)
+
+
+class PatchMemory(nn.Module):
+    """Remembers features of normal patches; strange is what is far from all of them.
+
+    Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022,
+    with neighbours only at about the same place where images are aligned; with distance
+    "gaussian" Mahalanobis distances (Defard et al., "PaDiM", ICPR 2021); "both" gives both maps.
+    backbone, layers, weights: see load_backbone, or backbone is the function that gives the maps;
+    fingerprint: of the weights there when fit() was called, or None. position: "auto" (by
+    alignment), "free" (anywhere) or a radius in cells. coreset: share of the patches of each place,
+    or of POOL from anywhere, that is kept, in (0, 1]. equalise: bring images to
+    the same light first. Raises ValueError for other values.
+    """
+    BUFFERS = ("light", "mean", "std", "bank", "centre", "whitening", "projection")
+
+    def __init__(self, backbone="gradients", layers=None, weights=None, position="auto",
+                 coreset=0.1, distance="both", equalise=True, fingerprint=None):
+        super().__init__()
+        if not 0 < coreset <= 1:
+            raise ValueError(f"--coreset must be in (0, 1], got {coreset}")
+        if position not in ("auto", "free") and not str(position).isdecimal():
+            raise ValueError(f"--position must be auto, free or a radius in cells, got {position}")
+        layers = layers or ((8,) if backbone == "gradients" else (8, 16))
+        trunk, self.fingerprint = (backbone, "") if callable(backbone) else \
+            ad.models.backbones.load_backbone(backbone, tuple(layers), weights)
+        if fingerprint not in (None, self.fingerprint):
+            raise ValueError(f"the memory was made with other weights of {backbone} "
+                             f"({fingerprint}) than are here ({self.fingerprint})")
+        self.trunk = [trunk]  # in a list: no part of the checkpoint, which names its weights
+        self.contexts = CONTEXTS if backbone == "gradients" else (3,)
+        self.position, self.coreset = str(position), coreset
+        self.distance, self.equalise = distance, equalise
+        self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
+        self.grid = self.radius = self.evidence = None
+        for name in self.BUFFERS:
+            self.register_buffer(name, None)
+
+    def get_extra_state(self):
+        return {"grid": self.grid, "radius": self.radius, "evidence": self.evidence}
+
+    def set_extra_state(self, state):
+        self.grid, self.radius, self.evidence = (state[k] for k in ("grid", "radius", "evidence"))
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        for name in self.BUFFERS:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @torch.no_grad()
+    def features(self, images, grid=None):
+        """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, each averaged over its
+        neighbourhood; (h, w) is `grid` or, where that is None, that of the finest layer."""
+        trunk = self.trunk[0]
+        if self.light is not None:
+            images = equalise(images, self.light)
+        maps = (trunk.to(images.device) if isinstance(trunk, nn.Module) else trunk)(images)
+        grid = grid or tuple(maps[0].shape[-2:])
+        return torch.cat([F.interpolate(surroundings(m, self.contexts), grid, mode="bilinear")
+                          for m in maps], dim=1)
+
+    def fit(self, batches):
+        """Remember normal images: `extract`, then `learn`."""
+        self.learn(self.extract(batches))
+
+    @torch.no_grad()
+    def extract(self, batches):
+        """Normal images, batches (N, 3, H, W) in [0, 1] of one or several sizes -> patches
+        (h * w, N, C), all in memory at once, at the grid of the first. The light of the first
+        LIT batches is what later images are brought to."""
+        batches = iter(batches)
+        first = list(itertools.islice(batches, LIT))
+        if self.equalise:
+            self.light = torch.cat([light(batch) for batch in first]).mean(0)
+        if self.position == "auto":
+            self.evidence = alignment([image for batch in first for image in batch])
+        found = []
+        for batch in itertools.chain(first, batches):
+            found.append(self.features(batch, self.grid))
+            self.grid = tuple(found[0].shape[-2:])
+        return by_place(torch.cat(found))
+
+    def empty(self):
+        """A memory that finds and looks for patches as this one does, and has learned none."""
+        twin = PatchMemory(self.trunk[0], position="free" if self.radius is None else self.radius,
+                           coreset=self.coreset, distance=self.distance)
+        twin.contexts, twin.grid, twin.light = self.contexts, self.grid, self.light
+        return twin
+
+    # Distances, and what is learned for them, need all their digits.
+    @torch.autocast("cuda", enabled=False)
+    @torch.autocast("cpu", enabled=False)
+    @torch.no_grad()
+    def learn(self, placed):
+        """Learn from patches (h * w, N, C) of N images. Draws from torch's global generator."""
+        std, self.mean = torch.std_mean(placed, (0, 1))
+        self.std = std + 1e-6
+        placed = self.standardised(placed)
+        if self.position == "auto":
+            self.radius = 1 if self.evidence >= ALIGNED else None
+        elif self.position != "free":
+            self.radius = int(self.position)
+        sets = random_rows(placed.flatten(0, 1)[None], POOL) if self.radius is None else placed
+        if "gaussian" in self.names:
+            if len(self.mean) > GAUSSIAN:
+                random = torch.randn(len(self.mean), GAUSSIAN)
+                self.projection = torch.linalg.qr(random)[0].to(sets.device)
+            self.centre, self.whitening = gaussians(self.projected(sets))
+        if "neighbours" not in self.names:
+            return
+        size = max(1, round(self.coreset * sets.shape[1]))
+        narrow = sets
+        if self.radius is None and sets.shape[2] > PROJECTED:
+            narrow = sets @ torch.randn(sets.shape[2], PROJECTED).to(sets.device)
+        keep = farthest_points(narrow, size) if size < sets.shape[1] else \
+            torch.arange(size, device=sets.device).expand(len(sets), -1)
+        self.bank = sets.gather(1, keep[..., None].expand(-1, -1, sets.shape[2]))
+
+    def standardised(self, features):
+        return (features - self.mean) / self.std
+
+    @torch.no_grad()
+    def anomaly_maps(self, images, names=None):
+        """(N, 3, H, W) -> {"neighbours" and/or "gaussian": distances (N, 1, H, W)}; names is of no
+        use here, it chooses among the errors of a reconstruction."""
+        features = self.features(images, None if self.radius is None else self.grid)
+        n, _, h, w = features.shape
+        with torch.autocast(images.device.type, enabled=False):
+            queries = self.standardised(by_place(features))
+            if self.radius is None:
+                queries = queries.flatten(0, 1)[None]
+            found = {name: getattr(self, name)(queries) for name in self.names}
+        return {name: F.interpolate(d.view(h, w, n).permute(2, 0, 1)[:, None], images.shape[-2:],
+                                    mode="bilinear") for name, d in found.items()}
+
+    def projected(self, patches):
+        return patches if self.projection is None else patches @ self.projection
+
+    def gaussian(self, queries):
+        off = self.projected(queries) - self.centre[:, None]
+        return (off @ self.whitening.transpose(1, 2)).norm(dim=2)
+
+    def neighbours(self, queries):
+        if self.radius is None:
+            return nearest(queries, self.bank)[0].sqrt()
+        return nearest_around(queries, self.bank, self.grid, self.radius).sqrt()
+
+    def describe(self):
+        """Bank size and memory, and whether neighbours are looked for near the place, and why."""
+        size = sum(b.numel() * b.element_size() for b in self.buffers()) / 2 ** 20
+        bank = "" if self.bank is None else f"{self.bank.shape[:2].numel()} patches of "
+        where = "anywhere" if self.radius is None else f"at most {self.radius} cells away"
+        return f"{bank}{len(self.mean)} values, {size:.1f} MiB; neighbours {where}" + (
+            "" if self.evidence is None else f" (alignment of normal images "
+            f"{self.evidence:.2f}; near the same place from {ALIGNED} on)")

@@ -1,0 +1,27 @@
+"""Procedural data sets are written whole, or not at all."""
+
+import tempfile
+from pathlib import Path
+
+from ad import InputError
+
+
+def write_once(root, marker, build):
+    """Let build(folder) write a data set that is to be `root`, unless that is there already, with
+    the same `marker` in its demo.json; return `root`."""
+    if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
+        return root
+    if root.exists():
+        raise InputError(f"{root} is not the complete demo set {marker}: delete it and run again")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+        built = Path(scratch) / "demo"  # inside, as the scratch folder is closed to other users
+        built.mkdir()
+        try:
+            build(built)
+            (built / "demo.json").write_text(marker)
+        except OSError as error:
+            raise InputError(f"cannot write {root}: {error.strerror}") from error
+        if not root.exists():  # another process may have been faster
+            built.rename(root)
+    return root

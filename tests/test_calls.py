@@ -1,0 +1,196 @@
+"""The calls people expect: a folder in, a verdict out; one scale of scores; one Python call."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROJECT, run, tiny_image, write_tiny
+from PIL import Image
+
+from ad import InputError
+from ad.detector import Detector
+
+MEMORY = ("--model", "patchcore", "--layers", 8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """photos/{good, bad, today}: 24 normal images, 3 with a blot, 2 without a label."""
+    root = tmp_path_factory.mktemp("calls")
+    rng = np.random.default_rng(5)
+    for folder, count in (("good", 24), ("bad", 3), ("today", 2)):
+        (root / "photos" / folder).mkdir(parents=True)
+        for index in range(count):
+            image = tiny_image(rng)
+            if folder == "bad":
+                image[20:40, 30:50] = 250
+            Image.fromarray(image).save(root / "photos" / folder / f"{index}.png")
+    for data in ("photos/good", "photos"):
+        result = run("train.py", "--data", data, *MEMORY, cwd=root)
+        assert result.returncode == 0, result.stderr
+    return root
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
+
+
+def test_a_folder_of_good_parts_is_a_category(photos):
+    config = json.loads((photos / "runs/good/patchcore-seed0/config.json").read_text())
+    assert config["category"] == "good" and len(config["train"]) == 24
+
+
+def test_a_folder_with_good_and_other_folders_has_labels(photos, tmp_path):
+    result = run("infer.py", "--data", photos / "photos", "--runs", photos / "runs", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert {(r["id"], r["label"]) for r in rows(tmp_path / "results")} == {
+        ("bad/0", "1"), ("bad/1", "1"), ("bad/2", "1"), ("today/0", "-1"), ("today/1", "-1")}
+    assert "2 images without labels" in result.stdout
+
+
+@pytest.mark.parametrize("given, found", [
+    (["photos/bad"], 3), (["photos/bad/0.png", "photos/today"], 3), (["photos/*/0.png"], 3)])
+def test_images_are_judged_wherever_they_are(photos, tmp_path, given, found):
+    result = run("infer.py", "--image", *given, "--category", "good", "--results", tmp_path,
+                 "--maps", cwd=photos)
+    assert result.returncode == 0, result.stderr
+    assert len(rows(tmp_path)) == found == len(list((tmp_path / "maps").rglob("*.png")))
+    for row in rows(tmp_path):
+        verdict = "ANOMALOUS" if "bad" in row["path"] else "normal"
+        assert any(line.startswith(verdict) and line.endswith(row["path"])
+                   for line in result.stdout.splitlines()), result.stdout
+        assert row["prediction"] == str(int(float(row["score"]) > 1))
+
+
+def test_the_exit_code_tells(photos, tmp_path):
+    shutil.copytree(photos / "photos/today", tmp_path / "today")
+    options = ("--runs", photos / "runs", "--category", "good", "--fail-on-anomaly")
+    assert run("infer.py", "--image", "today", *options, cwd=tmp_path).returncode == 0
+    assert run("infer.py", "--image", photos / "photos/bad", *options, cwd=tmp_path).returncode == 1
+    (tmp_path / "today/broken.png").write_bytes(b"no image")
+    result = run("infer.py", "--image", "today", *options, cwd=tmp_path)
+    assert result.returncode == 2 and "cannot read image today/broken.png" in result.stdout
+    assert len(rows(tmp_path / "results")) == 2, "the others are scored"
+
+
+def test_the_category_may_be_left_out_where_only_one_has_runs(photos, tmp_path):
+    result = run("infer.py", "--image", "photos/today", "--results", tmp_path, cwd=photos)
+    assert result.returncode == 2 and "one of good, photos" in result.stderr
+    shutil.copytree(photos / "runs/good", tmp_path / "runs/good")
+    result = run("infer.py", "--image", photos / "photos/today", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_zero_is_typical_and_one_is_the_threshold(photos, tmp_path):
+    folder = photos / "runs/good/patchcore-seed0"
+    detector = Detector.load(folder)
+    raw = np.array(detector.members[0].normal)
+    typical, threshold = np.median(raw), np.quantile(raw, 0.99, method="higher")
+    paths = sorted((photos / "photos/bad").glob("*.png"))
+    run("infer.py", "--image", "photos/bad", "--category", "good", "--results", tmp_path,
+        cwd=photos)
+    for row in rows(tmp_path):
+        expected = (float(row["raw"]) - typical) / (threshold - typical)
+        assert float(row["score"]) == pytest.approx(expected, rel=1e-3)
+    scores, maps = detector.score(paths)
+    assert scores == pytest.approx([float(r["score"]) for r in rows(tmp_path)], rel=2e-2)
+    twice = Detector.load(folder, rule="2").score(paths)[0]  # as far again
+    assert twice == pytest.approx(scores / 2, rel=1e-6)
+    assert all(m.shape == (64, 80) for m in maps) and (scores > detector.threshold).all()
+
+
+def test_a_detector_takes_what_people_have(photos):
+    detector = Detector.load(str(photos / "runs/good/patchcore-seed0"))
+    path = photos / "photos/bad/1.png"
+    picture = Image.open(path)
+    array = np.array(picture)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    scores, _ = detector.score([path, str(path), picture, array, tensor, tensor / 255])
+    assert np.ptp(scores) < 1e-6
+    with pytest.raises(InputError, match="not an image"):
+        detector.score([3])
+
+
+def test_several_runs_vote_through_the_same_two_methods(photos):
+    run("train.py", "--data", "photos/good", *MEMORY, "--seed", 1, cwd=photos)
+    folders = [photos / f"runs/good/patchcore-seed{seed}" for seed in (0, 1)]
+    vote = Detector.load(folders)
+    assert [m.name for m in vote.members] == ["patchcore-seed0", "patchcore-seed1"]
+    scores, maps = vote.score(sorted((photos / "photos/bad").glob("*.png")))
+    assert (scores > vote.threshold).all() and len(maps) == 3
+    shutil.rmtree(folders[1])
+
+
+def test_minutes_become_a_number_of_epochs_that_is_kept(tmp_path):
+    data = write_tiny(tmp_path / "data")
+    options = ("--data", data, "--width", 2, "--depth", 1, "--val-every", 1)
+    result = run("train.py", *options, "--minutes", 0.1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "runs/stripes/unet-seed0"
+    config = json.loads((folder / "config.json").read_text())
+    epochs, log = config["args"]["epochs"], (folder / "log.jsonl").read_text().splitlines()
+    assert f"{epochs} epochs fit into 0.1 minutes" in result.stdout and len(log) == epochs
+    assert config["args"]["minutes"] is None
+    result = run("train.py", "--config", folder / "config.json", "--name", "again", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    again = (folder.with_name("again") / "log.jsonl").read_text().splitlines()
+    losses = [[json.loads(line)["loss"] for line in lines] for lines in (log, again)]
+    assert losses[0] == losses[1]
+    result = run("train.py", *options, "--minutes", 1, "--epochs", 2, cwd=tmp_path)
+    assert result.returncode == 2 and "exclude each other" in result.stderr
+
+
+def loaded(script, *arguments, cwd):
+    """Names of the modules that a script has imported when it ends."""
+    code = ("import os, runpy, sys\nsys.argv = sys.argv[1:]\n"
+            "sys.path.insert(0, os.path.dirname(sys.argv[0]))\ntry:\n"
+            "    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
+            "print('\\n', *sys.modules)")
+    result = subprocess.run([sys.executable, "-c", code, PROJECT / script, *map(str, arguments)],
+                            cwd=cwd, capture_output=True, text=True)
+    return result.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("script, line", [
+    ("train.py", ["--help"]), ("infer.py", ["--help-all"]), ("visualize.py", ["--help"]),
+    ("train.py", ["--epoch", "5"]), ("infer.py", ["--image", "missing.png"]),
+    ("train.py", ["--data", "missing"]), ("infer.py", ["--data", "missing", "--all"])])
+def test_options_are_answered_before_torch_is_imported(script, line, tmp_path):
+    assert "torch" not in loaded(script, *line, cwd=tmp_path)
+
+
+def test_a_memory_scores_without_torchvision_scikit_learn_or_matplotlib(photos, tmp_path):
+    found = loaded("infer.py", "--image", "photos/today", "--category", "good", "--results",
+                   tmp_path, cwd=photos)
+    assert "torch" in found and not {"torchvision", "sklearn", "matplotlib"} & set(found)
+
+
+@pytest.mark.parametrize("script", ["train.py", "infer.py", "visualize.py"])
+def test_help_is_short_and_help_all_is_not(script, tmp_path):
+    short, everything = (run(script, option, cwd=tmp_path).stdout
+                         for option in ("--help", "--help-all"))
+    assert all(len(line) <= 100 for line in short.splitlines())
+    assert short.count("\n  --") <= 14 < everything.count("\n  --")
+
+
+def test_no_option_is_taken_for_another(tmp_path):
+    for line, hint in ((["--epoch", "5"], "did you mean --epochs?"),
+                       (["--categroy", "x"], "did you mean --category?")):
+        result = run("train.py", *line, cwd=tmp_path)
+        assert result.returncode == 2 and hint in result.stderr, result.stderr
+
+
+def test_a_near_miss_of_a_category_is_named(photos, tiny, tmp_path):
+    result = run("train.py", "--data", tiny, "--category", "stripe", *MEMORY, cwd=tmp_path)
+    assert result.returncode == 2 and "did you mean stripes?" in result.stderr
+
+
+@pytest.mark.parametrize("option", [["--binary"], ["--spot-check", "0"], ["--separately"]])
+def test_what_single_images_cannot_have_is_refused(photos, option):
+    result = run("infer.py", "--image", "photos/today", "--category", "good", *option, cwd=photos)
+    assert result.returncode == 2 and "not for --image" in result.stderr

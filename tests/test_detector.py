@@ -1,0 +1,75 @@
+"""Scoring chunk by chunk: the same scores in order, and what cannot be read is named."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_tiny
+
+from ad import InputError, detector, layouts
+from ad.config import Scoring
+from ad.images import load_images
+from ad.judging import calibrate
+from ad.scoring import score_images
+
+CPU = torch.device("cpu")
+
+
+class Darkness(torch.nn.Module):
+    """Strange is what is dark."""
+
+    def anomaly_maps(self, images, names=None):
+        return {"mse": 1 - images.mean(1, keepdim=True)}
+
+
+@pytest.fixture
+def dark(tiny):
+    normals = layouts.find_samples(tiny, "stripes", "train")
+    saved = calibrate(Darkness(), load_images(normals, 64), Scoring(windows=(0,)), CPU)
+    return detector.Detector([detector.Member("dark", Darkness(), {
+        "image_size": 64, "validation": [s.id for s in normals]}, saved)])
+
+
+@pytest.mark.parametrize("chunk", (1, 5, 12, 16))
+def test_chunks_give_the_scores_of_all_images_at_once_in_order(tiny, dark, monkeypatch, chunk):
+    """And a score is 0 for the middle normal image, 1 for the strangest one, the threshold."""
+    monkeypatch.setattr(detector, "CHUNK", chunk)
+    samples = layouts.find_samples(tiny, "stripes", "test")
+    found = list(dark.score_samples(samples))
+    member, images = dark.members[0], load_images(samples, 64)
+    parts = list(score_images(member.model, images, member.calibration, CPU))
+    expected = torch.cat([s for s, _ in parts]).double().numpy()
+    np.testing.assert_allclose([f.raw for f in found], expected, rtol=1e-5)
+    typical, highest = np.median(member.normal), max(member.normal)
+    np.testing.assert_allclose([f.score for f in found],
+                               (expected - typical) / (highest - typical), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(torch.stack([f.map_ for f in found]),
+                               torch.cat([m for _, m in parts]), rtol=1e-5, atol=1e-5)
+    assert [f.sample for f in found] == samples
+    assert all(torch.equal(f.picture, image) for f, image in zip(found, images))
+
+
+def test_files_arrays_and_tensors_get_the_same_scores(tiny, dark, monkeypatch):
+    monkeypatch.setattr(detector, "CHUNK", 5)
+    samples = layouts.find_samples(tiny, "stripes", "test")
+    expected = list(dark.score_samples(samples))
+    images = load_images(samples, 64)
+    for given in ([s.path for s in samples], images, [i / 255 for i in images],
+                  [i.permute(1, 2, 0).numpy() for i in images]):
+        scores, maps = dark.score(given)
+        np.testing.assert_allclose(scores, [f.score for f in expected], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(maps, [f.map_[0] for f in expected], rtol=1e-5, atol=1e-5)
+    scores, maps = dark.score(str(samples[0].path))
+    assert scores.shape == (1,) and scores[0] == pytest.approx(expected[0].score, rel=1e-5)
+    with pytest.raises(InputError, match="not an image: dict"):
+        dark.score([{}])
+
+
+def test_a_bad_file_of_a_later_chunk_is_named(dark, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(detector, "CHUNK", 4)
+    samples = layouts.find_samples(write_tiny(tmp_path), "stripes", "test")
+    samples[9].path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=samples[9].path.name):
+        list(dark.score_samples(samples))
+    found = list(dark.score_samples(samples, skip=True))
+    assert [f.sample for f in found] == samples[:9] + samples[10:]
+    assert str(samples[9].path) in capsys.readouterr().out
