@@ -138,7 +138,7 @@ def fit(model, data_set, check, run, args, machine):
         seconds = 60 * args.minutes - (time.perf_counter() - START)
         plan = replace(plan, epochs=ad.training.epochs_in(seconds, model, data_set, check, plan,
                                                           machine))
-        print(f"{args.category}: {plan.epochs} epochs fit into {args.minutes:g} minutes",
+        print(f"{args.category}: epochs that fit into --minutes {args.minutes:g}: {plan.epochs}",
               flush=True)
         run.set_epochs(plan.epochs)
     plan = replace(plan, epochs=run.config["args"]["epochs"])

@@ -134,7 +134,7 @@ def test_minutes_become_a_number_of_epochs_that_is_kept(tmp_path):
     folder = tmp_path / "runs/stripes/unet-seed0"
     config = json.loads((folder / "config.json").read_text())
     epochs, log = config["args"]["epochs"], (folder / "log.jsonl").read_text().splitlines()
-    assert f"{epochs} epochs fit into 0.1 minutes" in result.stdout and len(log) == epochs
+    assert f"epochs that fit into --minutes 0.1: {epochs}" in result.stdout and len(log) == epochs
     assert config["args"]["minutes"] is None
     result = run("train.py", "--config", folder / "config.json", "--name", "again", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

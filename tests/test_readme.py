@@ -122,7 +122,7 @@ def first_page(tmp_path, tiny, start, end):
 def test_readme_from_the_first_command_to_own_photographs(tiny, tmp_path):
     printed = first_page(tmp_path, tiny, "Try it", "Your own photographs")
     assert printed.keys() == SCRIPTS.keys()
-    assert "epochs fit into 0.02 minutes" in printed["train.py"]
+    assert "epochs that fit into --minutes 0.02: " in printed["train.py"]
     assert "verdict" in printed["visualize.py"]
     assert (tmp_path / "results/look_stripes_unet-seed0_best.png").is_file()
     assert len(list((tmp_path / "results/maps").rglob("*.png"))) == 12
