@@ -22,7 +22,7 @@ from pathlib import Path
 
 import ad
 from ad.cli import Parser, require, run_script
-from ad.config import DEFAULT_RULE
+from ad.config import DEFAULT_RULE, DEFECT
 from ad.options import add_data_arguments, add_scoring_arguments, choice_from, given_scoring
 
 FIRST = ("data", "runs", "category", "all", "image", "threshold", "topk", "results", "maps",
@@ -54,9 +54,9 @@ def build_parser():
     group.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                        help="folder to write into (default: results)")
     group.add_argument("--maps", action="store_true", help="write heat maps, too")
-    group.add_argument("--masks", nargs="?", type=float, const=0.995, metavar="Q", help="write "
+    group.add_argument("--masks", nargs="?", type=float, const=DEFECT, metavar="Q", help="write "
                        "predicted defect masks, too: pixels above this quantile of those of normal "
-                       "validation images (default: 0.995)")
+                       f"validation images (default: {DEFECT})")
     group.add_argument("--fail-on-anomaly", action="store_true", help="exit code 1 if an image is "
                        "anomalous")
     group.add_argument("--binary", action="store_true", help="submission.csv gets 0 and 1, not "
@@ -138,7 +138,7 @@ def score_job(job, args, machine):
     if not args.image:
         ad.runs.report_origin(job.name, detector.config, args.data, samples)
     ad.images.report_range(samples, detector.config)
-    cut = detector.map_cut(args.masks or ad.threshold.DEFECT) if (
+    cut = detector.map_cut(args.masks or DEFECT) if (
         args.maps or args.masks) and detector.localises else None
     any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []
     for found in detector.score_samples(samples, skip=bool(args.image)):

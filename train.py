@@ -103,10 +103,10 @@ def jobs_to_train(args):
         choice, args.groups, args.names_from, args.resume or args.config)
     jobs = [Namespace(**vars(args) | {"category": name, "seed": seed})
             for name in names for seed in args.seeds]
+    found = ad.layouts.find_categories(root, table)
     for job in jobs:
         folder = run_folder(job)
-        ad.jobs.check_folder(folder.parent.name, replace(choice, category=job.category),
-                             ad.layouts.find_categories(root, table))
+        ad.jobs.check_folder(folder.parent.name, replace(choice, category=job.category), found)
         require(args.resume or args.overwrite or not folder.exists(), f"{folder} exists; --resume "
                 "continues it, --overwrite starts anew, --name NAME makes another")
     return root, table, jobs, tested
@@ -136,11 +136,10 @@ def fit(model, data_set, check, run, args, machine):
     data_set = ad.augment.at_one_size(model, images, plan), labels
     if run.config["args"]["minutes"]:
         seconds = 60 * args.minutes - (time.perf_counter() - START)
-        plan = replace(plan, epochs=ad.training.epochs_in(seconds, model, data_set, check, plan,
-                                                          machine))
-        print(f"{args.category}: epochs that fit into --minutes {args.minutes:g}: {plan.epochs}",
+        epochs = ad.training.epochs_in(seconds, model, data_set, check, plan, machine)
+        print(f"{args.category}: epochs that fit into --minutes {args.minutes:g}: {epochs}",
               flush=True)
-        run.set_epochs(plan.epochs)
+        run.set_epochs(epochs)
     plan = replace(plan, epochs=run.config["args"]["epochs"])
     ad.training.run_epochs(model, data_set, check, run, plan, machine, args.verbose)
 

@@ -134,17 +134,21 @@ def find_runs(runs, category, members=None, data=None, merged=()):
     return [folder / name for name in names]
 
 
+def write_config(folder, config):
+    """Write a run folder's config.json."""
+    write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
 def open_run(folder, config, overwrite, may_change):
     """Make the run folder, or check that it may be resumed; returns last.pt's dict or None.
 
     Raises InputError when the run to resume had other arguments (but for those in `may_change`)
     or other images. log.jsonl loses the lines of epochs that last.pt does not have.
     """
-    text = json.dumps(config, indent=2) + "\n"
     if overwrite or not (folder / "last.pt").exists():
         for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
             path.unlink(missing_ok=True)
-        write_atomic(folder / "config.json", text)
+        write_config(folder, config)
         return None
     last = load(folder / "last.pt")
     require_current(last, folder / "last.pt")
@@ -158,5 +162,5 @@ def open_run(folder, config, overwrite, may_change):
     lines = (folder / "log.jsonl").read_text().splitlines() if last["epoch"] else []
     kept = lines[:last["epoch"]]  # one line per epoch
     write_atomic(folder / "log.jsonl", "".join(line + "\n" for line in kept))
-    write_atomic(folder / "config.json", text)
+    write_config(folder, config)
     return last

@@ -24,11 +24,11 @@ class Parser(argparse.ArgumentParser):
         self.first = first
         self.add_argument("--help-all", action="store_true", help="show all options")
 
-    def parse_args(self, args=None, namespace=None):
-        if "--help-all" in (sys.argv[1:] if args is None else args):
+    def parse_args(self, words=None, namespace=None):
+        if "--help-all" in (sys.argv[1:] if words is None else words):
             self.print_help(everything=True)
             self.exit()
-        return super().parse_args(args, namespace)
+        return super().parse_args(words, namespace)
 
     def print_help(self, file=None, everything=False):
         for action in self._actions:

@@ -14,6 +14,8 @@ VARIANCES = ("fixed", "learned")  # of its decoder
 
 DEFAULT_RULE = "quantile:0.99"  # of thresholds, see threshold.parse_threshold
 
+DEFECT = 0.995  # quantile of the pixels of normal images above which one is outlined
+
 # Families of damage, see ad.damage; those of VALIDATION are kept for pseudo-anomalies.
 DAMAGE = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missing")
 VALIDATION = ("cutpaste", "scar", "texture")

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ad import InputError, checkpoint
-from ad import ranks
+from ad import InputError, checkpoint, ranks
 from ad.calibration import Calibration
 from ad.cli import progress
 from ad.config import DEFAULT_RULE, Scoring
@@ -23,7 +22,8 @@ from ad.images import as_image, load_readable, reading
 from ad.machine import Machine, choose_machine
 from ad.runs import moved
 from ad.scoring import load_calibration, score_images
-from ad.threshold import LABELLED, decide_limits, pixel_threshold, standardise
+from ad.threshold import (LABELLED, decide_limits, parse_threshold, pixel_threshold,
+                          standardise)
 from ad.vote import vote_weights
 
 CHUNK = 16  # images decoded at a time
@@ -194,5 +194,5 @@ class Detector:
     def top_of_maps(self):
         """Where the colours of the maps end. A raw score is a mean of map values, so twice the
         threshold of each member is a scale that fits the map."""
-        return sum(2 * m.weight * float(np.quantile(m.normal, 0.99, method="higher"))
-                   for m in self.members)
+        find = parse_threshold(DEFAULT_RULE)
+        return sum(2 * m.weight * find(m.normal) for m in self.members)

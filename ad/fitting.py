@@ -84,6 +84,14 @@ def folds(model, images, judged, scoring, device, seed):
     yield model, []
 
 
+def judged_maps(model, images, examples, scoring, machine, seed):
+    """held_out_maps of the Examples, by what has not learned from them: see folds."""
+    with machine.autocast():
+        return held_out_maps(
+            folds(model, images, examples.normals, scoring, machine.device, seed), examples,
+            scoring, machine.device, machine.window_batch)
+
+
 def recalibrate(model, config, scoring, positives, machine):
     """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
     seed, judged = config["args"]["seed"], run_images(config, "validation")
@@ -96,10 +104,7 @@ def recalibrate(model, config, scoring, positives, machine):
     if positives:
         print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
               "anomalous validation images for the threshold")
-    with machine.autocast():
-        maps = held_out_maps(folds(model, others, judged, scoring, machine.device, seed), examples,
-                             scoring, machine.device, machine.window_batch)
-    return judge(*maps, examples, scoring)
+    return judge(*judged_maps(model, others, examples, scoring, machine, seed), examples, scoring)
 
 
 def validation(model, images, examples, scoring, plan, machine):
@@ -129,11 +134,7 @@ def finish(run, fitted, images, examples, scoring, machine):
     else:
         saved = checkpoint.load(path)
         model = checkpoint.restore_model(saved, path, machine.device)
-    with machine.autocast():
-        maps = held_out_maps(
-            folds(model, images, examples.normals, scoring, machine.device,
-                  run.config["args"]["seed"]), examples, scoring, machine.device,
-            machine.window_batch)
+    maps = judged_maps(model, images, examples, scoring, machine, run.config["args"]["seed"])
     saved["calibration"] = judge_best(*maps, examples, scoring)
     found = aurocs(saved["calibration"])
     if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:

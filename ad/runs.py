@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ad import InputError, checkpoint, data
-from ad import ranks
+from ad import InputError, checkpoint, data, ranks
 from ad.folders import root_of
 from ad.images import read_image, reading
 from ad.model import build_model
@@ -38,7 +37,7 @@ class Run:
     def set_epochs(self, epochs):
         """Keep the number of epochs that --minutes came to, so that it is repeated exactly."""
         self.config["args"] |= {"epochs": epochs, "minutes": None}
-        checkpoint.write_atomic(self.folder / "config.json", as_json(self.config))
+        checkpoint.write_config(self.folder, self.config)
 
     def save(self, model, updates, record, begun=()):
         """After an epoch, whose line of log.jsonl is `record`, or in the midst of one ({}), which
@@ -85,10 +84,6 @@ def describe_epoch(record, epochs, better):
     return (f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  "
             f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left"
             + (f"  validation: {' '.join(rates)}" if rates else "") + ("  best" if better else ""))
-
-
-def as_json(config):
-    return json.dumps(config, indent=2) + "\n"
 
 
 def begin(folder, config, model_args, machine, resume=False, overwrite=False):

@@ -10,7 +10,6 @@ from ad.config import DEFAULT_RULE
 from ad.vote import common_normals
 
 FEW = 20  # normal images; a threshold by fewer is called rough
-DEFECT = 0.995  # quantile of the pixels of normal images above which one is outlined
 
 
 def standardise(scores, normal_scores):
@@ -55,15 +54,11 @@ def parse_threshold(text):
     kind, _, value = text.rpartition(":")
     if text in LABELLED:
         return LABELLED[text]
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if kind == "quantile" and 0 <= number <= 1:
+    if kind == "quantile" and is_number(value) and 0 <= float(value) <= 1:
         # Never between two scores: a threshold just below the highest would let it alarm.
-        return lambda normal, _=None: float(np.quantile(normal, number, method="higher"))
-    if kind == "" and np.isfinite(number):
-        return lambda *_: number
+        return lambda normal, _=None: float(np.quantile(normal, float(value), method="higher"))
+    if kind == "" and is_number(value):
+        return lambda *_: float(value)
     raise InputError(f"--threshold must be quantile:Q with Q in [0, 1], a number, or one of "
                      f"{', '.join(LABELLED)}, got {text!r}")
 

@@ -98,6 +98,17 @@ def run(script, *arguments, cwd, env=None):
     return subprocess.CompletedProcess([script, *arguments], process.exitcode, out, err)
 
 
+def loaded(script, *arguments, cwd):
+    """Names of the modules that a script has imported when it ends."""
+    code = ("import os, runpy, sys\nsys.argv = sys.argv[1:]\n"
+            "sys.path.insert(0, os.path.dirname(sys.argv[0]))\ntry:\n"
+            "    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
+            "print('\\n', *sys.modules)")
+    result = subprocess.run([sys.executable, "-c", code, PROJECT / script, *map(str, arguments)],
+                            cwd=cwd, capture_output=True, text=True)
+    return result.stdout.splitlines()[-1].split()
+
+
 def wait_for(path, process, seconds=120):
     """Wait until the file is there, while the process runs."""
     end = time.time() + seconds

