@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 
+from ad.data import on_device
 from ad.ssim import gaussian_blur, smooth
 
 GRID = 64  # cells per axis of the position statistics, whatever the image's size
@@ -35,22 +36,28 @@ class Calibration:
     eps: float = 1e-6
     evidence: dict = field(default_factory=dict)
 
-    def prepare(self, maps):
-        """{name: (N, 1, H, W)} -> the same of x: logarithms where this calibration is of those."""
-        return {name: log_map(m, self.offset[name], self.smoothing) if self.offset else m
-                for name, m in maps.items()}
+    def to(self, device: torch.device | str) -> "Calibration":
+        """The same for maps on a device, to which its tables then need not travel each time."""
+        offset, mean, std = ({n: on_device(column(v), device) for n, v in values.items()}
+                             for values in (self.offset, self.mean, self.std))
+        return replace(self, offset=offset, mean=mean, std=std)
 
-    def apply(self, maps):
+    def prepare(self, maps: dict) -> torch.Tensor:
+        """{name: (N, 1, H, W)} -> all M of them as x (N, M, H, W): logarithms where this
+        calibration is of those."""
+        x = torch.cat(list(maps.values()), 1)
+        return log_map(x, stacked([self.offset], maps, x), self.smoothing) if self.offset else x
+
+    def apply(self, maps: dict) -> dict:
         """{name: (N, 1, H, W)} -> the same of z, in standard deviations."""
-        result = {}
-        for name, x in self.prepare(maps).items():
-            mean, std = (table[name].to(x) for table in (self.mean, self.std))
-            mean, std = (F.interpolate(t, x.shape[-2:], mode="bilinear") if t.shape[-1] > 1 else t
-                         for t in (mean, std))
-            result[name] = (x - mean) / (std + self.eps)
-        return result
+        x = self.prepare(maps)
+        tables = stacked([self.mean, self.std], maps, x)
+        if tables.shape[-1] > 1:
+            tables = F.interpolate(tables, x.shape[-2:], mode="bilinear")
+        mean, std = tables.chunk(2, 1)
+        return dict(zip(maps, ((x - mean) / (std + self.eps)).split(1, 1)))
 
-    def describe(self):
+    def describe(self) -> str:
         """One line: the kind, and what spoke for it."""
         return self.kind + "".join(f"; {name} {value:.3f}" + (f" +- {error:.3f}" if error else "")
                                    for name, (value, error) in self.evidence.items()) + (
@@ -63,12 +70,24 @@ def learned_place(name):
     return name.startswith("mask@")
 
 
-def log_map(m, offset, smoothing):
-    """log(smoothed map + offset) of an error map (N, 1, H, W) >= 0."""
-    return (smooth(m, smoothing).clamp_min(0) + offset + 1e-12).log()
+def column(value):
+    """A number or a table (1, 1, g, g) -> (1, 1, g, g)."""
+    return torch.as_tensor(value).view(1, 1, *getattr(value, "shape", (1, 1))[-2:])
 
 
-def moments(maps):
+def stacked(parts, names, x):
+    """[{name: number or (1, 1, g, g)}, ...] -> (1, parts * names, g, g), g the largest, like x."""
+    tables = [on_device(column(part[name]), x.device).to(x) for part in parts for name in names]
+    side = max(table.shape[-1] for table in tables)
+    return torch.cat([table.expand(-1, -1, side, side) for table in tables], 1)
+
+
+def log_map(m: torch.Tensor, offset: float | torch.Tensor, smoothing: float) -> torch.Tensor:
+    """log(smoothed map + offset) of error maps (N, C, H, W) >= 0; offset: one, or (1, C, 1, 1)."""
+    return (smooth(m, smoothing).clamp_min(0) + (offset + 1e-12)).log()
+
+
+def moments(maps: dict) -> dict:
     """{name: (N, 1, H, W)} -> {name: (N, 2, GRID, GRID)}: mean of map and of its square per cell.
 
     Float64, CPU. Neighbouring cells share a pixel row or column where GRID does not divide H or W.
@@ -134,7 +153,7 @@ def held_out_likelihood(cells, blur, eps=1e-6):
     return total
 
 
-def refit(calibration, cells, without=None):
+def refit(calibration: Calibration, cells: dict, without: int | None = None) -> Calibration:
     """The same calibration with mean and std of these moments {name: (N, 2, GRID, GRID)}, of all
     images or of all but one."""
     tables = {name: statistics(mean_moments(c, without), len(c) - (without is not None),
@@ -144,7 +163,7 @@ def refit(calibration, cells, without=None):
                    std={n: t[1].float() for n, t in tables.items()})
 
 
-def choose_blur(cells):
+def choose_blur(cells: dict) -> tuple:
     """(blur of BLURS or None, evidence): are images likelier by mean and std at each position? It
     must be so by more than one standard error over images; see Calibration's evidence."""
     found = {f"position, blur {blur:g}": held_out_likelihood(cells, blur) for blur in BLURS}
@@ -158,7 +177,7 @@ def choose_blur(cells):
     return (BLURS[names.index(best)] if gain.mean() > error else "border"), evidence
 
 
-def fit_calibration(batches, kind, smoothing):
+def fit_calibration(batches: list, kind: str, smoothing: float) -> tuple[Calibration, dict]:
     """Calibration of [{name: (N, 1, H, W)}, ...] of >= 2 normal images, and its moments.
 
     kind "auto": "position" where choose_blur finds that it pays, else "border", which is the
@@ -169,7 +188,8 @@ def fit_calibration(batches, kind, smoothing):
         return refit(Calibration(kind), cells), cells
     calibration = Calibration(kind, None, smoothing, {
         name: OFFSET * c[:, 0].mean().item() for name, c in cells.items()})
-    cells = concatenate([moments(calibration.prepare(maps)) for maps in batches])
+    cells = concatenate([moments(dict(zip(maps, calibration.prepare(maps).split(1, 1))))
+                         for maps in batches])
     errors = {name: c for name, c in cells.items() if not learned_place(name)}
     calibration.blur = "border"
     if kind in ("auto", "position") and errors:

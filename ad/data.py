@@ -49,11 +49,16 @@ def report_copies(files, others, what):
                   f"{a} = {b}" for a, b in found[:3]) + (", ..." if len(found) > 3 else ""))
 
 
-def to_float(image, device):
+def on_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor there; nothing waits for the copy to a GPU."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def to_float(image: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """uint8 (..., 3, H, W) in [0, 255] -> float32 in [0, 1] on `device`."""
-    if torch.device(device).type == "cuda" and not image.is_cuda:
-        image = image.pin_memory()  # so that nothing waits for the copy
-    return image.to(device, non_blocking=True).float() / 255
+    return on_device(image, device) / 255
 
 
 def resize_to(images, size):

@@ -14,7 +14,7 @@ from ad.ssim import smooth
 ENLARGED = 256  # pixels
 
 
-def side_for_model(side, window_input):
+def side_for_model(side: int, window_input: int) -> int:
     """Long side in pixels at which a model gets a window of long side `side`: window_input where
     that is smaller; a small window is enlarged, but to ENLARGED at most."""
     return min(window_input, max(side, ENLARGED)) if window_input else side
@@ -32,7 +32,7 @@ def resized(predict, size):
 
 
 @torch.no_grad()
-def raw_maps(model, images, scoring, window_batch=16):
+def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 16) -> dict:
     """Maps of every error and scale: images (N, 3, H, W) -> {"mse@128": (N, 1, H, W), ...}.
 
     A window is cut down to the image where it is larger, so nothing is ever padded. window_batch
@@ -53,20 +53,34 @@ def raw_maps(model, images, scoring, window_batch=16):
             scale = side_for_model(max(size), scoring.window_input) / max(size)
             batch = max(1, round(window_batch * 256 ** 2 / (size[0] * size[1] * scale ** 2)))
             run = resized(predict, scoring.window_input)
-            # An exported program takes batches of any size, which no loop over images can.
-            done[size] = run(images) if torch.compiler.is_exporting() and size == shape else \
-                sliding_window(images, run, size, stride, window_batch=batch)
+            if size == shape:  # nothing to cut or to merge; an exported program cannot loop
+                parts = [images] if torch.compiler.is_exporting() else images.split(batch)
+                parts = [run(part) for part in parts]
+                done[size] = torch.cat(parts) if len(parts) > 1 else parts[0]
+            else:
+                done[size] = sliding_window(images, run, size, stride, window_batch=batch)
         for channel, name in enumerate(names):
             result[f"{name}@{window}"] = done[size][:, channel:channel + 1]
     return result
 
 
-def map_images(model, images, scoring, device, window_batch=16, names=None):
-    """Yield raw_maps of successive batches of `images` (uint8 (3, H, W), sizes may differ).
+def not_finite(index, names):
+    return InputError(f"the model gives NaN or infinity for image "
+                      f"{names[index] if names else index}")
 
-    A batch holds neighbours of one size, at most 16 megapixels. names: how to call an image in
-    the InputError raised when the model's output is not finite; its number by default.
-    """
+
+def require_finite(maps, start, names):
+    """Raise InputError that names the first image of {name: (N, 1, H, W)} with NaN or infinity."""
+    # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
+    if not torch.stack([m.sum() for m in maps.values()]).isfinite().all():
+        finite = torch.cat(list(maps.values()), 1).isfinite().flatten(1).all(1)
+        if not finite.all():
+            raise not_finite(start + int((~finite).nonzero()[0]), names)
+
+
+def raw_batches(model, images, scoring, device, window_batch, names):
+    """As map_images, but yields (number of the first image, raw_maps), which whole images' model
+    may have given NaN or infinity."""
     start = 0
     while start < len(images):
         shape, stop = images[start].shape, start + 1
@@ -75,24 +89,35 @@ def map_images(model, images, scoring, device, window_batch=16, names=None):
             stop += 1
         batch = to_float(torch.stack(images[start:stop]), device)
         try:
-            yield raw_maps(model, batch.contiguous(memory_format=torch.channels_last), scoring,
-                           window_batch)
+            maps = raw_maps(model, batch.contiguous(memory_format=torch.channels_last), scoring,
+                            window_batch)
         except NonFiniteError as error:
-            index = start + error.index
-            raise InputError(f"the model gives NaN or infinity for image "
-                             f"{names[index] if names else index}") from error
+            raise not_finite(start + error.index, names) from error
+        yield start, maps
         start = stop
 
 
-def combine(maps):
+def map_images(model, images: list, scoring: Scoring, device, window_batch: int = 16, names=None):
+    """Yield raw_maps of successive batches of `images` (uint8 (3, H, W), sizes may differ).
+
+    A batch holds neighbours of one size, at most 16 megapixels. names: how to call an image in
+    the InputError raised when the model's output is not finite; its number by default.
+    """
+    for start, maps in raw_batches(model, images, scoring, device, window_batch, names):
+        require_finite(maps, start, names)
+        yield maps
+
+
+def combine(maps: dict) -> torch.Tensor:
     """{"name@window": z map (N, 1, H, W)} -> (N, 1, H, W): mean over errors, max over windows."""
     groups = {}
     for name, m in maps.items():
         groups.setdefault(name.split("@")[1], []).append(m)
-    return torch.stack([torch.stack(group).mean(0) for group in groups.values()]).amax(0)
+    means = [torch.cat(group, 1).mean(1, keepdim=True) for group in groups.values()]
+    return torch.cat(means, 1).amax(1, keepdim=True) if len(means) > 1 else means[0]
 
 
-def topk_mean(maps, fraction):
+def topk_mean(maps: torch.Tensor, fraction: float) -> torch.Tensor:
     """Mean of the highest `fraction` of the pixels of each map: (N, C, H, W) -> (N,).
 
     At least one pixel. Raises ValueError unless 0 < fraction <= 1.
@@ -103,22 +128,25 @@ def topk_mean(maps, fraction):
     return flat.topk(max(1, round(fraction * flat.shape[1])), dim=1, sorted=False).values.mean(1)
 
 
-def final_maps(maps, calibration, scoring):
+def final_maps(maps: dict, calibration: Calibration, scoring: Scoring) -> torch.Tensor:
     """raw_maps -> the one calibrated, combined, smoothed map (N, 1, H, W)."""
     return smooth(combine(calibration.apply(maps)), scoring.sigma)
 
 
-def load_calibration(saved):
+def load_calibration(saved: dict) -> Calibration:
     """The dict of `calibrate` -> Calibration."""
     return Calibration(**{name: saved[name] for name in Calibration.__dataclass_fields__})
 
 
-def score_images(model, images, saved, device, window_batch=16, names=None):
-    """Yield (scores (B,), final maps (B, 1, H, W)) of successive batches of uint8 images.
+def score_images(model, images: list, saved: dict, device, window_batch: int = 16, names=None):
+    """Yield (scores (B,), on the CPU, final maps (B, 1, H, W)) of successive batches of images.
 
     saved: the dict of `calibrate`; the other arguments as for `map_images`.
     """
-    scoring, calibration = Scoring(**saved["scoring"]), load_calibration(saved)
-    for maps in map_images(model, images, scoring, device, window_batch, names):
+    scoring, calibration = Scoring(**saved["scoring"]), load_calibration(saved).to(device)
+    for start, maps in raw_batches(model, images, scoring, device, window_batch, names):
         final = final_maps(maps, calibration, scoring)
-        yield topk_mean(final, scoring.topk), final
+        scores = topk_mean(final, scoring.topk).cpu()  # the only wait for a GPU
+        if not scores.isfinite().all():
+            require_finite(maps, start, names)
+        yield scores, final

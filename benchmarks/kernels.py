@@ -12,6 +12,7 @@ import contextlib
 import json
 import sys
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
@@ -27,7 +28,7 @@ from ad.config import Training  # noqa: E402
 from ad.machine import Machine  # noqa: E402
 from ad.damage import damage  # noqa: E402
 from ad.model import build_model  # noqa: E402
-from ad.scoring import Scoring, final_maps, map_images, topk_mean  # noqa: E402
+from ad.scoring import Scoring, score_images  # noqa: E402
 from ad.calibration import fit_calibration  # noqa: E402
 from ad import training  # noqa: E402
 
@@ -153,9 +154,9 @@ def train_steps(model, images, precision):
 
 
 def score(model, images, calibration, scoring):
-    """What infer.py does on the GPU: maps of each batch, calibrated, and the scores."""
-    for maps in map_images(model, images, scoring, CUDA):
-        topk_mean(final_maps(maps, calibration, scoring), scoring.topk).tolist()
+    """What infer.py does on the GPU: scores and maps of each batch."""
+    saved = {"scoring": asdict(scoring), **vars(calibration)}
+    return [scores for scores, _ in score_images(model, images, saved, CUDA)]
 
 
 def count(function, *arguments, **named):

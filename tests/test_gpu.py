@@ -122,8 +122,7 @@ TABLES, VALUE, READ = "copy to the GPU", "_local_scalar_dense", "copy to the CPU
 READS = {
     "msgms": {TABLES: 8},  # its kernel, of both images, at every scale
     "vae": {TABLES: 1},  # the latent draws
-    # Mean and std of every map of every scale; whether a scale's maps are finite; the scores.
-    "scoring": {TABLES: 8, VALUE: 2, READ: 1},
+    "scoring": {VALUE: 1, READ: 1},  # whether what windows gave is finite; the scores
     "calibration": {READ: 6},  # the moments of every batch, before and after the logarithm
     "fit, auto": {TABLES: 2, VALUE: 1},  # random rows, random directions; the alignment
     "fit, free": {TABLES: 2}, "fit, 1": {},
@@ -160,6 +159,23 @@ def test_scoring_with_windows(precision):
                 kernels.score(model, [torch.zeros(3, 64, 96, dtype=torch.uint8)] * 2, calibration,
                               scoring)
         assert gpu.waits == READS["scoring"]
+
+
+def test_tables_travel_to_the_gpu_once():
+    """Nothing but the image and the three Gaussian kernels travels for a batch, only scores back;
+    no batch costs another one a kernel more or less."""
+    maps = [{name: torch.rand(1, 1, 64, 96) for name in ("ssim@0", "mask@0")}] * 3
+    calibration, counts = fit_calibration(maps, "position", 2.0)[0], []
+    for batches in (1, 2, 3):
+        with fake_gpu() as gpu:
+            model = build(gpu, "repair").eval()
+            shown = [torch.zeros(3, 64 + 8 * (i % 2), 96, dtype=torch.uint8)
+                     for i in range(batches)]
+            kernels.score(model, shown, calibration, Scoring((0,), 0, "repaired"))
+            assert gpu.waits == {READ: batches}
+            counts.append((gpu.kernels.total(), gpu.kernels["_to_copy"]))
+    (a, b), (c, d), (e, f) = counts
+    assert e - c == c - a and f - d == d - b == 5
 
 
 def test_calibration():
