@@ -6,6 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ad.config import Training
 from ad.data import resize_long_side, resize_to, to_float
 from ad.regions import bring, on_cpu, uniform
 
@@ -13,10 +14,12 @@ FLIPS = {"left-right": (lambda x: x.flip(-1), torch.tensor([[-1., 0], [0, 1]])),
          "up-down": (lambda x: x.flip(-2), torch.tensor([[1., 0], [0, -1]])),
          "diagonal": (lambda x: x.mT, torch.tensor([[0., 1], [1, 0]]))}  # and of (x, y)
 TURN, SHIFT, ZOOM, LIGHT = 3.0, 0.04, 0.03, 0.1  # degrees, share of the side, and of 1; see augment
+# The farthest that this reads beyond an edge, as a share of half a side.
+BEYOND = (1 + ZOOM) * (1 + math.sin(math.radians(TURN))) + SHIFT - 1
 NEAR = 1.1  # a flip is allowed up to this many times the distance between normal images
 
 
-def symmetries(images, side=16):
+def symmetries(images: list, side: int = 16) -> list:
     """The FLIPS after which normal images (uint8 (3, H, W)) still look like normal images.
 
     Compared at side x side pixels: is the median distance of a flipped image to the nearest other
@@ -33,7 +36,7 @@ def symmetries(images, side=16):
             and distance(flip(small)) <= NEAR * distance(small)]
 
 
-def augment(images, generator, flips=()):
+def augment(images: torch.Tensor, generator: torch.Generator, flips=()) -> torch.Tensor:
     """(N, 3, H, W) in [0, 1] -> same: the given FLIPS with probability 1/2 each, turned by up to
     TURN, moved by SHIFT, zoomed by ZOOM, brightness and (a quarter of it) each colour times
     1 +- LIGHT."""
@@ -48,12 +51,19 @@ def augment(images, generator, flips=()):
     matrix = torch.cat([turn, uniform(generator, n, -SHIFT, SHIFT, 2)[..., None]], 2)
     # Factors only, so that black stays black: SSIM looks closely there.
     light = (1 + LIGHT * brightness) * uniform(generator, n, 1 - LIGHT / 4, 1 + LIGHT / 4, 3)
+    # What lies beyond the edges is mirrored here: on a CPU grid_sample takes three times as long
+    # when it does that itself, for each of 16 neighbours.
+    sides = torch.tensor(images.shape[:1:-1])
+    around = (BEYOND * sides / 2).int() + 3
+    matrix = matrix * (sides / (sides + 2 * around))[:, None]
     matrix, light = bring(images, matrix, light[..., None, None])
     grid = F.affine_grid(matrix, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, "bicubic", "reflection", False).mul_(light).clamp_(0, 1)
+    images = F.pad(images, around.repeat_interleave(2).tolist(), mode="reflect")
+    return F.grid_sample(images, grid, "bicubic", "zeros", False).mul_(light).clamp_(0, 1)
 
 
-def random_crops(images, long_side, crop, generator):
+def random_crops(images: list, long_side: int, crop: int,
+                 generator: torch.Generator) -> torch.Tensor:
     """Random crops of uint8 images as if first resized to `long_side`: (N, 3, h, w) in [0, 1].
 
     images: list of uint8 (3, H, W) of any sizes. h and w are `crop` pixels, less where a resized
@@ -79,7 +89,7 @@ def random_crops(images, long_side, crop, generator):
     return torch.cat([resize_to(to_float(g, generator.device), tuple(shape)) for g in groups])
 
 
-def draw_crops(model, images, generator, plan):
+def draw_crops(model, images: list, generator: torch.Generator, plan: Training) -> torch.Tensor:
     """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops by the plan (config.Training),
     or whole images for a model of one fixed `size`."""
     if hasattr(model, "size"):
@@ -92,7 +102,7 @@ def draw_crops(model, images, generator, plan):
     return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 
-def at_one_size(model, images, plan):
+def at_one_size(model, images: list, plan: Training) -> list:
     """uint8 images, resized here, to the nearest 1/255, if every epoch would resize them alike."""
     fixed, (low, high) = hasattr(model, "size"), plan.long_side
     if not fixed and (plan.crop or low != high):

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ad import InputError
+from ad import InputError, ranks
 from ad.images import MIN_SIDE
 
 
-def copies(files, others):
+def copies(files: list, others: list) -> list:
     """[(file, its copy among others), ...]: files with the same bytes, by SHA-256."""
     sizes = {path.stat().st_size for path in others}
     near = [path for path in files if path.stat().st_size in sizes]
@@ -24,7 +24,7 @@ def digest(path):
     return sha256(path.read_bytes()).digest()
 
 
-def drop_copies(samples, images):
+def drop_copies(samples: list, images: list) -> tuple[list, list]:
     """Normal samples and their images without those that show the same pixels as one before, which
     would be judged by what has learned them; says which."""
     first, copied = {}, []
@@ -56,18 +56,41 @@ def on_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def near_by(images: list, device: torch.device) -> list:
+    """uint8 images on the GPU, where they take up to a quarter of its free memory; else as they
+    are."""
+    if device.type != "cuda" or 4 * sum(i.nbytes for i in images) > torch.cuda.mem_get_info(
+            device)[0]:
+        return images
+    return [image.to(device) for image in images]
+
+
+def later(values: torch.Tensor):
+    """The function that gives values (N,) to the CPU, as a list: from a GPU without waiting for
+    more than it was told to do before now."""
+    if not values.is_cuda:
+        return values.tolist
+    copied, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+
+    def read():
+        arrived.synchronize()
+        return copied.tolist()
+    return read
+
+
 def to_float(image: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """uint8 (..., 3, H, W) in [0, 255] -> float32 in [0, 1] on `device`."""
     return on_device(image, device) / 255
 
 
-def resize_to(images, size):
+def resize_to(images: torch.Tensor, size: tuple) -> torch.Tensor:
     """Float (N, 3, H, W) in [0, 1] -> (N, 3, *size), untouched where it has that size."""
     return images if images.shape[-2:] == size else F.interpolate(
         images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def resize_long_side(image, size):
+def resize_long_side(image: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 or float (3, H, W) -> float (1, 3, h, w) in [0, 1], long side `size` pixels, the other
     one at least MIN_SIDE."""
     if not image.is_floating_point():
@@ -77,7 +100,7 @@ def resize_long_side(image, size):
     return F.interpolate(image[None], shape, mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def split_normals(samples, fraction, seed):
+def split_normals(samples: list, fraction: float, seed: int) -> tuple[list, list]:
     """Normal samples -> (train, validation), whole images, order kept; >= 2 in validation.
 
     Raises InputError for fewer than 4 samples, which leave nothing to train or validate on.
@@ -91,3 +114,13 @@ def split_normals(samples, fraction, seed):
     chosen = set(order[:count].tolist())
     return ([s for i, s in enumerate(samples) if i not in chosen],
             [s for i, s in enumerate(samples) if i in chosen])
+
+
+def divide(order: list, batch: int) -> list:
+    """Image numbers -> batches of equal size (+-1): a last batch of one image would upset batch
+    normalisation."""
+    count = -(-len(order) // batch)
+    if len(order) // count < ranks.size():
+        raise InputError(f"batches of {len(order) // count} images are too small for "
+                         f"{ranks.size()} processes; take fewer, or a larger --batch")
+    return [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]

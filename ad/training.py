@@ -10,23 +10,27 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from ad import InputError
-from ad import ranks
+from ad import InputError, ranks
 from ad.augment import augment, draw_crops
 from ad.cli import deferred, progress
+from ad.config import Scoring, Training
 from ad.cutpaste import seeded_generator
+from ad.data import divide, later, near_by, on_device
+from ad.machine import Machine
 from ad.seed import random_states, seed_everything, set_random_states
 
+# How weights are changed, and where.
+Updates = namedtuple("Updates", "plan machine optimizer scaler")
 STEPS = 5  # timed to tell how many epochs fit into --minutes
 
 
-def learning_rate(plan, epochs):
+def learning_rate(plan: Training, epochs: float) -> float:
     """After so many epochs: constant, or a cosine that is 0 at t_max (and back at 2 t_max)."""
     cosine = math.cos(math.pi * epochs / (plan.t_max or plan.epochs))
     return plan.lr * (0.5 + 0.5 * cosine if plan.schedule == "cosine" else 1)
 
 
-def validation_scoring(scoring, plan, long_side):
+def validation_scoring(scoring: Scoring, plan: Training, long_side: int) -> Scoring:
     """Scoring of the U-Net's validation. Windows belong to the final score; validation looks at
     whole images, as large as in training, where sigma is the same share of an image as in the
     final score of images of this long side (pixels)."""
@@ -53,16 +57,6 @@ def require_finite(tensors, what, epoch):
                          "--precision fp32 (what was saved is from the epochs before)")
 
 
-def divide(order, batch):
-    """Image numbers -> batches of equal size (+-1): a last batch of one image would upset batch
-    normalisation."""
-    count = -(-len(order) // batch)
-    if len(order) // count < ranks.size():
-        raise InputError(f"batches of {len(order) // count} images are too small for "
-                         f"{ranks.size()} processes; take fewer, or a larger --batch")
-    return [order[i * len(order) // count:(i + 1) * len(order) // count] for i in range(count)]
-
-
 def step_losses(model, images, labels, generator, updates):
     """The model's losses of a batch of the cache, and this process's share of the batch."""
     plan, crops = updates.plan, draw_crops(model, images, generator, updates.plan)
@@ -70,11 +64,20 @@ def step_losses(model, images, labels, generator, updates):
         crops = augment(crops, generator, plan.symmetries)
     with updates.machine.autocast():
         losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
-                            *([] if labels is None else [labels.to(generator.device)]))
+                            *([] if labels is None else [on_device(labels, generator.device)]))
     return losses, len(ranks.own(images)) / len(images)
 
 
-def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
+def account(unread, totals, epoch):
+    """Add losses [(names, function that reads them, images), ...] to the totals."""
+    for names, read, count in unread:
+        values = read()
+        require_finite(torch.tensor(values[:1]), "the loss is", epoch)
+        for name, value in zip(names, values):
+            totals[name] = totals.get(name, 0) + value * count
+
+
+def train_epoch(model, data_set: tuple, updates: Updates, epoch: int, begun=None, stop=()):
     """One pass over the images: {"loss", ..., "images_per_s"}, means over images.
 
     data_set: (uint8 images, class numbers (N,) or None). updates: of make_updates. begun: {}, or
@@ -90,6 +93,7 @@ def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
     batches = divide(torch.randperm(len(images), generator=generator, device=device).tolist(),
                      plan.batch)
     done, totals, halt = begun.get("batches", 0), dict(begun.get("totals", {})), False
+    unread = []  # of the step before, so that a GPU has this one's work while it is waited for
     if begun:
         set_random_states(begun["random"], generator)
     model.train()
@@ -101,29 +105,25 @@ def train_epoch(model, data_set, updates, epoch, begun=None, stop=()):
             model, [images[i] for i in batch], None if labels is None else labels[batch],
             generator, updates)
         values = torch.stack([*losses.values()]).detach() * share
-        *values, halt = ranks.total(F.pad(values, (0, 1), value=len(stop))).tolist()
-        require_finite(torch.tensor(values[:1]), "the loss is", epoch)
+        read = later(ranks.total(F.pad(values, (0, 1), value=len(stop))))
+        halt = bool(stop) if ranks.size() == 1 else read()[-1] > 0
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(losses["loss"] * share).backward()
         ranks.sum_gradients(model)
         scaler.step(optimizer)
         scaler.update()
-        for name, value in zip(losses, values):
-            totals[name] = totals.get(name, 0) + value * len(batch)
+        account(unread, totals, epoch)
+        unread = [(list(losses), read, len(batch))]
         done += 1
+    account(unread, totals, epoch)
     require_finite(model.state_dict().values(), "the weights are", epoch)  # after the last step
-    seconds = time.perf_counter() - start
-    begun |= {"batches": done, "totals": totals, "seconds": seconds,
+    begun |= {"batches": done, "totals": totals, "seconds": time.perf_counter() - start,
               "random": random_states(generator)}
     return None if halt else {k: v / len(images) for k, v in totals.items()} | {
-        "images_per_s": len(images) / seconds}
+        "images_per_s": len(images) / begun["seconds"]}
 
 
-# How weights are changed, and where.
-Updates = namedtuple("Updates", "plan machine optimizer scaler")
-
-
-def make_updates(model, plan, machine):
+def make_updates(model, plan: Training, machine: Machine) -> Updates:
     """Updates of a model by a plan (config.Training); the gradient scaler only scales for fp16."""
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[plan.optimizer](
         [p for p in model.parameters() if p.requires_grad], lr=plan.lr,
@@ -132,7 +132,7 @@ def make_updates(model, plan, machine):
         machine.device.type, enabled=machine.precision == "fp16"))
 
 
-def epochs_in(seconds, model, data_set, check, plan, machine):
+def epochs_in(seconds: float, model, data_set, check, plan: Training, machine: Machine) -> int:
     """How many epochs of this plan fit into so many seconds, by the time that a few steps and a
     validation take here; the model stays as it is. At least one; the end of a run, which judges
     once more, gets the time of three validations."""
@@ -141,9 +141,8 @@ def epochs_in(seconds, model, data_set, check, plan, machine):
     few = slice(0, STEPS * plan.batch)
     times = []
     for _ in range(2):  # the first one warms up
-        start = time.perf_counter()
-        train_epoch(model, (images[few], None if labels is None else labels[few]),
-                    make_updates(model, plan, machine), 1)
+        start, part = time.perf_counter(), (images[few], None if labels is None else labels[few])
+        train_epoch(model, part, make_updates(model, plan, machine), 1)
         times.append((time.perf_counter() - start) / len(images[few]))
     start = time.perf_counter()
     with machine.autocast():
@@ -155,7 +154,7 @@ def epochs_in(seconds, model, data_set, check, plan, machine):
     return ranks.from_rank_0(lambda: max(1, int(left / each)))
 
 
-def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
+def run_epochs(model, data_set, check, run, plan: Training, machine: Machine, verbose=False):
     """Train until the plan's epochs or patience; after every epoch log.jsonl, last.pt and the like.
 
     data_set: see train_epoch. check(): the validation's figures, among them val_loss and accuracy
@@ -164,6 +163,7 @@ def run_epochs(model, data_set, check, run, plan, machine, verbose=False):
     """
     ranks.synchronise(model)
     keep_freed_memory()
+    data_set = near_by(data_set[0], machine.device), data_set[1]
     updates, state = make_updates(model, plan, machine), run.state
     if "optimizer" in state:
         updates.optimizer.load_state_dict(state["optimizer"])

@@ -93,10 +93,23 @@ class Gpu(TorchDispatchMode):
             if not later or not all(is_fake(t) or hasattr(t, "pinned") for t in given):
                 self.waits["copy to the GPU"] += 1
         if name == "_to_copy" and target == "cpu":
-            self.waits["copy to the CPU"] += 1
+            self.waits["copy to the CPU"] += not kwargs.get("non_blocking")
             with unset_fake_temporarily():
                 return torch.full(result.shape, result.dtype == torch.bool, dtype=result.dtype)
         return result
+
+
+class Event:
+    """As torch.cuda.Event: it is waited for, unless the GPU has got other work since."""
+
+    def __init__(self, gpu):
+        self.gpu, self.since = gpu, None
+
+    def record(self):
+        self.since = self.gpu.kernels.total()
+
+    def synchronize(self):
+        self.gpu.waits["event"] += self.since == self.gpu.kernels.total()
 
 
 @contextlib.contextmanager
@@ -109,7 +122,9 @@ def fake_gpu():
     with contextlib.ExitStack() as stack:
         for target, replacement in patches:
             stack.enter_context(mock.patch(target, replacement))
-        yield stack.enter_context(Gpu(stack.enter_context(FakeTensorMode())))
+        gpu = stack.enter_context(Gpu(stack.enter_context(FakeTensorMode())))
+        stack.enter_context(mock.patch("torch.cuda.Event", lambda: Event(gpu)))
+        yield gpu
 
 
 @torch.no_grad()
