@@ -43,8 +43,7 @@ class Calibration:
         return replace(self, offset=offset, mean=mean, std=std)
 
     def prepare(self, maps: dict) -> torch.Tensor:
-        """{name: (N, 1, H, W)} -> all M of them as x (N, M, H, W): logarithms where this
-        calibration is of those."""
+        """{name: (N, 1, H, W)} -> x of all M (N, M, H, W): logarithms where this is of those."""
         x = torch.cat(list(maps.values()), 1)
         return log_map(x, stacked([self.offset], maps, x), self.smoothing) if self.offset else x
 

@@ -13,6 +13,7 @@ from ad.config import ERRORS
 from ad.images import read_image, reading
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
 from ad.model import new_memory
+from ad.neighbours import shares
 from ad.runs import run_files, run_images
 from ad.scoring import side_for_model
 from ad.seed import seed_everything
@@ -69,11 +70,15 @@ def folds(model, images, judged, scoring, device, seed):
         return
     seed_everything(seed)
     memory = model if whole else new_memory(model)
-    placed = memory.extract(resized_batches([*images, *judged], scoring.window_input, device))
+    parts = np.array_split(np.arange(len(judged)), min(FOLDS, len(judged)))
+    groups = [len(images), *map(len, parts)]
+    placed = memory.extract(resized_batches([*images, *judged], scoring.window_input, device),
+                            groups)
     memory.learn(placed)
-    for part in np.array_split(np.arange(len(judged)), min(FOLDS, len(judged))):
+    every = np.arange(placed.shape[1])
+    for part, mine in zip(parts, np.split(every, np.cumsum(shares(groups))[:-1])[1:]):
         seed_everything(seed)
-        keep = np.setdiff1d(np.arange(placed.shape[1]), part + len(images))
+        keep = np.setdiff1d(every, mine)
         fold = memory.empty()
         fold.learn(placed[:, keep])
         if not whole:

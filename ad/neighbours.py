@@ -4,11 +4,37 @@ import math
 
 import torch
 
+from ad.data import on_device
+
 POOL = 40_000  # random patches that a bank for anywhere is made from, at most
-BLOCK = 2 ** 24  # distances held in memory at once
+ENTRIES = 400  # patches of every place that a memory learns from, at most
+BLOCK = 2 ** 22  # distances held at once: so many stay in a CPU's cache; a GPU gets 16 times more
 
 
-def farthest_points(features, count):
+def shares(groups) -> list:
+    """How many of each of successive groups of images a memory learns from: numbers of images ->
+    the same or, where they are more than ENTRIES, as many in proportion."""
+    total = sum(groups)
+    return [n if total <= ENTRIES else max(min(n, 1), ENTRIES * n // total) for n in groups]
+
+
+def sample(entries, count: int, generator: torch.Generator) -> list:
+    """Of an iterable of (P, C), entries of P places, `count` of each place, one with the chance of
+    another, as a list of (P, k, C); all, in order, where they are no more. Only those are ever in
+    memory (algorithm R: Vitter, "Random sampling with a reservoir", ACM TOMS 1985)."""
+    kept = [entry for _, entry in zip(range(count), entries)]
+    if not kept:
+        return []
+    kept = torch.stack(kept, 1)
+    for seen, entry in enumerate(entries, start=count + 1):
+        slot = torch.randint(seen, (len(entry),), generator=generator)
+        place = (slot < count).nonzero()[:, 0]
+        place, slot = (on_device(index, entry.device) for index in (place, slot[place]))
+        kept[place, slot] = entry[place]
+    return [kept]
+
+
+def farthest_points(features: torch.Tensor, count: int) -> torch.Tensor:
     """Greedy coreset (k-centre): features (P, N, C) -> indices (P, count), P sets at once.
 
     Begins with entry 0; each next one is the farthest from those chosen (Sener and Savarese,
@@ -26,12 +52,12 @@ def farthest_points(features, count):
     return chosen
 
 
-def nearest(queries, bank):
+def nearest(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest bank entry, set by set: queries (P, M, C), bank (P, K, C) -> squared distances and
     indices, each (P, M). Never more than BLOCK distances are in memory (all at once in an exported
     program, whose number of queries is not known)."""
     squares = bank.square().sum(2)[:, None]
-    rows = max(1, BLOCK // (bank.shape[0] * bank.shape[1]))
+    rows = max(1, (16 * BLOCK if bank.is_cuda else BLOCK) // bank.shape[:2].numel())
     parts = []
     for part in [queries] if torch.compiler.is_exporting() else queries.split(rows, 1):
         parts.append(torch.baddbmm(squares, part, bank.transpose(1, 2), alpha=-2).min(2))
@@ -39,18 +65,19 @@ def nearest(queries, bank):
     return (distance + queries.square().sum(2)).clamp_min_(0), index
 
 
-def nearest_around(queries, bank, grid, radius):
+def nearest_around(queries: torch.Tensor, bank: torch.Tensor, grid: tuple,
+                   radius: int) -> torch.Tensor:
     """Squared distances (h * w, M) of queries (h * w, M, C) to the nearest entry in the banks
     (h * w, K, C) of all places at most `radius` cells away in y and x."""
     offsets = torch.arange(-radius, radius + 1)
     rows, columns = ((torch.arange(n)[:, None] + offsets).clamp(0, n - 1) for n in grid)
     places = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
-    places = places.view(len(bank), -1).to(bank.device)  # (h * w, (2 radius + 1) ** 2)
+    places = on_device(places.view(len(bank), -1), bank.device)  # (h * w, (2 radius + 1) ** 2)
     block = max(1, BLOCK // (places.shape[1] * bank[0].numel()))
     return torch.cat([nearest(part, bank[near].flatten(1, 2))[0]
                       for part, near in zip(queries.split(block), places.split(block))])
 
 
-def random_rows(sets, count):
+def random_rows(sets: torch.Tensor, count: int) -> torch.Tensor:
     """(1, M, C) -> at most `count` of the M rows, drawn by torch's global generator."""
-    return sets[:, torch.randperm(sets.shape[1])[:count].to(sets.device)]
+    return sets[:, on_device(torch.randperm(sets.shape[1])[:count], sets.device)]

@@ -5,13 +5,17 @@
 End to end, from image files to the scores of the test split, in one process: the same images at 256
 pixels, the same EfficientNet-Lite0 maps at strides 8 and 16, float32. Ours keeps a coreset of 0.1,
 leaves the validation images out of its bank and calibrates on them; anomalib's bank has all normal
-images, and a coreset of RATIO: 0.1 of the transistor would take it more than an hour.
+images, and a coreset of RATIO: 0.1 of the transistor would take it more than an hour. Before that,
+and without --data instead: the search alone, and what a fit costs as the images become more.
 """
 
+import multiprocessing
+import resource
 import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 from timing import alternate, arguments, report
 
@@ -25,6 +29,7 @@ from ad.metrics import auroc
 from ad.neighbours import nearest
 from ad.scoring import score_images
 
+SIDE = 512
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}
 
 
@@ -81,13 +86,46 @@ def search(runs):
     expected = torch.from_numpy(brute.kneighbors(queries[0].numpy())[0]).float()[:, 0]
     torch.testing.assert_close(nearest(queries, bank)[0][0].sqrt(), expected, atol=1e-3, rtol=1e-4)
     return alternate({"ours": lambda: nearest(queries, bank),
+                      "matrix product": lambda: queries @ bank.mT,
                       "scikit-learn": lambda: brute.kneighbors(queries[0].numpy())}, runs)
 
 
+def fit(count, position):
+    """Fit a memory to so many images of SIDE pixels and score one: seconds of both, MiB at most."""
+    def images(count):
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(count):
+            yield F.interpolate(torch.rand(1, 3, 32, 32, generator=generator), (SIDE, SIDE))
+    torch.manual_seed(0)
+    model, start = PatchMemory(position=position), time.perf_counter()
+    model.fit(images(count))
+    fitted = time.perf_counter()
+    for image in images(4):
+        model.anomaly_maps(image)
+    return {"seconds": fitted - start, "seconds_to_score": (time.perf_counter() - fitted) / 4,
+            "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10}
+
+
+def growth(counts):
+    """{images: its row}, each in a process of its own, for memories of one place and of any."""
+    found = {}
+    for position in ("1", "free"):
+        for count in counts:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                row = pool.apply(fit, (count, position))
+            found.setdefault(f"fit, position {position}", {})[str(count)] = row | {
+                "ratio": row["seconds"] / found.get(f"fit, position {position}", {"300": row}).get(
+                    "300", row)["seconds"]}
+    return found
+
+
 def main():
-    args = arguments(__doc__, lambda add: add("--data", type=Path, required=True))
-    results = {"search": search(args.runs)}
-    for category in ("toothbrush", "transistor"):
+    args = arguments(__doc__, lambda add: (
+        add("--data", type=Path, help="without it only search and growth"),
+        add("--images", type=int, nargs="*", default=(300, 1000, 3000), help="of the growth")))
+    results = {"search": search(args.runs), **growth(args.images)}
+    report(args, "memory", results, ("scikit-learn",))
+    for category in ("toothbrush", "transistor") if args.data else ():
         results[category] = end_to_end(args.data, category, {
             "ours": ours,
             "ours, the paper's": lambda *parts: ours(*parts, position="free",

@@ -7,7 +7,9 @@ import pytest
 import torch
 import torchvision
 
-from ad import InputError, checkpoint
+from ad import InputError, checkpoint, fitting, neighbours
+from ad.config import Scoring
+from ad.models import memory
 from ad.sets.demo import render
 from ad.models.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
@@ -159,6 +161,25 @@ def test_images_of_several_sizes():
     model.fit([images(8), images(4, 80, 64)])
     assert model.grid == (8, 10) and len(model.mean) == 54
     assert model.anomaly_maps(images(1, 50, 70))["gaussian"].shape == (1, 1, 50, 70)
+
+
+def test_no_fold_of_many_images_learns_from_what_it_judges(monkeypatch):
+    """Features are the numbers of images, of which a sample is learned."""
+    learned = []
+    for module in (neighbours, memory):
+        monkeypatch.setattr(module, "ENTRIES", 12)
+    monkeypatch.setattr(PatchMemory, "features", lambda self, x, grid=None: x[:, :1, ::8, ::8])
+    monkeypatch.setattr(PatchMemory, "learn", lambda self, placed: learned.append(
+        set((255 * placed).round().flatten().tolist())))
+    shown = [torch.full((3, 64, 64), i, dtype=torch.uint8) for i in range(40)]
+    *parts, last = fitting.folds(PatchMemory(equalise=False), shown[:20], shown[20:],
+                                 Scoring((0,), 0), torch.device("cpu"), 0)
+    assert last[1] == [] and len(parts) == 5
+    assert sorted(i for _, part in parts for i in part) == list(range(20))
+    assert len(learned[0]) > 35  # nearly all are somewhere
+    for (_, part), known in zip(parts, learned[1:]):
+        assert known == learned[0] - {20 + i for i in part}
+        assert known < learned[0]
 
 
 @pytest.mark.parametrize("options, expected", [

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from ad import neighbours
-from ad.neighbours import farthest_points, nearest, nearest_around
+from ad.neighbours import farthest_points, nearest, nearest_around, sample, shares
 
 
 def naive_farthest(features, count):
@@ -64,3 +64,22 @@ def test_nearest_around_is_the_naive_loop(radius, block, monkeypatch):
             for j in range(m):
                 d = (flat[allowed] - queries[y * w + x, j].double()).square().sum(1)
                 assert distance[y * w + x, j].item() == pytest.approx(d.min().item(), abs=1e-5)
+
+
+def test_a_sample_takes_all_of_few_and_of_many_each_with_the_same_chance():
+    def entries(count):  # at 4000 places the number of the image
+        return (torch.full((4000, 1), float(i)) for i in range(count))
+    generator = torch.Generator().manual_seed(0)
+    few, = sample(entries(7), 7, generator)
+    assert torch.equal(few[..., 0], torch.arange(7.0).expand(4000, 7))
+    assert sample(entries(0), 7, generator) == []
+    many, = sample(entries(30), 6, generator)
+    assert many.shape == (4000, 6, 1)
+    assert (many[..., 0].sort(1).values.diff(dim=1) > 0).all()  # no image twice at a place
+    counts = many.flatten().long().bincount(minlength=30)
+    assert (counts - 800).abs().max() < 5 * (800 * 0.8) ** 0.5  # 5 standard deviations
+
+
+def test_shares_are_all_of_few_and_in_proportion_of_many():
+    assert shares([0, 200, 200]) == [0, 200, 200]
+    assert shares([2600, 399, 0, 1]) == [346, 53, 0, 1]

@@ -7,8 +7,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import ad
+from ad.data import on_device
 from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
-from ad.neighbours import POOL, farthest_points, nearest, nearest_around, random_rows
+from ad.neighbours import (ENTRIES, POOL, farthest_points, nearest, nearest_around, random_rows,
+                           sample, shares)
 
 PROJECTED = 32  # random directions in which distances between them are measured for that
 GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
@@ -99,9 +101,11 @@ class PatchMemory(nn.Module):
         self.learn(self.extract(batches))
 
     @torch.no_grad()
-    def extract(self, batches):
+    def extract(self, batches, groups=()) -> torch.Tensor:
         """Normal images, batches (N, 3, H, W) in [0, 1] of one or several sizes -> patches
-        (h * w, N, C), all in memory at once, at the grid of the first. The light of the first
+        (h * w, N, C) at the grid of the first: all that `learn` wants. Of more than ENTRIES images
+        a random sample of patches, at every place another one; groups: sizes of successive groups
+        of images, of which each then has its `shares`, one after the other. The light of the first
         LIT batches is what later images are brought to."""
         batches = iter(batches)
         first = list(itertools.islice(batches, LIT))
@@ -109,11 +113,17 @@ class PatchMemory(nn.Module):
             self.light = torch.cat([light(batch) for batch in first]).mean(0)
         if self.position == "auto":
             self.evidence = alignment([image for batch in first for image in batch])
-        found = []
-        for batch in itertools.chain(first, batches):
-            found.append(self.features(batch, self.grid))
-            self.grid = tuple(found[0].shape[-2:])
-        return by_place(torch.cat(found))
+
+        def entries():
+            for batch in itertools.chain(first, batches):
+                found = self.features(batch, self.grid)
+                self.grid = tuple(found.shape[-2:])
+                yield from by_place(found).unbind(1)
+        stream, generator = entries(), torch.Generator().manual_seed(0)
+        parts = zip(groups, shares(groups)) if groups else [(None, ENTRIES)]
+        parts = [part for size, count in parts
+                 for part in sample(itertools.islice(stream, size), count, generator)]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
     def empty(self):
         """A memory that finds and looks for patches as this one does, and has learned none."""
@@ -139,14 +149,14 @@ class PatchMemory(nn.Module):
         if "gaussian" in self.names:
             if len(self.mean) > GAUSSIAN:
                 random = torch.randn(len(self.mean), GAUSSIAN)
-                self.projection = torch.linalg.qr(random)[0].to(sets.device)
+                self.projection = on_device(torch.linalg.qr(random)[0], sets.device)
             self.centre, self.whitening = gaussians(self.projected(sets))
         if "neighbours" not in self.names:
             return
         size = max(1, round(self.coreset * sets.shape[1]))
         narrow = sets
         if self.radius is None and sets.shape[2] > PROJECTED:
-            narrow = sets @ torch.randn(sets.shape[2], PROJECTED).to(sets.device)
+            narrow = sets @ on_device(torch.randn(sets.shape[2], PROJECTED), sets.device)
         keep = farthest_points(narrow, size) if size < sets.shape[1] else \
             torch.arange(size, device=sets.device).expand(len(sets), -1)
         self.bank = sets.gather(1, keep[..., None].expand(-1, -1, sets.shape[2]))
