@@ -14,8 +14,6 @@ FLIPS = {"left-right": (lambda x: x.flip(-1), torch.tensor([[-1., 0], [0, 1]])),
          "up-down": (lambda x: x.flip(-2), torch.tensor([[1., 0], [0, -1]])),
          "diagonal": (lambda x: x.mT, torch.tensor([[0., 1], [1, 0]]))}  # and of (x, y)
 TURN, SHIFT, ZOOM, LIGHT = 3.0, 0.04, 0.03, 0.1  # degrees, share of the side, and of 1; see augment
-# The farthest that this reads beyond an edge, as a share of half a side.
-BEYOND = (1 + ZOOM) * (1 + math.sin(math.radians(TURN))) + SHIFT - 1
 NEAR = 1.1  # a flip is allowed up to this many times the distance between normal images
 
 
@@ -51,15 +49,9 @@ def augment(images: torch.Tensor, generator: torch.Generator, flips=()) -> torch
     matrix = torch.cat([turn, uniform(generator, n, -SHIFT, SHIFT, 2)[..., None]], 2)
     # Factors only, so that black stays black: SSIM looks closely there.
     light = (1 + LIGHT * brightness) * uniform(generator, n, 1 - LIGHT / 4, 1 + LIGHT / 4, 3)
-    # What lies beyond the edges is mirrored here: on a CPU grid_sample takes three times as long
-    # when it does that itself, for each of 16 neighbours.
-    sides = torch.tensor(images.shape[:1:-1])
-    around = (BEYOND * sides / 2).int() + 3
-    matrix = matrix * (sides / (sides + 2 * around))[:, None]
     matrix, light = bring(images, matrix, light[..., None, None])
     grid = F.affine_grid(matrix, images.shape, align_corners=False)
-    images = F.pad(images, around.repeat_interleave(2).tolist(), mode="reflect")
-    return F.grid_sample(images, grid, "bicubic", "zeros", False).mul_(light).clamp_(0, 1)
+    return F.grid_sample(images, grid, "bicubic", "reflection", False).mul_(light).clamp_(0, 1)
 
 
 def random_crops(images: list, long_side: int, crop: int,

@@ -58,18 +58,18 @@ class Gradients(nn.Module):
         return (energy / (around + NOISE ** 2)).sqrt()
 
 
-def cells(images, stride):
+def cells(images: torch.Tensor, stride: int) -> torch.Tensor:
     """Means over cells of stride x stride pixels, partial ones at the far edges included."""
     return F.avg_pool2d(images, stride, ceil_mode=True, count_include_pad=False)
 
 
-def light(images):
+def light(images: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) -> (N, 2): mean and standard deviation of the grey image."""
     std, mean = torch.std_mean(images.float().mean(1), (1, 2))
     return torch.stack([mean, std], 1)
 
 
-def equalise(images, target):
+def equalise(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Bring images (N, 3, H, W) to the `light` target (2,): one shift and one factor an image for
     all its pixels and channels, the factor in [1 / STRETCH, STRETCH]. Colours keep their
     relations."""
@@ -78,14 +78,14 @@ def equalise(images, target):
     return (images - mean) * factor + target[0]
 
 
-def surroundings(maps, widths):
+def surroundings(maps: torch.Tensor, widths: tuple) -> torch.Tensor:
     """(N, C, H, W) -> (N, C * len(widths), H, W): means over width x width cells around each."""
     return torch.cat([F.avg_pool2d(maps, width, 1, width // 2, count_include_pad=False)
                       for width in widths], dim=1)
 
 
 @torch.no_grad()
-def alignment(images):
+def alignment(images: list) -> float:
     """Share of the patches of one normal image whose nearest neighbour in another one is at the
     same place, in [0, 1], mean over pairs; images: 2 or more, uint8 or float (3, H, W), any sizes.
 

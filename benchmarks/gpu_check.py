@@ -28,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from ad import damage
 from ad.augment import FLIPS, augment
 from ad.calibration import fit_calibration
+from ad.data import near_by
 from ad.machine import Machine
 from ad.pictures.collapse import collapse_check
 from ad.cutpaste import seeded_generator
@@ -213,6 +214,7 @@ def timed(function):
 def speed(precision):
     """Training, the network alone, forward and backward, and inference."""
     model, images, epochs = unet(), pictures(64), itertools.count(1)
+    kept = near_by(images, CUDA)
     batch = floats(8, 256, 256).contiguous(memory_format=torch.channels_last)
     updates = make_updates(model, plan(), Machine(CUDA, precision))
 
@@ -222,7 +224,7 @@ def speed(precision):
                 output = model.outputs(batch)
             model.zero_grad(set_to_none=True)
             output.backward(torch.ones_like(output))
-    found = {"training": timed(lambda: train_epoch(model, (images, None), updates,
+    found = {"training": timed(lambda: train_epoch(model, (kept, None), updates,
                                                    next(epochs))), "network alone": timed(network)}
     model.eval()
     with Machine(CUDA, precision).autocast():
