@@ -10,7 +10,6 @@ and without --data instead: the search alone, and what a fit costs as the images
 """
 
 import multiprocessing
-import resource
 import time
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from ad.metrics import auroc
 from ad.neighbours import nearest
 from ad.scoring import score_images
 
-SIDE = 512
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}
 
 
@@ -90,40 +88,51 @@ def search(runs):
                       "scikit-learn": lambda: brute.kneighbors(queries[0].numpy())}, runs)
 
 
-def fit(count, position):
-    """Fit a memory to so many images of SIDE pixels and score one: seconds of both, MiB at most."""
+def peak():
+    """MiB of this process at most; getrusage would count those of its parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2 ** 10
+
+
+def fit(count, position, side):
+    """Fit a memory to so many images of side x side pixels and score four, one by one: seconds of
+    the CPU, of which other programs take none, for each of them, and MiB at most."""
     def images(count):
         generator = torch.Generator().manual_seed(0)
         for _ in range(count):
-            yield F.interpolate(torch.rand(1, 3, 32, 32, generator=generator), (SIDE, SIDE))
+            yield F.interpolate(torch.rand(1, 3, 32, 32, generator=generator), (side, side))
     torch.manual_seed(0)
-    model, start = PatchMemory(position=position), time.perf_counter()
+    model, start = PatchMemory(position=position), time.process_time()
     model.fit(images(count))
-    fitted = time.perf_counter()
+    fitted = time.process_time()
     for image in images(4):
         model.anomaly_maps(image)
-    return {"seconds": fitted - start, "seconds_to_score": (time.perf_counter() - fitted) / 4,
-            "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10}
+    return {"seconds": fitted - start, "seconds_to_score": (time.process_time() - fitted) / 4,
+            "mib": peak()}
 
 
-def growth(counts):
-    """{images: its row}, each in a process of its own, for memories of one place and of any."""
+def growth(counts, side):
+    """{case: {images: its row}}, each in a process of its own, for neighbours near the same place
+    and anywhere; ratio: of the seconds to those of the fewest images."""
     found = {}
     for position in ("1", "free"):
+        rows = found[f"fit, position {position}"] = {}
         for count in counts:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                row = pool.apply(fit, (count, position))
-            found.setdefault(f"fit, position {position}", {})[str(count)] = row | {
-                "ratio": row["seconds"] / found.get(f"fit, position {position}", {"300": row}).get(
-                    "300", row)["seconds"]}
+                row = pool.apply(fit, (count, position, side))
+            least = next(iter(rows.values()), row)
+            rows[str(count)] = row | {"ratio": row["seconds"] / least["seconds"]}
     return found
 
 
 def main():
     args = arguments(__doc__, lambda add: (
         add("--data", type=Path, help="without it only search and growth"),
-        add("--images", type=int, nargs="*", default=(300, 1000, 3000), help="of the growth")))
-    results = {"search": search(args.runs), **growth(args.images)}
+        add("--images", type=int, nargs="*", default=(300, 1000, 3000), help="of the growth"),
+        add("--side", type=int, default=512, help="of those, in pixels")))
+    results = {"search": search(args.runs)}
+    report(args, "memory", results, ("scikit-learn",))
+    results |= growth(args.images, args.side)
     report(args, "memory", results, ("scikit-learn",))
     for category in ("toothbrush", "transistor") if args.data else ():
         results[category] = end_to_end(args.data, category, {
