@@ -9,14 +9,13 @@ from pathlib import Path
 
 import label_tables
 import run_tables
-from cells import REAL, bench, recorded, text
+from cells import REAL, bench, text
 from zh import TRANSLATED
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import infer  # noqa: E402  (the project's folder is put on the path above)
 import train  # noqa: E402
 import visualize  # noqa: E402
-from normals import table_rows  # noqa: E402
 
 
 def make(name, records, language):
@@ -60,11 +59,6 @@ def collapse(records):
 def survive(records):
     return [["tried", "how often", "what held"]] + [[what, str(count), held] for what, count, held
                                                     in bench("survive")]
-
-
-def normals(records):
-    """benchmarks/normals.py's table."""
-    return table_rows(recorded("normals"))
 
 
 def router(records):
@@ -129,7 +123,7 @@ def options(script):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, normals, collapse, survive, router, train_step, inference, many_images, peers,
+    patchcore, run_tables.normals, collapse, survive, router, train_step, inference, many_images, peers,
     run_tables.unet, run_tables.which, run_tables.published, run_tables.windows, run_tables.pooled,
     run_tables.ablations, run_tables.vote, run_tables.objectives, run_tables.maps,
     run_tables.correlation, run_tables.memory,
