@@ -12,9 +12,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad.pictures import compare  # noqa: E402  (the project's folder is put on the path above)
-from ad.checkpoint import write_atomic  # noqa: E402
-from ad.pictures.plots import COLOURS, plt, save_figure  # noqa: E402
+from ad.pictures import compare
+from ad.checkpoint import write_atomic
+from ad.pictures.plots import COLOURS, plt, save_figure
 
 FIGURES = PROJECT / "docs/figures"
 LARGEST = 290_000  # bytes of a figure

@@ -23,13 +23,13 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from ad.config import Training  # noqa: E402
-from ad.machine import Machine  # noqa: E402
-from ad.damage import damage  # noqa: E402
-from ad.model import build_model  # noqa: E402
-from ad.scoring import Scoring, final_maps, map_images, topk_mean  # noqa: E402
-from ad.calibration import fit_calibration  # noqa: E402
-from ad import training  # noqa: E402
+from ad.config import Training
+from ad.machine import Machine
+from ad.damage import damage
+from ad.model import build_model
+from ad.scoring import Scoring, final_maps, map_images, topk_mean
+from ad.calibration import fit_calibration
+from ad import training
 
 OUT = PROJECT / "benchmarks/results/kernels.json"
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias",

@@ -25,9 +25,9 @@ import tables
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
-from ad import checkpoint  # noqa: E402  (the project's folder is put on the path above)
-from ad.checkpoint import write_atomic  # noqa: E402
-from ad.pictures import compare  # noqa: E402
+from ad import checkpoint
+from ad.checkpoint import write_atomic
+from ad.pictures import compare
 
 RECORDS = PROJECT / "benchmarks/results/report.json"
 TEXTS = [PROJECT / name for name in ("README.md", "REPORT.md", "REPORT.zh-TW.md")] + sorted(

@@ -13,9 +13,9 @@ from cells import REAL, bench, text
 from zh import TRANSLATED
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import infer  # noqa: E402  (the project's folder is put on the path above)
-import train  # noqa: E402
-import visualize  # noqa: E402
+import infer
+import train
+import visualize
 
 
 def make(name, records, language):

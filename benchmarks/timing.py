@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-RESULTS = PROJECT / "benchmarks/results"
+RESULTS, FIGURES = PROJECT / "benchmarks/results", PROJECT / "docs/figures"
 sys.path.insert(0, str(PROJECT))
 
 # A command that has ended. seconds: of the clock; cpu: user and system; peak_mib: of its memory.
@@ -54,6 +54,15 @@ def measure(words, **options):
         err.seek(0)
         return Done(process.returncode, out.read(), err.read(), seconds,
                     used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def alone(*words):
+    """Run this benchmark with these words in a process of its own: the JSON that it prints last,
+    and its "peak_mib". SystemExit with its error where it fails."""
+    done = measure([sys.argv[0], *words])
+    if done.code:
+        sys.exit(done.err[-2000:])
+    return json.loads(done.out.splitlines()[-1]) | {"peak_mib": done.peak_mib}
 
 
 def alternate(functions, runs, warmup=2):
