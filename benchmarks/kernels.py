@@ -9,10 +9,7 @@ results/kernels.json, with which tests/test_gpu.py compares.
 """
 
 import contextlib
-import json
-import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 from unittest import mock
 
 import torch
@@ -20,8 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
+from timing import RESULTS, record
 
 from ad.config import Training
 from ad.machine import Machine
@@ -31,7 +27,7 @@ from ad.scoring import Scoring, final_maps, map_images, topk_mean
 from ad.calibration import fit_calibration
 from ad import training
 
-OUT = PROJECT / "benchmarks/results/kernels.json"
+OUT = RESULTS / "kernels.json"
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias",
         "_unsafe_view", "_reshape_alias", "lift_fresh", "device", "is_pinned"}
 ALIKE = {"mm", "bmm", "addmm", "baddbmm", "convolution", "grid_sampler_2d"}  # of one dtype
@@ -225,9 +221,7 @@ def main():
     found = measure()
     for name, numbers in found.items():
         print(f"{name:<24}{numbers['kernels']:6} kernels {numbers['waits']:6.1f} waits")
-    OUT.write_text(json.dumps({"command": sys.argv, "torch": str(torch.__version__),
-                               "results": found}, indent=1) + "\n")
-    print(f"wrote {OUT}")
+    record(OUT, results=found)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,11 @@ A table is a function of the records, named as in the text (with _ for -), that 
 cells, the header first. zh.TRANSLATED holds the cells of the Chinese text.
 """
 
-import sys
-from pathlib import Path
-
 import label_tables
 import run_tables
 from cells import REAL, bench, text
 from zh import TRANSLATED
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 import infer
 import train
 import visualize
