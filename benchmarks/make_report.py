@@ -108,9 +108,6 @@ def record(folder, results, options):
     config = json.loads((folder / "config.json").read_text())
     return {"options": options, **compare.summary(found), "best epoch": saved["epoch"],
             "pseudo": saved["val_auroc"], "test": found["test"],
-            "megabytes": (folder / "best.pt").stat().st_size / 1e6,
-            "wall, s": (folder / "best.pt").stat().st_mtime
-            - (folder / "config.json").stat().st_mtime,
             "date": time.strftime("%Y-%m-%d", time.localtime(
                 (folder / "log.jsonl").stat().st_mtime)),
             "threads": config["environment"]["threads"], "device": config["environment"]["device"]}

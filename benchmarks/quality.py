@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
-from timing import PROJECT, RESULTS, measure, parser_of
+from timing import PROJECT, RESULTS, markdown, measure, parser_of
 
 from ad import InputError, checkpoint, layouts
 
@@ -206,8 +206,7 @@ def table(rows):
     for (model, options), sets in models.items():
         lines.append([f"{model} `{options}`", f"mean of {len(sets)}", "", *cells(
             sets, lambda values: stdev(values) / len(values) ** 0.5, " ± {}")])
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(lines)
 
 
 def main():

@@ -7,6 +7,7 @@ cells, the header first. zh.TRANSLATED holds the cells of the Chinese text.
 import label_tables
 import run_tables
 from cells import REAL, bench, text
+from timing import markdown
 from zh import TRANSLATED
 
 import infer
@@ -19,8 +20,7 @@ def make(name, records, language):
     rows = TABLES[name](records)
     if language == "zh":
         rows = [[TRANSLATED.get(cell, cell) for cell in row] for row in rows]
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "".join("| " + " | ".join(row).replace("|  |", "| |") + " |\n" for row in rows)
+    return markdown(rows)
 
 
 def against(name):

@@ -81,6 +81,12 @@ def alternate(functions, runs, warmup=2):
         a / b for a, b in zip(own, times["ours"]))} for name, own in times.items()}
 
 
+def markdown(lines):
+    """Lists of cells, the header first, as a Markdown table."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join("| " + " | ".join(line).replace("|  |", "| |") + " |\n" for line in lines)
+
+
 def record(path, packages=(), **content):
     """Write a benchmark's JSON: content, and the command, date, machine and versions."""
     import torch

@@ -83,4 +83,4 @@ def test_the_table_by_hand():
     lines = quality.table(rows).splitlines()
     assert lines[2].startswith("| m `o` | a | 2 | 0.850 (0.100) | - |")
     assert lines[3].startswith("| m `o` | b | 1 | 0.950 | - |")
-    assert lines[4].startswith("| m `o` | mean of 2 |  | 0.900 ± 0.050 | - |")  # of 0.85 and 0.95
+    assert lines[4].startswith("| m `o` | mean of 2 | | 0.900 ± 0.050 | - |")  # of 0.85 and 0.95

@@ -41,27 +41,23 @@ def linear_stack(sizes):
 class VAE(nn.Module):
     """VAE of images resized to image_height x image_width pixels.
 
-    encoder: "cnn" (convolutions of `widths` channels, each halving the image, odd sides included),
-    "resnet18" or "vit_b_16" (random unless `load_pretrained` is called), "linear" (fully connected
-    layers of `widths` units). The decoder mirrors cnn or linear: a linear layer restores the
-    smallest grid, transposed convolutions enlarge it, a sigmoid keeps the range of the images,
-    (0, 1). latent_dim: of the diagonal Gaussian. beta: weight of the KL divergence. latent_samples:
-    draws, the same for every image, whose error maps are averaged when scoring; 0 takes the mean of
-    the latent distribution. variance: of the decoder's Gaussian. "fixed": MSE + KL / values, up to
-    a factor and a constant the negative evidence lower bound for the variance 1/2, where the KL
-    divergence weighs a lot. "learned": that for the variance that fits best, the MSE itself,
-    log(MSE) / 2 + KL / values (sigma-VAE: Rybkin, Daniilidis and Levine, "Simple and effective VAE
-    training with calibrated decoders", ICML 2021).
+    encoder: "cnn" (convolutions of `widths` channels, each halving the image), "resnet18" or
+    "vit_b_16" (random unless `load_pretrained` is called), "linear" (layers of `widths` units). The
+    decoder mirrors cnn or linear and ends in a sigmoid. latent_dim: of the diagonal Gaussian. beta:
+    weight of the KL divergence. latent_samples: draws, the same for every image, whose error maps
+    are averaged when scoring; 0 takes the mean latent. variance: of the decoder's Gaussian.
+    "fixed": MSE + KL / values, which is the negative evidence lower bound for the variance 1/2.
+    "learned": log(MSE) / 2 + KL / values, that for the variance that fits best (sigma-VAE: Rybkin,
+    Daniilidis and Levine, "Simple and effective VAE training with calibrated decoders", ICML 2021).
     """
 
     def __init__(self, encoder: str = "cnn", image_height: int = 256, image_width: int = 256,
                  latent_dim: int = 512, widths: tuple = (32, 64, 128, 256, 512),
                  beta: float = 1.0, latent_samples: int = 0, variance: str = "fixed"):
         super().__init__()
-        if encoder not in ENCODERS or min(image_height, image_width, latent_dim, *widths) < 1:
-            raise ValueError(f"VAE needs --encoder {', '.join(ENCODERS)} and sizes >= 1")
-        if variance not in VARIANCES:
-            raise ValueError(f"--variance must be {' or '.join(VARIANCES)}, got {variance}")
+        if encoder not in ENCODERS or variance not in VARIANCES or min(latent_dim, *widths) < 1:
+            raise ValueError(f"VAE needs --encoder {', '.join(ENCODERS)}, --variance "
+                             f"{' or '.join(VARIANCES)} and sizes >= 1")
         if min(image_height, image_width) < 16 or beta < 0 or latent_samples < 0:
             raise ValueError("VAE needs --image-height and --image-width >= 16, --beta >= 0 and "
                              f"--latent-samples >= 0, got {image_height}, {image_width}, {beta} "
@@ -133,8 +129,8 @@ class VAE(nn.Module):
         return F.interpolate(output, images.shape[-2:], mode="bilinear")
 
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """{"loss": see `variance`, with beta KL for KL, "mse", "kl" (nats)}, means over the batch.
-        generator: of the latent draw."""
+        """{"loss": see `variance`, "mse", "kl" (nats)}, means over the batch. generator: of the
+        latent draw."""
         noise = torch.randn(len(images), self.latent_dim, generator=generator, device=images.device)
         share = len(own(images)) / len(images)
         images, noise = own(self.resize(images)), own(noise)
