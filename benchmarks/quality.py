@@ -12,7 +12,8 @@ member is trained once for all votes, in --work. Rows that are there are not mad
 
 recall, alarms: at the default threshold, of the defective and of the good test images; promised,
 bound: the alarms that infer.py says to expect, and at most; best: recall at the lowest threshold
-with no more alarms; called: share of the training images called anomalous. seconds: of the whole
+with no more alarms; called: share of the training images called anomalous; pseudo: AUROC of the
+pseudo-anomalies of validation, of single models. seconds: of the whole
 command, a vote's training is that of its members; peak_mib: the most memory of a process. With
 --maps also the image AUROC of each error map of a U-Net alone.
 """
@@ -92,8 +93,11 @@ def read_rows(path):
 
 
 def run(script, *options):
-    """Run a script of the project to its end: Done. Raises Failed."""
+    """Run a script of the project to its end: Done. Raises Failed, and SystemExit where it was
+    interrupted, as the others will have been."""
     done = measure([PROJECT / script, *options])
+    if done.code in (130, 143):
+        sys.exit("stopped; the same command goes on")
     if done.code:
         raise Failed(f"{script}: {(done.err.strip() or done.out.strip()).splitlines()[-1]}")
     return done
@@ -240,4 +244,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter, ImageOps
 from timing import alone, arguments, report
 
 from ad.sets.demo import CATEGORIES, SIZE, render
+from ad.pictures.plots import save_sheet
 from ad.sets.categories import FULL, full_table, training_table
 
 VARIANTS = {"plain": lambda image: image,
@@ -49,7 +50,7 @@ def draw(root):
 def work(root):
     """Group and route, and print how long that took, and the table: be the process measured."""
     start = time.perf_counter()
-    training_table(root, root / "runs")
+    training_table(root, root / "runs", save_sheet)
     grouped = time.perf_counter()
     table = full_table(root, root / "runs")
     print(json.dumps({"grouping": grouped - start, "routing": time.perf_counter() - grouped,

@@ -1,7 +1,8 @@
 """benchmarks/quality.py: its rows against infer.py's own files, and its table against sums by hand.
-"""
+And do the other benchmarks still find what they import?"""
 
 import csv
+import importlib
 import json
 import subprocess
 import sys
@@ -84,3 +85,11 @@ def test_the_table_by_hand():
     assert lines[2].startswith("| m `o` | a | 2 | 0.850 (0.100) | - |")
     assert lines[3].startswith("| m `o` | b | 1 | 0.950 | - |")
     assert lines[4].startswith("| m `o` | mean of 2 | | 0.900 ± 0.050 | - |")  # of 0.85 and 0.95
+
+
+def test_every_benchmark_finds_what_it_imports():
+    for path in (PROJECT / "benchmarks").glob("*.py"):
+        try:
+            importlib.import_module(path.stem)
+        except ModuleNotFoundError as error:  # of what benchmarks/requirements.txt would install
+            assert path.stem in ("ssim", "sliding_window"), f"{path}: {error}"
