@@ -231,12 +231,12 @@ def main():
     args = parser.parse_args()
     budget = ["--epochs", str(args.epochs)] if args.epochs else ["--minutes", f"{args.minutes:g}"]
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // args.workers)))
-    models, there = models_of(args.models, budget), [
-        [row[name] for name in ("set", "model", "seed", "options")] for row in read_rows(args.out)]
+    models, sets = models_of(args.models, budget), sets_of(args.data)
+    there = [[row[k] for k in ("set", "model", "seed", "options")] for row in read_rows(args.out)]
     # What is of one set and seed goes to one worker: its votes share members.
     todo = [[job for model, members in models.items()
              if key(job := Job(place, model, seed, members)) not in there]
-            for seed in args.seeds for place in sets_of(args.data)]
+            for seed in args.seeds for place in sets]
     with ThreadPoolExecutor(args.workers) as pool:
         done = sum(pool.map(lambda jobs: [work_on(job, args) for job in jobs], todo), [])
     print(table(read_rows(args.out)))
