@@ -13,6 +13,7 @@ a gallery of the test images in results/scores.csv, the worst mistakes first.
 """
 
 import random
+from argparse import Namespace
 from pathlib import Path
 
 import ad
@@ -22,7 +23,7 @@ from ad.options import add_data_arguments, read_arguments
 FIRST = ("data", "runs", "ckpt", "report", "compare", "ids", "count", "results")
 
 
-def build_parser():
+def build_parser() -> Parser:
     parser = Parser(__doc__, FIRST)
     add_data_arguments(parser, categories=False)
     parser.add_argument("--ckpt", metavar="FILE",
@@ -45,7 +46,7 @@ def build_parser():
     return parser
 
 
-def parse_args():
+def parse_args() -> Namespace:
     args = build_parser().parse_args()
     require(bool(args.ckpt or args.report) != bool(args.compare),
             "give --ckpt FILE, --report or --compare RUN RUN ..., one of them")
@@ -54,18 +55,17 @@ def parse_args():
     return args
 
 
-def pick(samples, ids, count, seed):
+def pick(samples: list, ids: list[str] | None, count: int, seed: int) -> list:
     """Test samples named by `ids`, or `count` random ones of which half are anomalous."""
     if ids:
         return ad.samples.named(samples, ids)
     draw = random.Random(seed)
-    anomalous = [s for s in samples if s.label]
-    normal = [s for s in samples if not s.label]
+    normal, anomalous = ([s for s in samples if bool(s.label) == odd] for odd in (False, True))
     few = min(len(normal), count // 2)
-    return (draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few))
+    return draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few)
 
 
-def anomaly_maps(detector, images, pictures):
+def anomaly_maps(detector, images: list, pictures: list) -> tuple[list[str], list]:
     """(captions, overlays) of uint8 images, whose `pictures` the maps are laid over."""
     scores, _, maps = detector.score_read({way: images for way in detector.readings})
     return [ad.pictures.plots.caption(score) for score in scores], [
@@ -73,7 +73,7 @@ def anomaly_maps(detector, images, pictures):
         for picture, map_ in zip(pictures, maps)]
 
 
-def show(detector, images, masks, other):
+def show(detector, images: list, masks: list, other) -> tuple[list[str], dict[str, list]]:
     """Captions of uint8 images, and pictures of them: {title of a column: one picture an image}.
 
     detector: of one run; other: another, whose anomaly maps a classifier's Grad-CAM is shown
@@ -103,7 +103,7 @@ def show(detector, images, masks, other):
     return captions, columns
 
 
-def compare_runs(args):
+def compare_runs(args: Namespace) -> None:
     """--compare: compare_curves.png, compare_bars.png and compare.md in --results."""
     runs = [ad.pictures.compare.load_run(folder, args.results) for folder in args.compare]
     ad.pictures.compare.save_curves(args.results / "compare_curves.png", runs)
@@ -122,7 +122,7 @@ def compare_runs(args):
     print(table + "wrote " + ", ".join(str(args.results / name) for name in written))
 
 
-def looked_at(detector, args):
+def looked_at(detector, args: Namespace) -> tuple[list, list, list[str]]:
     """Test images to show, with their masks (None: not known) and labels, and CutPaste images of
     normal ones."""
     config = detector.config
@@ -145,7 +145,7 @@ def looked_at(detector, args):
     return images, masks, labels
 
 
-def main(args):
+def main(args: Namespace) -> None:
     pictures = ad.pictures
     if args.compare:
         return compare_runs(args)

@@ -1,10 +1,10 @@
 """What the tables of tables.py are made with: where records are, and numbers as text."""
 
 import json
-from pathlib import Path
 from statistics import mean
 
-RESULTS = Path(__file__).parent / "results"
+from timing import RESULTS
+
 REAL, DEMO = ("transistor", "toothbrush"), ("carpet", "grid", "tablet")
 
 

@@ -4,19 +4,16 @@ import io
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from timing import FIGURES, PROJECT
 
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
-from ad.pictures import compare  # noqa: E402  (the project's folder is put on the path above)
-from ad.checkpoint import write_atomic  # noqa: E402
-from ad.pictures.plots import COLOURS, plt, save_figure  # noqa: E402
+from ad.pictures import compare
+from ad.checkpoint import write_atomic
+from ad.pictures.plots import COLOURS, plt, save_figure
 
-FIGURES = PROJECT / "docs/figures"
 LARGEST = 290_000  # bytes of a figure
 EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on
 SHARES = (0.02, 0.1, 0.4, 0.8)  # of anomalous images, that are shown

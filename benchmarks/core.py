@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-PROJECT = Path(__file__).parent.parent
+from timing import PROJECT
 
 
 def main():

@@ -8,7 +8,6 @@ are compared with the CPU's; kernels and waits are counted by the profiler and b
 watch for waits; images/s and peak memory are measured. What fails is in the JSON, with its trace.
 """
 
-import argparse
 import copy
 import itertools
 import json
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import torch
 from kernels import CUDA, MODELS, plan, score
+from timing import parser_of
 from torch.profiler import ProfilerActivity, profile
 
 from ad import damage
@@ -235,7 +235,7 @@ def speed(precision):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="default: gpu.json")
     args = parser.parse_args()
     if not torch.cuda.is_available():

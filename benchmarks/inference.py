@@ -11,10 +11,8 @@ network computes against decoding first. Writes results/inference.json and
 docs/figures/bench_inference.png.
 """
 
+import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from timing import PROJECT, alternate, arguments, report
+from timing import FIGURES, alone, alternate, arguments, report
 
 from ad import layouts
 from ad.pictures import plots
@@ -74,9 +72,8 @@ def score(detector, samples):
         pass
 
 
-def run_case(kind, side, count, threads):
+def run_case(kind, side, count):
     """Print one case's JSON: be the process that is measured."""
-    torch.set_num_threads(threads)
     small = kind == "many images"
     scoring, members = KINDS.get(kind, (Scoring(windows=(0,), window_input=0, error="both"), 1))
     with tempfile.TemporaryDirectory() as folder:
@@ -86,17 +83,13 @@ def run_case(kind, side, count, threads):
         score(detector, samples)
         seconds = time.perf_counter() - start
     print(json.dumps({"images": count, "side": side, "seconds": seconds / count, "ratio": 1.0,
-                      "images_per_s": count / seconds,
-                      "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+                      "images_per_s": count / seconds}))
 
 
-def measure(kind, side, count, args):
-    """run_case in a fresh process: its dict."""
-    done = subprocess.run([sys.executable, __file__, "--case", kind, str(side), str(count),
-                           "--threads", str(args.threads)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    row = json.loads(done.stdout.splitlines()[-1])
+def case(kind, side, count, args):
+    """run_case in a fresh process: its row; count: of --scale 1."""
+    count = max(2, round(args.scale * count))
+    row = alone("--case", kind, side, count, "--threads", args.threads)
     print(f"{kind}, {count} images of {side} px: {row['images_per_s']:.1f} images/s, peak "
           f"{row['peak_mib']:.0f} MiB", flush=True)
     return row
@@ -142,22 +135,20 @@ def draw(results, path):
 
 
 def main():
-    if sys.argv[1:2] == ["--case"]:
-        return run_case(sys.argv[2], *map(int, (sys.argv[3], sys.argv[4], sys.argv[6])))
-    args = arguments(__doc__, lambda add: add(
-        "--scale", type=float, default=1.0, help="share of the images, to try it out"))
-
-    def number(count):
-        return max(2, round(args.scale * count))
+    args = arguments(__doc__, lambda add: (
+        add("--scale", type=float, default=1.0, help="share of the images, to try it out"),
+        add("--case", nargs=3, help=argparse.SUPPRESS)))
+    if args.case:
+        return run_case(args.case[0], *map(int, args.case[1:]))
     # At three scales an image of 1024 px has 289 windows.
-    results = {kind: {f"{side} px": measure(kind, side, number(
+    results = {kind: {f"{side} px": case(kind, side, (
         32 if kind != "three scales" or side == 256 else 16 if side == 512 else 8), args)
         for side in SIDES} for kind in KINDS}
-    results["many images"] = {f"{count} images": measure("many images", 128, number(count), args)
+    results["many images"] = {f"{count} images": case("many images", 128, count, args)
                               for count in COUNTS}
     results["decoding, 1024 px files"] = overlap(args)
     report(args, "inference", results, ("pillow",))
-    draw(results, PROJECT / "docs/figures/bench_inference.png")
+    draw(results, FIGURES / "bench_inference.png")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ results/kernels.json, with which tests/test_gpu.py compares.
 """
 
 import contextlib
-import json
-import sys
 from collections import Counter, defaultdict
 from dataclasses import asdict
-from pathlib import Path
 from unittest import mock
 
 import torch
@@ -21,18 +18,17 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
+from timing import RESULTS, record
 
-from ad.config import Training  # noqa: E402
-from ad.machine import Machine  # noqa: E402
-from ad.damage import damage  # noqa: E402
-from ad.model import build_model  # noqa: E402
-from ad.scoring import Scoring, score_images  # noqa: E402
-from ad.calibration import fit_calibration  # noqa: E402
-from ad import training  # noqa: E402
+from ad.config import Training
+from ad.machine import Machine
+from ad.damage import damage
+from ad.model import build_model
+from ad.scoring import Scoring, score_images
+from ad.calibration import fit_calibration
+from ad import training
 
-OUT = PROJECT / "benchmarks/results/kernels.json"
+OUT = RESULTS / "kernels.json"
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias",
         "_unsafe_view", "_reshape_alias", "lift_fresh", "device", "is_pinned"}
 ALIKE = {"mm", "bmm", "addmm", "baddbmm", "convolution", "grid_sampler_2d"}  # of one dtype
@@ -241,9 +237,7 @@ def main():
     found = measure()
     for name, numbers in found.items():
         print(f"{name:<24}{numbers['kernels']:6} kernels {numbers['waits']:6.1f} waits")
-    OUT.write_text(json.dumps({"command": sys.argv, "torch": str(torch.__version__),
-                               "results": found}, indent=1) + "\n")
-    print(f"wrote {OUT}")
+    record(OUT, results=found)
 
 
 if __name__ == "__main__":

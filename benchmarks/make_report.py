@@ -11,7 +11,6 @@ stands between <!-- table NAME --> and <!-- end --> comes from there. docs/optio
 scripts' options in the same way.
 """
 
-import argparse
 import csv
 import json
 import re
@@ -22,14 +21,13 @@ from pathlib import Path
 
 import charts
 import tables
+from timing import PROJECT, RESULTS, parser_of
 
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
-from ad import checkpoint  # noqa: E402  (the project's folder is put on the path above)
-from ad.checkpoint import write_atomic  # noqa: E402
-from ad.pictures import compare  # noqa: E402
+from ad import checkpoint
+from ad.checkpoint import write_atomic
+from ad.pictures import compare
 
-RECORDS = PROJECT / "benchmarks/results/report.json"
+RECORDS = RESULTS / "report.json"
 TEXTS = [PROJECT / name for name in ("README.md", "REPORT.md", "REPORT.zh-TW.md")] + sorted(
     (PROJECT / "docs").glob("*.md"))
 FIVE = ("carpet", "grid", "tablet", "toothbrush", "transistor")
@@ -110,9 +108,6 @@ def record(folder, results, options):
     config = json.loads((folder / "config.json").read_text())
     return {"options": options, **compare.summary(found), "best epoch": saved["epoch"],
             "pseudo": saved["val_auroc"], "test": found["test"],
-            "megabytes": (folder / "best.pt").stat().st_size / 1e6,
-            "wall, s": (folder / "best.pt").stat().st_mtime
-            - (folder / "config.json").stat().st_mtime,
             "date": time.strftime("%Y-%m-%d", time.localtime(
                 (folder / "log.jsonl").stat().st_mtime)),
             "threads": config["environment"]["threads"], "device": config["environment"]["device"]}
@@ -143,8 +138,7 @@ def fill(text, records, language):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="mvtec_ad with transistor and toothbrush")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=Path("results/report"))

@@ -1,12 +1,8 @@
-"""The memory of normal features against anomalib's PatchCore, and its search against scikit-learn.
+"""The search of a memory against scikit-learn's, and what a fit costs as the images become more.
 
-    pip install -r benchmarks/requirements.txt anomalib && python benchmarks/memory.py --data DIR
+    python benchmarks/memory.py
 
-End to end, from image files to the scores of the test split, in one process: the same images at 256
-pixels, the same EfficientNet-Lite0 maps at strides 8 and 16, float32. Ours keeps a coreset of 0.1,
-leaves the validation images out of its bank and calibrates on them; anomalib's bank has all normal
-images, and a coreset of RATIO: 0.1 of the transistor would take it more than an hour. Before that,
-and without --data instead: the search alone, and what a fit costs as the images become more.
+Against other memories from file to score: peers.py.
 """
 
 import multiprocessing
@@ -18,62 +14,8 @@ import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 from timing import alternate, arguments, report
 
-from ad import data, layouts
-from ad.models.backbones import load_backbone
-from ad.config import Scoring
-from ad.images import load_images
-from ad.judging import calibrate
 from ad.models.memory import PatchMemory
-from ad.metrics import auroc
 from ad.neighbours import nearest
-from ad.scoring import score_images
-
-RATIO = {"toothbrush": 0.1, "transistor": 0.01}
-
-
-def batches(samples):
-    """Files -> (16 or fewer, 3, 256, 256) in [0, 1]."""
-    images = [data.resize_long_side(i, 256) for i in load_images(samples, 512)]
-    return torch.cat(images).split(16)
-
-
-def ours(train, validation, test, **options):
-    torch.manual_seed(0)
-    model, device = PatchMemory(backbone="efficientnet_lite0", **options), torch.device("cpu")
-    model.fit(batches(train))
-    normals, images = (load_images(part, 512) for part in (validation, test))
-    saved = calibrate(model, normals, Scoring(windows=(0,)), device)
-    return torch.cat([s for s, _ in score_images(model, images, saved, device)]).tolist()
-
-
-@torch.no_grad()
-def anomalib(train, validation, test, ratio):
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    torch.manual_seed(0)
-    backbone, _ = load_backbone("efficientnet_lite0", (8, 16))
-    layers = [f"parts.{index}" for index in backbone.take]
-    model = PatchcoreModel(layers=layers, backbone=backbone)
-    model.train()
-    model.feature_extractor.eval()
-    for batch in batches(train + validation):
-        model(batch)
-    model.subsample_embedding(ratio)
-    model.eval()
-    return torch.cat([model(batch).pred_score.flatten() for batch in batches(test)]).tolist()
-
-
-def end_to_end(root, category, variants):
-    """{variant: {"seconds", "ratio", "auroc"}}, each run once, one after the other."""
-    train, validation = data.split_normals(layouts.find_samples(root, category, "train"), 0.1, 0)
-    test = layouts.find_samples(root, category, "test")
-    labels, rows = [sample.label for sample in test], {}
-    for name, run in variants.items():
-        start = time.perf_counter()
-        scores = run(train, validation, test)
-        seconds = time.perf_counter() - start
-        rows[name] = {"seconds": seconds, "ratio": seconds / rows.get("ours", {}).get(
-            "seconds", seconds), "auroc": auroc(labels, scores)}
-    return rows
 
 
 def search(runs):
@@ -127,20 +69,12 @@ def growth(counts, side):
 
 def main():
     args = arguments(__doc__, lambda add: (
-        add("--data", type=Path, help="without it only search and growth"),
         add("--images", type=int, nargs="*", default=(300, 1000, 3000), help="of the growth"),
         add("--side", type=int, default=512, help="of those, in pixels")))
     results = {"search": search(args.runs)}
     report(args, "memory", results, ("scikit-learn",))
     results |= growth(args.images, args.side)
     report(args, "memory", results, ("scikit-learn",))
-    for category in ("toothbrush", "transistor") if args.data else ():
-        results[category] = end_to_end(args.data, category, {
-            "ours": ours,
-            "ours, the paper's": lambda *parts: ours(*parts, position="free",
-                                                     distance="neighbours"),
-            "anomalib": lambda *parts: anomalib(*parts, RATIO[category])})
-        report(args, "memory", results, ("anomalib", "scikit-learn"))
 
 
 if __name__ == "__main__":

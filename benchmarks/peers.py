@@ -18,40 +18,34 @@ docs/figures/bench_peers.png.
 
 import argparse
 import json
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
+from timing import FIGURES, RESULTS, alone, parser_of, record
 
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
-import train  # noqa: E402
-from ad import data, layouts  # noqa: E402
-from ad.augment import symmetries  # noqa: E402
-from ad.checkpoint import write_atomic  # noqa: E402
-from ad.config import Scoring  # noqa: E402
-from ad.fitting import new_places  # noqa: E402
-from ad.images import load_images  # noqa: E402
-from ad.judging import calibrate  # noqa: E402
-from ad.machine import choose_machine  # noqa: E402
-from ad.masks import read_mask  # noqa: E402
-from ad.metrics import auroc, pixel_auroc  # noqa: E402
-from ad.model import build_model  # noqa: E402
-from ad.models.backbones import load_backbone  # noqa: E402
-from ad.models.memory import PatchMemory  # noqa: E402
-from ad.options import given_scoring, model_arguments, training_from  # noqa: E402
-from ad.pictures import plots  # noqa: E402
-from ad.scoring import score_images  # noqa: E402
-from ad.training import keep_freed_memory, make_updates, train_epoch  # noqa: E402
+import train
+from ad import data, layouts
+from ad.augment import symmetries
+from ad.config import Scoring
+from ad.fitting import new_places
+from ad.images import load_images
+from ad.judging import calibrate
+from ad.machine import choose_machine
+from ad.masks import read_mask
+from ad.metrics import auroc, pixel_auroc
+from ad.model import build_model
+from ad.models.backbones import load_backbone
+from ad.models.memory import PatchMemory
+from ad.options import given_scoring, model_arguments, training_from
+from ad.pictures import plots
+from ad.scoring import score_images
+from ad.training import keep_freed_memory, make_updates, train_epoch
 
 RATIO = {"toothbrush": 0.1, "transistor": 0.01}  # anomalib's 0.1 of the transistor takes an hour
 SHARES = (0.25, 0.5, 1.0)
@@ -164,38 +158,35 @@ def ganomaly(train, normals, test, options):
     return budgets(options.minutes, step, lambda: evaluate(test, peer_scores(model)))
 
 
-def lite0():
-    """EfficientNet-Lite0, and the names of its layers at strides 8 and 16."""
-    backbone, _ = load_backbone("efficientnet_lite0", (8, 16))
-    return backbone, [f"parts.{index}" for index in backbone.take]
+def remember(build, train, test, learn=lambda model: None):
+    """The row of anomalib's memory that build(EfficientNet-Lite0, names of its layers) makes."""
+    start, (backbone, _) = time.perf_counter(), load_backbone("efficientnet_lite0", (8, 16))
+    model = build(backbone, [f"parts.{index}" for index in backbone.take]).train()
+    model.feature_extractor.eval()
+    with torch.no_grad():
+        for batch in floats(train).split(16):
+            model(batch)
+        learn(model)
+    return [{"training_seconds": time.perf_counter() - start} | evaluate(test, peer_scores(model))]
 
 
-@torch.no_grad()
 def patchcore(train, normals, test, options):
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    start, (backbone, layers) = time.perf_counter(), lite0()
-    model = PatchcoreModel(layers=layers, backbone=backbone).train()
-    model.feature_extractor.eval()
-    for batch in floats(train + normals).split(16):
-        model(batch)
-    model.subsample_embedding(RATIO.get(options.category, 0.1))
-    return [{"training_seconds": time.perf_counter() - start} | evaluate(test, peer_scores(model))]
+    return remember(lambda backbone, layers: PatchcoreModel(layers=layers, backbone=backbone),
+                    train + normals, test,
+                    lambda model: model.subsample_embedding(RATIO.get(options.category, 0.1)))
 
 
-@torch.no_grad()
 def padim(train, normals, test, options):
     from anomalib.models.image.padim import torch_model
-    start, (backbone, layers) = time.perf_counter(), lite0()
     extractor = torch_model.TimmFeatureExtractor
-    # Its own class passes on only a name, where its extractor takes a module, too.
-    with mock.patch.object(torch_model, "TimmFeatureExtractor", lambda backbone, layers, **_:
-                           extractor(backbone=backbone, layers=layers)):
-        model = torch_model.PadimModel(backbone=backbone, layers=layers, n_features=100).train()
-    model.feature_extractor.eval()
-    for batch in floats(train + normals).split(16):
-        model(batch)
-    model.fit()
-    return [{"training_seconds": time.perf_counter() - start} | evaluate(test, peer_scores(model))]
+
+    def build(backbone, layers):
+        # Its own class passes on only a name, where its extractor takes a module, too.
+        with mock.patch.object(torch_model, "TimmFeatureExtractor", lambda backbone, layers, **_:
+                               extractor(backbone=backbone, layers=layers)):
+            return torch_model.PadimModel(backbone=backbone, layers=layers, n_features=100)
+    return remember(build, train + normals, test, lambda model: model.fit())
 
 
 def unet(train, normals, test, options):
@@ -247,7 +238,6 @@ METHODS = {"ours, U-Net": unet, "ours, gradients": memory, "ours, Lite0": lite0_
 def run_method(name, options):
     """Print the JSON of one method on one category: be the process that is measured."""
     torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
     with mock.patch.object(sys, "argv", ["train.py", "--data", options.data, "--category",
                                          options.category]):
         options.defaults = train.parse_args()
@@ -255,26 +245,7 @@ def run_method(name, options):
     root = Path(options.data)
     parts = data.split_normals(layouts.find_samples(root, options.category, "train"), 0.1, 0)
     rows = METHODS[name](*parts, layouts.find_samples(root, options.category, "test"), options)
-    print(json.dumps({"rows": rows, "peak_mib": resource.getrusage(
-        resource.RUSAGE_SELF).ru_maxrss / 1024}))
-
-
-def table(results):
-    """Lines of all figures; * is the best of a category's column."""
-    lines = []
-    for category, found in results.items():
-        lines.append(f"{category:<18}{'training s':>12}{'s/image':>10}{'peak MiB':>10}"
-                     f"{'image AUROC':>13}{'pixel AUROC':>13}")
-        keys = ("training_seconds", "seconds_per_image", "peak_mib", "image_auroc", "pixel_auroc")
-        columns = {name: [(r | r["rows"][-1])[key] for key in keys] for name, r in found.items()}
-        best = [choose(v for v in values if v is not None) for choose, values in zip(
-            (min, min, min, max, max), zip(*columns.values()))]
-        for name, values in columns.items():
-            cells = ["- " if v is None else f"{v:.{d}f}{'*' if v == b else ' '}"
-                     for v, b, d in zip(values, best, (1, 3, 0, 3, 3))]
-            lines.append(f"{name:<18}" + "".join(f"{c:>{w}}" for c, w in
-                                                 zip(cells, (12, 10, 10, 13, 13))))
-    return "\n".join(lines)
+    print(json.dumps({"rows": rows}))
 
 
 def draw(results, path):
@@ -298,42 +269,33 @@ def draw(results, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--data", required=True)
     add("--categories", nargs="+", default=["toothbrush", "transistor"])
     add("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     add("--minutes", type=float, default=5.0, help="of training, for what is trained (default: 5)")
     add("--threads", type=int, default=torch.get_num_threads())
-    add("--out", type=Path, default=PROJECT / "benchmarks/results/peers.json")
+    add("--out", type=Path, default=RESULTS / "peers.json")
     add("--only", nargs=2, metavar=("METHOD", "CATEGORY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.only:
         name, options.category = options.only
         return run_method(name, options)
     saved = json.loads(options.out.read_text()) if options.out.is_file() else {"results": {}}
     if saved.get("minutes", options.minutes) != options.minutes:
         sys.exit(f"{options.out} is of --minutes {saved['minutes']}; give another --out")
+    results = saved["results"]
     for category in options.categories:
         for name in options.methods:
-            if name in saved["results"].setdefault(category, {}):
+            if name in results.setdefault(category, {}):
                 continue
-            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", name,
-                                   category], capture_output=True, text=True)
-            if done.returncode:
-                print(f"{name}, {category}: failed\n{done.stderr[-2000:]}", flush=True)
-                continue
-            saved["results"][category][name] = json.loads(done.stdout.splitlines()[-1])
-            write_atomic(options.out, json.dumps(saved | {
-                "command": sys.argv, "date": time.strftime("%Y-%m-%d"),
-                "minutes": options.minutes, "threads": options.threads,
-                "machine": torch.cpu.get_capabilities().get("cpu_name"),
-                "python": platform.python_version(), "torch": str(torch.__version__),
-                "versions": {"anomalib": version("anomalib")}}, indent=1) + "\n")
-            print(table({category: saved["results"][category]}), flush=True)
-    print(table(saved["results"]))
-    draw(saved["results"], PROJECT / "docs/figures/bench_peers.png")
+            found = alone(*sys.argv[1:], "--only", name, category)
+            print(f"{category}, {name}: {found['rows'][-1]}", flush=True)
+            results[category][name] = found
+            record(options.out, ("anomalib",), minutes=options.minutes, results=results)
+    draw(results, FIGURES / "bench_peers.png")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@
     python benchmarks/router.py        # 10 minutes, most of which it draws the images
 
 15 categories: three of the demo, each as it is, inverted, as outlines, enlarged and
-turned.
-Grouping and routing run in a process of their own, whose time and peak memory are reported.
+turned. Grouping and routing run in a process of their own, whose time and peak memory are reported.
 """
 
+import argparse
 import json
-import multiprocessing
-import resource
 import tempfile
 import time
 from collections import Counter
@@ -17,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
-from timing import arguments, report
+from timing import alone, arguments, report
 
 from ad.sets.demo import CATEGORIES, SIZE, render
+from ad.pictures.plots import save_sheet
 from ad.sets.categories import FULL, full_table, training_table
 
 VARIANTS = {"plain": lambda image: image,
@@ -48,40 +47,36 @@ def draw(root):
     return truth
 
 
-def work(root, answers):
-    """Group and route in this process: put (seconds, seconds, peak in GiB, table)."""
+def work(root):
+    """Group and route, and print how long that took, and the table: be the process measured."""
     start = time.perf_counter()
-    training_table(root, root / "runs")
+    training_table(root, root / "runs", save_sheet)
     grouped = time.perf_counter()
     table = full_table(root, root / "runs")
-    answers.put((grouped - start, time.perf_counter() - grouped,
-                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20, table))
+    print(json.dumps({"grouping": grouped - start, "routing": time.perf_counter() - grouped,
+                      "table": table}))
 
 
 def main():
-    args = arguments(__doc__)
+    args = arguments(__doc__, lambda add: add("--work", type=Path, help=argparse.SUPPRESS))
+    if args.work:
+        return work(args.work)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        truth = draw(root)
+        truth = draw(Path(folder))
         print(f"drew {len(truth)} images", flush=True)
-        context = multiprocessing.get_context("spawn")
-        answers = context.Queue()
-        process = context.Process(target=work, args=(root, answers))
-        process.start()
-        grouping, routing, peak, table = answers.get()
-        process.join()
+        found = alone("--work", folder, "--threads", args.threads)
+    table = found["table"]
     groups = {}
     for file in (f for f in truth if f.startswith("train/")):
         groups.setdefault(table[file], Counter())[truth[file]] += 1
-    meaning = {name: found.most_common(1)[0][0] for name, found in groups.items()}
+    meaning = {name: kinds.most_common(1)[0][0] for name, kinds in groups.items()}
     shares = {split: sum(meaning[table[f]] == truth[f] for f in truth if f.startswith(split))
               / FULL[split] for split in ("train", "test")}
-    print(json.dumps(shares))
     report(args, "router", {
-        "group": {"ours": {"seconds": grouping, "ratio": 1, "groups": len(groups),
+        "group": {"ours": {"seconds": found["grouping"], "ratio": 1, "groups": len(groups),
                            "purity": shares["train"]}},
-        "route": {"ours": {"seconds": routing, "ratio": 1, "right": shares["test"],
-                           "peak_gib": peak}}}, [])
+        "route": {"ours": {"seconds": found["routing"], "ratio": 1, "right": shares["test"],
+                           "peak_gib": found["peak_mib"] / 1024}}}, [])
 
 
 if __name__ == "__main__":

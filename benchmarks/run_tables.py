@@ -23,8 +23,24 @@ MEMORIES = {"memory of gradients": "gradients",
             "memory of EfficientNet-Lite0": "efficientnet_lite0"}
 
 
+def normals(records):
+    """Promises of the memories beside what was seen: a row a set and memory, means over its seeds.
+    Recorded by a script whose figures quality.py gives now, but for plain, mask and fair."""
+    columns = ("auroc", "plain", "pixel_auroc", "pro", "called", "promised", "bound", "seen",
+               "recall", "best", "mask", "fair")
+    lines, groups = [["set", "memory", *columns]], {}
+    for key, row in recorded("normals")["rows"].items():
+        groups.setdefault(tuple(key.split("|")[:2]), []).append(row)
+    for (name, backbone), rows in groups.items():
+        found = [[row[c] for row in rows if row.get(c) is not None] for c in columns]
+        lines.append([name + (f" ({len(rows)})" if len(rows) > 1 else ""),
+                      backbone.removeprefix("efficientnet_"),
+                      *(text(mean(values) if values else None) for values in found)])
+    return lines
+
+
 def memory_mean(name, backbone, key="auroc"):
-    """Mean over the seeds of a row of benchmarks/normals.py, e.g. of "demo carpet"."""
+    """Mean over the seeds of a row of results/normals.json, e.g. of "demo carpet"."""
     return mean(row[key] for place, row in recorded("normals")["rows"].items()
                 if place.startswith(f"{name}|{backbone}|"))
 

@@ -6,24 +6,22 @@ One trained model, one pass per --window-input; every row of the table recombine
 Pseudo-anomalies: every family and size on each validation normal, at full image size.
 """
 
-import argparse
 import itertools
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from timing import parser_of, record
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from ad import checkpoint, layouts, scoring as sc  # noqa: E402
-from ad.config import CALIBRATIONS, ERRORS, Scoring  # noqa: E402
-from ad.images import load_images, read_image, reading  # noqa: E402
-from ad.judging import aurocs, judge  # noqa: E402
-from ad.machine import choose_machine  # noqa: E402
-from ad.metrics import auroc  # noqa: E402
-from ad.validation import make_examples  # noqa: E402
+from ad import checkpoint, layouts, scoring as sc
+from ad.config import CALIBRATIONS, ERRORS, Scoring
+from ad.images import load_images, read_image, reading
+from ad.judging import aurocs, judge
+from ad.machine import choose_machine
+from ad.metrics import auroc
+from ad.validation import make_examples
 
 WINDOWS = {"128": (128,), "256": (256,), "512": (512,), "whole": (0,), "multi": (128, 256, 512)}
 
@@ -58,7 +56,7 @@ def figures(parts, labels, examples, scoring):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--ckpt", required=True, type=Path)
     parser.add_argument("--window-inputs", type=int, nargs="+", default=(0, 256))
     parser.add_argument("--errors", nargs="+", choices=ERRORS, default=("both",))
@@ -88,9 +86,7 @@ def main():
             rows.append(row)
             print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}"
                            for k, v in row.items() if k != "evidence"), flush=True)
-    checkpoint.write_atomic(args.out, json.dumps(
-        {"command": sys.argv, "category": config["category"],
-         "environment": config["environment"], "rows": rows}, indent=1) + "\n")
+    record(args.out, category=config["category"], environment=config["environment"], rows=rows)
     pairs = np.array([(r["pseudo"], r["test"]) for r in rows])
     print(f"correlation of pseudo and test AUROC over the rows: {np.corrcoef(pairs.T)[0, 1]:.2f}")
 

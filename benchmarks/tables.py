@@ -4,19 +4,15 @@ A table is a function of the records, named as in the text (with _ for -), that 
 cells, the header first. zh.TRANSLATED holds the cells of the Chinese text.
 """
 
-import sys
-from pathlib import Path
-
 import label_tables
 import run_tables
-from cells import REAL, bench, recorded, text
+from cells import REAL, bench, text
+from timing import markdown
 from zh import TRANSLATED
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import infer  # noqa: E402  (the project's folder is put on the path above)
-import train  # noqa: E402
-import visualize  # noqa: E402
-from normals import table_rows  # noqa: E402
+import infer
+import train
+import visualize
 
 
 def make(name, records, language):
@@ -24,8 +20,7 @@ def make(name, records, language):
     rows = TABLES[name](records)
     if language == "zh":
         rows = [[TRANSLATED.get(cell, cell) for cell in row] for row in rows]
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "".join("| " + " | ".join(row).replace("|  |", "| |") + " |\n" for row in rows)
+    return markdown(rows)
 
 
 def against(name):
@@ -60,11 +55,6 @@ def collapse(records):
 def survive(records):
     return [["tried", "how often", "what held"]] + [[what, str(count), held] for what, count, held
                                                     in bench("survive")]
-
-
-def normals(records):
-    """benchmarks/normals.py's table."""
-    return table_rows(recorded("normals"))
 
 
 def router(records):
@@ -129,10 +119,10 @@ def options(script):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, normals, collapse, survive, router, train_step, inference, many_images, peers,
+    patchcore, collapse, survive, router, train_step, inference, many_images, peers,
     run_tables.unet, run_tables.which, run_tables.published, run_tables.windows, run_tables.pooled,
-    run_tables.ablations, run_tables.vote, run_tables.objectives, run_tables.maps,
-    run_tables.correlation, run_tables.memory,
+    run_tables.normals, run_tables.ablations, run_tables.vote, run_tables.objectives,
+    run_tables.maps, run_tables.correlation, run_tables.memory,
     label_tables.wells, label_tables.encoders, label_tables.merged, label_tables.classes,
     label_tables.labels, label_tables.f1_and_auc)} | {
     "ssim": against("ssim"), "sliding-window": against("sliding_window"),

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 from PIL import Image
-from timing import PROJECT, alternate, arguments, report
+from timing import FIGURES, alternate, arguments, report
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -146,7 +146,7 @@ def main():
             options, images, paths, batch, args.runs, choose_machine("cpu", precision))
     report(args, "train_step", results, ("torchvision",))
     draw(next(iter(results.values())), f"{args.threads} threads, {best}",
-         PROJECT / "docs/figures/bench_train_step.png")
+         FIGURES / "bench_train_step.png")
 
 
 if __name__ == "__main__":

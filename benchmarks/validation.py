@@ -14,39 +14,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 import torch
+from scipy.stats import spearmanr
+from timing import parser_of
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-from ad import checkpoint, data, layouts  # noqa: E402
-from ad.config import Scoring  # noqa: E402
-from ad.cutpaste import pseudo_anomalies  # noqa: E402
-from ad.images import read_image, reading  # noqa: E402
-from ad.judging import Examples, held_out_maps, judge  # noqa: E402
-from ad.machine import choose_machine  # noqa: E402
-from ad.metrics import auroc  # noqa: E402
-from ad.options import given_scoring, training_from  # noqa: E402
-from ad.scoring import score_images  # noqa: E402
-from ad.training import validation_scoring  # noqa: E402
+from ad import checkpoint, data, layouts
+from ad.config import Scoring
+from ad.cutpaste import pseudo_anomalies
+from ad.images import read_image, reading
+from ad.judging import Examples, held_out_maps, judge
+from ad.machine import choose_machine
+from ad.metrics import auroc
+from ad.options import given_scoring, training_from
+from ad.pictures.plots import plt, save_figure
+from ad.scoring import score_images
+from ad.training import validation_scoring
 
 KINDS = {"all pseudo-anomalies": ("patch", "scar", "texture"), "CutPaste patches": ("patch",),
          "texture damage": ("texture",)}
-
-
-def ranks(values):
-    """Ranks from 0, equal values share their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-
-
-def spearman(x, y):
-    x, y = ranks(x), ranks(y)
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else float("nan")
 
 
 def history(folder, machine):
@@ -89,8 +75,18 @@ def history(folder, machine):
             [row(folder / "best.pt", e) for e in ("mse", "ssim", "mask", "places", "fused")])
 
 
+def draw(axis, name, rows, rank):
+    """AUROC of every kind over the epochs, beside that of the test split."""
+    for kind, style in zip((*KINDS, "test"), ("C0-", "C1:", "C2--", "k-")):
+        axis.plot([r["epoch"] for r in rows], [r[kind] for r in rows], style, marker=".",
+                  label=kind if kind == "test" else f"{kind} ({rank[kind]:.2f})")
+    axis.set(title=name, xlabel="epoch", ylabel="image AUROC")
+    axis.legend(fontsize=7, loc="lower right")
+    axis.grid(alpha=0.3)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", nargs="+", required=True, type=Path)
     parser.add_argument("--out", type=Path, default=Path("results/validation.json"))
     args = parser.parse_args()
@@ -99,24 +95,17 @@ def main():
                                 squeeze=False, sharey=True, layout="constrained")
     for axis, folder in zip(axes[0], args.runs):
         rows, fusion = history(folder, machine)
-        test = [row["test"] for row in rows]
-        rank = {kind: spearman([row[kind] for row in rows], test) for kind in KINDS}
+        rank = {kind: float(spearmanr([r[kind] for r in rows], [r["test"] for r in rows])[0])
+                for kind in KINDS}
         result[str(folder)] = {"rows": rows, "spearman": rank, "fusion": fusion}
-        print(f"\n{folder}\n{'epoch':>6} " + " ".join(f"{k:>21}" for k in (*KINDS, "test")))
-        for row in rows:
-            print(f"{row['epoch']:>6} " + " ".join(f"{row[k]:>21.3f}" for k in (*KINDS, "test")))
-        for row in fusion:
-            print(f"{row['error']:>6} " + " ".join(f"{row[k]:>21.3f}" for k in (*KINDS, "test")))
+        print(f"\n{folder}\n       " + " ".join(f"{k:>21}" for k in (*KINDS, "test")))
+        for row in rows + fusion:
+            print(f"{row['error' if row in fusion else 'epoch']:>6} " + " ".join(
+                f"{row[k]:>21.3f}" for k in (*KINDS, "test")))
         print("rank correlation with test: " + ", ".join(f"{k} {v:.2f}" for k, v in rank.items()))
-        for kind, style in zip((*KINDS, "test"), ("C0-", "C1:", "C2--", "k-")):
-            axis.plot([r["epoch"] for r in rows], [r[kind] for r in rows], style, marker=".",
-                      label=kind if kind == "test" else f"{kind} ({rank[kind]:.2f})")
-        axis.set(title="/".join(folder.parts[-2:]), xlabel="epoch", ylabel="image AUROC")
-        axis.legend(fontsize=7, loc="lower right")
-        axis.grid(alpha=0.3)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1))
-    figure.savefig(args.out.with_suffix(".png"), dpi=90)
+        draw(axis, "/".join(folder.parts[-2:]), rows, rank)
+    checkpoint.write_atomic(args.out, json.dumps(result, indent=1) + "\n")
+    save_figure(args.out.with_suffix(".png"), figure)
 
 
 if __name__ == "__main__":

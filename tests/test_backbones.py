@@ -13,7 +13,7 @@ from ad import InputError
 from ad.models.backbones import Chain, load_backbone
 from ad.models.classifier import Classifier
 from ad.data import resize_to
-from ad.models.pretrained import IMAGENET, input_statistics, lite0, load_weights
+from ad.models.pretrained import IMAGENET, input_statistics, load_weights, network
 
 
 def write_weights(tmp_path, name="resnet18"):
@@ -118,7 +118,7 @@ def picture(name):
 @pytest.mark.parametrize("name, classes", [("chelsea", (281, 282, 285)), ("coffee", (967,))])
 def test_lite0_knows_a_cat_and_a_cup_of_espresso(name, classes):
     """And is surer of them with its own input than with ImageNet's mean and deviation."""
-    model = lite0()
+    model = network("efficientnet_lite0")
     load_weights(model, "efficientnet_lite0")
     sure = []
     for mean, std in (input_statistics("efficientnet_lite0"), IMAGENET):

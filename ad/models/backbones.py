@@ -8,8 +8,8 @@ import torch.nn as nn
 
 from ad import InputError
 from ad.gradients import Gradients
-from ad.models.pretrained import (input_statistics, lite0, load_weights,
-                           torchvision_models)
+from ad.models.pretrained import (LITE0, input_statistics, load_weights, network,
+                                  torchvision_models)
 
 
 class Chain(nn.Module):
@@ -21,7 +21,7 @@ class Chain(nn.Module):
     there is none at a stride.
     """
 
-    def __init__(self, parts, strides, mean, std):
+    def __init__(self, parts: list[nn.Module], strides: tuple, mean: tuple, std: tuple):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
@@ -42,13 +42,13 @@ class Chain(nn.Module):
         self.take = [last[s] for s in strides]
         self.parts = nn.Sequential(*parts[:max(self.take) + 1]).requires_grad_(False).eval()
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         x, maps = (images - self.mean) / self.std, {}
         for index, part in enumerate(self.parts):
             x = maps[index] = part(x)
         return [maps[index].float() for index in self.take]
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of all weights, in order."""
         digest = hashlib.sha256()
         for tensor in self.state_dict().values():
@@ -56,39 +56,34 @@ class Chain(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def load_lite0(strides, weights):
-    model = lite0()
-    load_weights(model, "efficientnet_lite0", weights)
-    stem = nn.Sequential(model._conv_stem, model._bn0, model._swish)
-    return Chain([stem, *model._blocks], strides, *input_statistics("efficientnet_lite0"))
+def parts_of_network(name: str, weights: Path | None) -> list[nn.Module]:
+    """A pretrained network as modules to apply one after the other."""
+    if name != LITE0 and name.lower() not in torchvision_models().list_models():
+        raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
+                         " and the classifiers of torchvision.models")
+    model = network(name)
+    load_weights(model, name, weights)
+    if name == LITE0:
+        return [nn.Sequential(model._conv_stem, model._bn0, model._swish), *model._blocks]
+    if hasattr(model, "trunk_output"):  # RegNet
+        return [model.stem, *model.trunk_output]
+    return list(getattr(model, "features", None) or model.children())
 
 
-def load_unet(strides, weights):
+def parts_of_unet(weights: Path | None) -> list[nn.Module]:
+    """The encoder of the U-Net with this checkpoint, likewise."""
     from ad import checkpoint  # here, since a checkpoint may hold a memory, which comes from here
     if weights is None:
         raise InputError("--backbone unet needs --weights runs/<category>/<run>/best.pt")
     model = checkpoint.restore_model(checkpoint.load(weights), weights)
     if not hasattr(model, "down"):
         raise InputError(f"--weights {weights} is not a U-Net's checkpoint")
-    parts = [part for block in model.down for part in (block, nn.MaxPool2d(2))]
-    return Chain([nn.PixelUnshuffle(model.patch), *parts], strides, (0., 0., 0.), (1., 1., 1.))
+    return [nn.PixelUnshuffle(model.patch),
+            *(part for block in model.down for part in (block, nn.MaxPool2d(2)))]
 
 
-def load_torchvision(name, strides, weights):
-    try:
-        torchvision_models().get_model_weights(name)
-    except ValueError as error:
-        raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
-                         " and the classifiers of torchvision.models") from error
-    model = torchvision_models().get_model(name, weights=None)
-    load_weights(model, name, weights)
-    body = getattr(model, "features", None)
-    if hasattr(model, "trunk_output"):  # RegNet
-        body = [model.stem, *model.trunk_output]
-    return Chain(list(body or model.children()), strides, *input_statistics(name))
-
-
-def load_backbone(name, strides, weights=None):
+def load_backbone(name: str, strides: tuple, weights: Path | None = None
+                  ) -> tuple[nn.Module, str]:
     """(module, fingerprint): images (N, 3, H, W) in [0, 1] -> [(N, C, H / s, W / s) for strides].
 
     name: "gradients" (no weights, fingerprint ""), "unet" (the encoder of the run whose checkpoint
@@ -104,10 +99,8 @@ def load_backbone(name, strides, weights=None):
         return Gradients(strides), ""
     if weights and not Path(weights).is_file():
         raise InputError(f"no file {weights} to take the backbone's weights from")
-    if name == "efficientnet_lite0":
-        chain = load_lite0(strides, weights)
-    elif name == "unet":
-        chain = load_unet(strides, weights)
+    if name == "unet":
+        chain = Chain(parts_of_unet(weights), strides, (0., 0., 0.), (1., 1., 1.))
     else:
-        chain = load_torchvision(name, strides, weights)
+        chain = Chain(parts_of_network(name, weights), strides, *input_statistics(name))
     return chain, chain.fingerprint()

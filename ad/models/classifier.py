@@ -1,5 +1,7 @@
 """Classifiers, for the case with labels: ResNet-18 from scratch, and those of torchvision."""
 
+from pathlib import Path
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -7,9 +9,8 @@ import torch.nn.functional as F
 from ad import InputError
 from ad.data import resize_to
 from ad.ranks import own, total
-from ad.models.pretrained import input_statistics, lite0, load_weights, torchvision_models
-
-OWN = ("resnet", "efficientnet_lite0")  # not torchvision's
+from ad.models.pretrained import (LITE0, input_statistics, load_weights, network,
+                                  torchvision_models)
 
 
 class BasicBlock(nn.Module):
@@ -36,19 +37,16 @@ class ResNet(nn.Module):
     Parameters have the names of torchvision's, so that weights go both ways.
     """
 
-    def __init__(self, classes=1000, blocks=(2, 2, 2, 2)):
+    def __init__(self, classes: int = 1000):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         width = 64
-        for level, count in enumerate(blocks):
-            channels = 64 * 2 ** level
-            strides = [1 if level == 0 else 2] + [1] * (count - 1)
-            layers = []
-            for stride in strides:
-                layers.append(BasicBlock(width, channels, stride))
-                width = channels
-            setattr(self, f"layer{level + 1}", nn.Sequential(*layers))
+        for level, channels in enumerate((64, 128, 256, 512), start=1):
+            setattr(self, f"layer{level}", nn.Sequential(
+                BasicBlock(width, channels, 1 if level == 1 else 2),
+                BasicBlock(channels, channels, 1)))
+            width = channels
         self.fc = nn.Linear(width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -61,23 +59,26 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def classifiers():
+def classifiers() -> list[str]:
     """Names that Classifier takes."""
     models = torchvision_models()
-    return [*OWN, *models.list_models(module=models)]
+    return ["resnet", LITE0, *models.list_models(module=models)]
 
 
 class Classifier(nn.Module):
     """A classifier of images resized to side x side pixels.
 
-    name: "resnet" (ours), "efficientnet_lite0" (of a package, see backbones) or a classifier of
+    name: "resnet" (ours), "efficientnet_lite0" (of a package) or a classifier of
     torchvision.models. classes: their names; normal_class: which of them is no defect. freeze: only
     the last linear layer is trained. class_weights: of the loss. Everything starts random unless
     `load_pretrained` is called.
     """
 
-    def __init__(self, name, classes=("good", "defect"), normal_class="good", side=224,
-                 freeze=False, class_weights=None):
+    can_be_pretrained = True
+    localises = False  # its anomaly map is one value an image
+
+    def __init__(self, name: str, classes=("good", "defect"), normal_class: str = "good",
+                 side: int = 224, freeze: bool = False, class_weights: list | None = None):
         super().__init__()
         if normal_class not in classes or len(set(classes)) < 2:
             raise ValueError(f"a classifier needs two classes or more, one of them --normal-class "
@@ -86,12 +87,7 @@ class Classifier(nn.Module):
             raise ValueError(f"--side must be >= 32 pixels, got {side}")
         self.name, self.classes, self.size = name, list(classes), (side, side)
         self.normal = self.classes.index(normal_class)
-        if name == "resnet":
-            self.net = ResNet()
-        elif name == "efficientnet_lite0":
-            self.net = lite0()
-        else:
-            self.net = torchvision_models().get_model(name, weights=None)
+        self.net = ResNet() if name == "resnet" else network(name)
         linear = [n for n, module in self.net.named_modules() if isinstance(module, nn.Linear)]
         if not linear or hasattr(self.net, "aux_logits"):
             raise ValueError(f"--model {name} has no linear layer at its end, or more than one end")
@@ -105,21 +101,17 @@ class Classifier(nn.Module):
             self.net.get_submodule(self.head).requires_grad_(True)
         weights = class_weights or [1.0] * len(classes)
         self.register_buffer("class_weights", torch.tensor(weights, dtype=torch.float32))
-        for part, values in zip(("mean", "std"), input_statistics(
-                "resnet18" if name == "resnet" else name)):
+        self.original = "resnet18" if name == "resnet" else name  # whose weights fit
+        for part, values in zip(("mean", "std"), input_statistics(self.original)):
             self.register_buffer(part, torch.tensor(values).view(3, 1, 1))
 
-    def load_pretrained(self, weights=None):
+    def load_pretrained(self, weights: Path | None = None) -> None:
         """ImageNet's weights, but for the last layer: of a file or, without one, of torchvision's
         weights API or the package's. InputError when they cannot be had."""
         if self.name == "resnet" and weights is None:
             raise InputError("--model resnet is the one from scratch; torchvision's weights fit it:"
                              " give --weights FILE, or take --model resnet18 --pretrained")
-        name = "resnet18" if self.name == "resnet" else self.name
-        load_weights(self.net, name, weights, self.head)
-
-    can_be_pretrained = True
-    localises = False  # its anomaly map is one value an image
+        load_weights(self.net, self.original, weights, self.head)
 
     def train(self, mode=True):
         """As nn.Module's; frozen batch norm keeps its statistics."""
@@ -128,15 +120,16 @@ class Classifier(nn.Module):
             self.net.eval()
         return self
 
-    def resize(self, images):
+    def resize(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, 3, side, side)."""
         return resize_to(images, self.size)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> logits (N, K), float32."""
         return self.net((self.resize(images) - self.mean) / self.std).float()
 
-    def loss(self, images, generator, labels):
+    def loss(self, images: torch.Tensor, generator: torch.Generator | None,
+             labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Cross-entropy, weighted by class, of images whose classes are labels (N,)."""
         share = len(own(labels)) / len(labels)
         images, labels = own(images), own(labels)
@@ -147,13 +140,13 @@ class Classifier(nn.Module):
                     weight / total(weight * share)),
                 "training_accuracy": (logits.argmax(1) == labels).float().mean().detach()}
 
-    def anomaly_maps(self, images, names=("mse",)):
+    def anomaly_maps(self, images: torch.Tensor, names=("mse",)) -> dict[str, torch.Tensor]:
         """{"mse": (N, 1, H, W)}: everywhere 1 - P(normal), so that it is scored like a detector."""
         defect = 1 - self(images).softmax(1)[:, self.normal]
         return {"mse": defect.view(-1, 1, 1, 1).expand(-1, 1, *images.shape[-2:])}
 
 
-def grad_cam(model, images):
+def grad_cam(model: Classifier, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Where a Classifier looked: (N, 3, H, W) -> (N, 1, H, W) in [0, 1], and the classes (N,).
 
     The last feature map, its channels weighted by the mean gradient of the winning logit, positive

@@ -1,6 +1,7 @@
 """Classification: the stratified split, weights of classes, accuracy and the confusion."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ad.metrics import auroc
 SHARES = (0.6, 0.2, 0.2)  # of each class: training, validation, test
 
 
-def stratified_split(samples, seed):
+def stratified_split(samples: list, seed: int) -> tuple[list, list, list]:
     """Samples -> (training, validation, test), SHARES of each class, at least one each. InputError
     for a class of fewer than 3 images."""
     parts = [], [], []
@@ -31,7 +32,7 @@ def stratified_split(samples, seed):
     return parts
 
 
-def own_samples(root, config):
+def own_samples(root: Path, config: dict) -> list:
     """The test split of the classifier's run with this config.json, labelled normal or not."""
     chosen, normal = set(config["test"]), config["args"]["normal_class"]
     return [replace(s, label=int(s.defect != normal))
@@ -39,14 +40,14 @@ def own_samples(root, config):
             if s.path.relative_to(root).as_posix() in chosen]
 
 
-def numbers(samples, classes):
+def numbers(samples: list, classes: list[str]) -> torch.Tensor:
     """Class numbers (N,) of samples."""
     return torch.tensor([classes.index(sample.defect) for sample in samples])
 
 
-def finish(run, images, normal, scoring, machine):
-    """Calibrate a run's best.pt on its normal validation samples, {sample: image}, so that it is a
-    detector, too; returns (model, checkpoint)."""
+def finish(run, images: dict, normal: list, scoring, machine):
+    """Calibrate a run's best.pt on its normal validation samples, so that it is a detector, too;
+    returns (model, checkpoint). images: {sample: image}."""
     path = run.folder / "best.pt"
     saved = checkpoint.load(path)
     model = checkpoint.restore_model(saved, path, machine.device)
@@ -57,14 +58,14 @@ def finish(run, images, normal, scoring, machine):
     return model, saved
 
 
-def balanced_weights(labels, count):
+def balanced_weights(labels: torch.Tensor, count: int) -> list[float]:
     """Class weights in inverse proportion to the classes' images, 1 on average over the images."""
     sizes = np.bincount(labels, minlength=count)
     return (len(labels) / (count * np.maximum(sizes, 1))).tolist()
 
 
 @torch.no_grad()
-def predict(model, images, device, batch=32):
+def predict(model, images: list, device: torch.device, batch: int = 32) -> np.ndarray:
     """Probabilities (N, K) of uint8 images of any sizes."""
     model.eval()
     logits = [model(torch.cat([model.resize(data.to_float(i, device)[None])
@@ -73,7 +74,7 @@ def predict(model, images, device, batch=32):
     return torch.cat(logits).softmax(1).cpu().double().numpy()
 
 
-def classification_metrics(probabilities, labels, classes, normal):
+def classification_metrics(probabilities: np.ndarray, labels, classes: list, normal: int) -> dict:
     """(N, K), (N,) class numbers -> accuracy, balanced accuracy, cross-entropy (val_loss), AUROC
     of 1 - P(normal), precision, recall and F1 of every class, and the confusion matrix (rows true).
     """
@@ -90,7 +91,7 @@ def classification_metrics(probabilities, labels, classes, normal):
             "confusion": confusion_matrix(labels, found, labels=numbers).tolist()}
 
 
-def describe(metrics):
+def describe(metrics: dict) -> str:
     """classification_metrics as a table of the classes."""
     lines = [f"{'class':<24}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
     lines += [f"{name:<24}{row['precision']:>10.3f}{row['recall']:>10.3f}{row['f1']:>10.3f}"

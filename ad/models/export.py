@@ -3,6 +3,7 @@
 import copy
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch.nn as nn
 
 from ad import InputError
 from ad.checkpoint import write_atomic
+from ad.detector import Detector
 from ad.scoring import final_maps, load_calibration, raw_maps, topk_mean
 from ad.threshold import standardise
 
@@ -17,7 +19,7 @@ from ad.threshold import standardise
 class Program(nn.Module):
     """What infer.py does with an image: the final anomaly map, and the score in scores.csv."""
 
-    def __init__(self, detector):
+    def __init__(self, detector: Detector):
         super().__init__()
         member, = detector.members
         self.model, self.scoring = member.model, member.scoring
@@ -26,7 +28,7 @@ class Program(nn.Module):
         zero, one = detector.limits.scale(standardise(np.array([0.0, 1.0]), member.normal))
         self.offset, self.slope = float(zero), float(one - zero)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 3, H, W) in [0, 1] -> maps (N, 1, H, W), scores (N,)."""
         maps = final_maps(raw_maps(self.model, images, self.scoring), self.calibration,
                           self.scoring)
@@ -34,7 +36,7 @@ class Program(nn.Module):
 
 
 @torch.no_grad()
-def export(detector, path):
+def export(detector: Detector, path: Path) -> str:
     """Write a Detector of one run as a program in float32, for any number of images of the one size
     that its category has; returns a line that says so. Raises InputError for several runs or
     sizes, for windows, and for a model that torch.export cannot follow."""

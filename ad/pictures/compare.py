@@ -1,5 +1,6 @@
 """Runs beside each other: curves on shared axes, bars of their test figures, and a table."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -20,7 +21,7 @@ CURVES = {"loss": ("training loss", LOSS, ()),
 MARKERS = ".x^s"  # of the first runs, and of those that take their colours again
 
 
-def load_run(folder, results):
+def load_run(folder: str | Path, results: str | Path) -> dict:
     """A run folder -> {"name", "log", "parameters", "test"}.
 
     test: a classifier's test.json or, for a detector, its entry in results/metrics.json, which
@@ -46,10 +47,10 @@ def load_run(folder, results):
     return {"name": name, "log": log, "parameters": parameters, "test": test}
 
 
-def summary(run):
+def summary(run: dict) -> dict:
     """One row of the table: {column: value}, None where there is none."""
     log, key = run["log"], "accuracy" if "accuracy" in run["log"][-1] else "auroc"
-    checked = [(r["epoch"], r[key]) for r in log if r.get(key) is not None]
+    checked = points(run, key)
     best = max((value for _, value in checked), default=None)
     return {"run": run["name"], "stopped at epoch": log[-1]["epoch"],
             "training, s": sum(r["seconds"] for r in log),
@@ -60,52 +61,53 @@ def summary(run):
             "test TPR": run["test"].get("tpr"), "test TNR": run["test"].get("tnr")}
 
 
-def text(value):
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(
-        value, float) else str(value)
+def points(run: dict, key: str) -> list[tuple]:
+    """(epoch, value) of the epochs of load_run's answer that have this value."""
+    return [(row["epoch"], row[key]) for row in run["log"] if row.get(key) is not None]
 
 
-def markdown(rows):
+def text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+
+def markdown(rows: list[dict]) -> str:
     """[{column: value}, ...] -> a Markdown table of the columns that any row has."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns = [c for c in columns if any(row.get(c) is not None for row in rows)]
+    columns = [name for name in dict.fromkeys(name for row in rows for name in row)
+               if any(row.get(name) is not None for row in rows)]
     lines = [columns, ["---"] * len(columns)]
     lines += [[text(row.get(column)) for column in columns] for row in rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def save_curves(path, runs):
+def save_curves(path: Path, runs: list[dict]) -> None:
     """Losses and validation rates over the epochs, one colour a run, one kind of dashes a quantity.
     """
     names = [drawable(run["name"], 40) for run in runs]
     looks = [{"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % 4]}
              for i in range(len(runs))]
-    there = [key for key in CURVES if any(key in r for run in runs for r in run["log"])]
+    there = [key for key in CURVES if any(points(run, key) for run in runs)]
     panels = list(dict.fromkeys(CURVES[key][1] for key in there))
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.2), squeeze=False,
                                 layout="constrained")
     for axis, panel in zip(axes[0], panels):
-        for look, run in zip(looks, runs):
-            for key in (k for k in there if CURVES[k][1] == panel):
-                points = [(r["epoch"], r[key]) for r in run["log"] if r.get(key) is not None]
-                if points:
-                    axis.plot(*zip(*points), linestyle=(0, CURVES[key][2]), **look,
-                              markevery=max(1, len(points) // 20))
-        scale = "linear"
+        lowest = float("inf")
+        for (look, run), key in itertools.product(zip(looks, runs), there):
+            if CURVES[key][1] == panel and (found := points(run, key)):
+                epochs, values = zip(*found)
+                axis.plot(epochs, values, linestyle=(0, CURVES[key][2]), **look,
+                          markevery=max(1, len(found) // 20))
+                lowest = min(lowest, *values)
+        axis.set(xlabel="epoch", ylabel=panel,
+                 xlim=(0, 1.03 * max(run["log"][-1]["epoch"] for run in runs)))
         if panel == LOSS:  # that of a sigma-VAE is a log-likelihood, of either sign
-            values = [r[key] for run in runs for r in run["log"] for key in there
-                      if CURVES[key][1] == LOSS and r.get(key) is not None]
-            scale = "log" if min(values) > 0 else "asinh"
-        axis.set(xlabel="epoch", ylabel=f"{panel} ({scale} axis)" if panel == LOSS else panel,
-                 yscale=scale, xlim=(0, 1.03 * max(run["log"][-1]["epoch"] for run in runs)))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if scale != "linear":
-            log = scale == "log"
-            axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if log else
-                           AsinhLocator(1, 7, base=0), minor_locator=NullLocator(),
+            scale, locator = ("log", LogLocator(subs=(1, 2, 5))) if lowest > 0 else (
+                "asinh", AsinhLocator(1, 7, base=0))
+            axis.set(ylabel=f"{panel} ({scale} axis)", yscale=scale)
+            axis.yaxis.set(major_locator=locator, minor_locator=NullLocator(),
                            major_formatter=lambda value, _: f"{value:.12g}")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     handles = [plt.Line2D([], [], **look) for look in looks]
     handles += [plt.Line2D([], [], color="grey", linestyle=(0, CURVES[k][2])) for k in there]
@@ -114,7 +116,7 @@ def save_curves(path, runs):
     save_figure(path, figure)
 
 
-def save_bars(path, runs):
+def save_bars(path: Path, runs: list[dict]) -> None:
     """Test accuracy and AUROC of every run that infer.py --separately has scored."""
     scored = [run for run in runs if run["test"]]
     names = [drawable(run["name"], 40) for run in scored]

@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib import font_manager
 
 
-def entries():
+def entries() -> list:
     """Installed fonts for running text, DejaVu Sans first. Of those that matplotlib brings, no
     other: its symbol fonts hold other signs than they say."""
     own = [f for f in font_manager.fontManager.ttflist
@@ -17,7 +17,7 @@ def entries():
 
 
 @functools.cache
-def characters(path):
+def characters(path: str) -> frozenset[int]:
     """The code points that a font file has; none where it cannot be read."""
     try:
         return frozenset(font_manager.get_font(path).get_charmap())
@@ -26,12 +26,12 @@ def characters(path):
 
 
 @functools.cache
-def family_with(character):
+def family_with(character: str) -> str | None:
     """Name of the first font with this character; None without one."""
     return next((f.name for f in entries() if ord(character) in characters(f.fname)), None)
 
 
-def drawable(text, most=999):
+def drawable(text: str, most: int = 999) -> str:
     """Any text as matplotlib can draw it, without a warning: its fonts are added to those in use,
     characters without a font are escaped as in Python, and $ does not begin a formula. Its middle
     is left out where it is wider than `most` letters. To be called before the figure is made."""
@@ -55,6 +55,6 @@ def drawable(text, most=999):
     return "".join(head + tail)
 
 
-def width(parts):
+def width(parts: list[str]) -> int:
     """Letters that fit in the place of these; Chinese, Japanese and Korean ones are two wide."""
     return sum(len(p) + (unicodedata.east_asian_width(p[0]) in "WF") for p in parts)

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -23,12 +24,12 @@ ORANGE, BLUE = (230, 159, 0), (86, 180, 233)  # outlines: predicted, true
 LONGEST = 4096  # pixels, of the long side of a photograph beside its heat map
 
 
-def caption(score):
+def caption(score: float) -> str:
     """A score and what it means."""
     return f"{'ANOMALOUS' if score > 1 else 'normal'}\nscore {score:.2f}, threshold 1.00"
 
 
-def to_picture(image):
+def to_picture(image: torch.Tensor) -> np.ndarray:
     """uint8 or float, in [0, 1] (clamped), (3, H, W) or (1, H, W) tensor -> uint8 (H, W, 3) array.
     """
     if image.is_floating_point():
@@ -36,22 +37,26 @@ def to_picture(image):
     return image.expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
-def heat(map_, high, low=0.0):
-    """(1, H, W) map -> uint8 (H, W, 3), inferno from `low` (black) to `high` (yellow)."""
-    scaled = ((map_[0].detach().cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1).numpy()
+def heat(map_: torch.Tensor, high: float) -> np.ndarray:
+    """(1, H, W) map -> uint8 (H, W, 3), inferno from 0 (black) to `high` (yellow)."""
+    scaled = share(map_, high)
     return matplotlib.colormaps["inferno"]((scaled * 255).round().astype(np.uint8),
                                            bytes=True)[..., :3]
 
 
-def overlay(picture, map_, high):
+def share(map_: torch.Tensor, high: float) -> np.ndarray:
+    """(1, H, W) map -> (H, W), 0 to 1 where it is `high`."""
+    return (map_[0].detach().cpu().float() / max(high, 1e-12)).clamp(0, 1).numpy()
+
+
+def overlay(picture: np.ndarray, map_: torch.Tensor, high: float) -> np.ndarray:
     """Picture (H, W, 3) in grey, with the (1, H, W) map in colour from 0.4 high upwards."""
     grey = picture.mean(-1, keepdims=True).repeat(3, -1)
-    alpha = (map_[0].detach().cpu().float() / max(high, 1e-12)).clamp(0, 1).numpy()[..., None]
-    alpha = np.clip(2 * alpha - 0.8, 0, 0.75)
+    alpha = np.clip(2 * share(map_, high)[..., None] - 0.8, 0, 0.75)
     return ((1 - alpha) * grey + alpha * heat(map_, high)).round().astype(np.uint8)
 
 
-def outlined(picture, mask, colour):
+def outlined(picture: np.ndarray, mask: np.ndarray, colour: tuple) -> np.ndarray:
     """Pictures (..., H, W, 3) with a line around, not on, what a bool mask (H, W) covers: in this
     colour, and black beside it, so that it is seen on any ground; at the border it is within."""
     line = max(2, max(mask.shape) // 400)
@@ -65,7 +70,7 @@ def outlined(picture, mask, colour):
     return result
 
 
-def save_heat(path, picture, map_, ends, text):
+def save_heat(path: Path, picture: np.ndarray, map_: torch.Tensor, ends: tuple, text: str) -> None:
     """Write a picture (H, W, 3), its map (1, h, w) at the same size in colour, and below them a
     strip with a text and the colours' bar. ends: (where the colours end, above what the map is
     outlined or None)."""
@@ -82,7 +87,7 @@ def save_heat(path, picture, map_, ends, text):
     save_picture(path, np.concatenate([both, below]))
 
 
-def strip(width, text, high, cut):
+def strip(width: int, text: str, high: float, cut: float | None) -> np.ndarray:
     """`width` pixels of a text and, below it, the bar of heat's colours: uint8 (h, width, 3)."""
     inches = min(max(width / 100, 4), 10)
     lines = [drawable(line, int(11 * inches)) for line in text.splitlines()]
@@ -105,7 +110,8 @@ def strip(width, text, high, cut):
     return picture
 
 
-def save_masks(path, picture, predicted, truth):
+def save_masks(path: Path, picture: np.ndarray, predicted: np.ndarray,
+               truth: np.ndarray | None) -> None:
     """Write a predicted bool mask (H, W) as path, 0 and 255, and beside it <name>_beside.png: the
     picture with its outline (orange) and the truth's (blue), the mask, and, if known, the truth."""
     shown = outlined(picture, predicted, ORANGE)
@@ -117,7 +123,7 @@ def save_masks(path, picture, predicted, truth):
     save_picture(path.with_name(f"{path.stem}_beside.png"), np.concatenate([shown, *white], 1))
 
 
-def save_picture(path, picture):
+def save_picture(path: Path, picture: np.ndarray) -> None:
     """Write a uint8 (H, W, 3) array as PNG, atomically."""
     buffer = io.BytesIO()
     # Photographs hardly shrink by the default level, which takes five times as long.
@@ -125,7 +131,7 @@ def save_picture(path, picture):
     write_atomic(path, buffer.getvalue())
 
 
-def save_grid(path, rows, columns, titles, caption=""):
+def save_grid(path: Path, rows: list, columns, titles, caption: str = "") -> None:
     """Write a grid of pictures as one PNG.
 
     rows: list of lists of uint8 (H, W, 3) or None (left empty), one inner list a row; columns:
@@ -153,7 +159,8 @@ def save_grid(path, rows, columns, titles, caption=""):
     save_figure(path, figure)
 
 
-def save_sheet(path, files, notes, heading, columns=10, rows=6, side=128):
+def save_sheet(path: Path, files: list[Path], notes: list[str], heading: str, columns: int = 10,
+               rows: int = 6, side: int = 128) -> None:
     """Write small pictures of image files, each with its name and note, as one PNG below a heading:
     the first `columns` of them in the last row, the others, evenly drawn where they are too many,
     above."""
@@ -182,7 +189,7 @@ def save_sheet(path, files, notes, heading, columns=10, rows=6, side=128):
     save_figure(path, figure, dpi=100)
 
 
-def save_figure(path, figure, dpi=110):
+def save_figure(path: Path, figure: plt.Figure, dpi: int = 110) -> None:
     """Write a matplotlib figure as PNG, atomically, and close it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)

@@ -15,7 +15,8 @@ from ad import InputError, checkpoint, data, layouts, metrics
 from ad.pictures import compare, plots
 from ad.cli import command, require
 from ad.pictures.collapse import CHECKS, check_member, grades, reconstruct, reconstructs, verdict
-from ad.detector import Detector
+from ad.detector import Detector, Member
+from ad.machine import Machine
 from ad.masks import find_masks, read_mask
 from ad.runs import run_images
 from ad.samples import Sample
@@ -27,7 +28,7 @@ PARTS = ("train", "validation", "anomalous", "test")  # lists of files in config
 PICTURES = ("input", "reconstruction", "anomaly map", "predicted mask", "ground truth")
 
 
-def read_results(folder, advice):
+def read_results(folder: Path, advice: str) -> tuple[dict, dict]:
     """What infer.py left in a folder -> (metrics.json, {name in its categories: rows of
     scores.csv}); InputError where it is missing (advice: how to make it), cannot be read, or does
     not fit each other."""
@@ -50,7 +51,7 @@ def read_results(folder, advice):
     return results, parts
 
 
-def charts(rows, edges):
+def charts(rows: list[dict], edges: np.ndarray) -> dict:
     """Points of metrics.curves, and {label: how many scores lie between the `edges`}."""
     labels, scores = (np.array([row[key] for row in rows]) for key in ("label", "score"))
     counts = {str(label): np.histogram(scores[labels == label], edges)[0].tolist()
@@ -58,15 +59,14 @@ def charts(rows, edges):
     return metrics.curves(labels, scores) | {"histogram": counts}
 
 
-def describe_run(member, run, machine):
+def describe_run(member: Member, run: dict, machine: Machine) -> dict:
     """What the page says about a detector.Member: training curves, collapse check, configuration.
     run: of compare.load_run."""
     config = member.config
     found = {"name": member.name, "weight": member.weight, "parameters": run["parameters"],
              "config": {key: f"{len(value)} files" if key in PARTS else value
                         for key, value in config.items()},
-             "log": {key: points for key in compare.CURVES if (points := [
-                 [r["epoch"], r[key]] for r in run["log"] if r.get(key) is not None])}}
+             "log": {key: found for key in compare.CURVES if (found := compare.points(run, key))}}
     if not reconstructs(member.model):
         return found
     try:
@@ -79,7 +79,7 @@ def describe_run(member, run, machine):
         for name, (low, _, meaning, *_) in CHECKS.items()]}
 
 
-def to_sample(row, root):
+def to_sample(row: dict, root: Path) -> Sample:
     """A row of scores.csv -> its Sample, without mask. The image is looked for at its path and, as
     that may be another machine's, at each end of it below `root`."""
     parts = Path(row["path"]).parts
@@ -89,7 +89,7 @@ def to_sample(row, root):
                   row["id"])
 
 
-def to_text(picture, side):
+def to_text(picture: np.ndarray, side: int) -> str:
     """uint8 (H, W, 3) -> WebP of this long side at most, in base64."""
     image, buffer = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((side, side))
@@ -97,7 +97,8 @@ def to_text(picture, side):
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def show_images(rows, detector, side, root, predicted):
+def show_images(rows: list[dict], detector: Detector, side: int, root: Path,
+                predicted: Path | None):
     """Yield for each row the score that it gets now, and PICTURES of it as text, None = without.
     root: below which the images are; predicted: the folder of predicted masks, None = without."""
     samples = [to_sample(row, root) for row in rows]
@@ -121,7 +122,8 @@ def show_images(rows, detector, side, root, predicted):
         yield found.score, [None if p is None else to_text(p, side) for p in shown.values()]
 
 
-def write_report(folder, runs, data_name, ckpt, machine):
+def write_report(folder: Path, runs: str, data_name: str | None, ckpt: str,
+                 machine: Machine) -> None:
     """visualize.py --report: report.html in the --results folder. runs: folder of the runs;
     data_name: --data; ckpt: name of the checkpoint in each run."""
     results, parts = read_results(folder, command(

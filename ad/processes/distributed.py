@@ -18,7 +18,7 @@ TIMEOUT = timedelta(minutes=30)  # longer than rank 0 takes to validate, while t
 alone = False  # is rank 0 at work for all of them?
 
 
-def setup():
+def setup() -> None:
     """Join the other processes, if torchrun started several: NCCL between GPUs, gloo between CPUs.
     Of all of them rank 0 prints."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -32,18 +32,18 @@ def setup():
         sys.stdout = sys.stdout if dist.get_rank() == 0 else None
 
 
-def leave():
+def leave() -> None:
     """From now on every process is alone, and prints."""
     if dist.is_initialized():
         dist.destroy_process_group()
         sys.stdout = sys.__stdout__
 
 
-def size():
+def size() -> int:
     return dist.get_world_size() if dist.is_initialized() and not alone else 1
 
 
-def rank():
+def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
@@ -65,7 +65,7 @@ class Total(torch.autograd.Function):
         return Total.apply(gradient)
 
 
-def total(values):
+def total(values: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor over ranks, differentiable."""
     return Total.apply(values) if size() > 1 else values
 
@@ -84,7 +84,7 @@ def from_rank_0(function):
     return box[0][0] if box[0] else sys.exit(2)
 
 
-def gather(items):
+def gather(items: list) -> list:
     """The lists of all ranks, one after the other."""
     parts = [items] * size()
     if size() > 1:
@@ -92,7 +92,8 @@ def gather(items):
     return sum(parts, [])
 
 
-def sum_gradients(model):
+def sum_gradients(model: torch.nn.Module) -> None:
+    """Replace every gradient by the sum of those of all ranks."""
     if size() > 1:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         flat = total(torch.cat([g.flatten() for g in gradients]))
