@@ -1,7 +1,15 @@
 """What the tables of tables.py are made with: where records are, and numbers as text."""
 
 import json
+<<<<<<< HEAD
 from statistics import mean
+=======
+import math
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t
+>>>>>>> s4-docs
 
 from timing import RESULTS
 
@@ -38,6 +46,30 @@ def over_seeds(values):
 
 def test(found, name):
     return [r["test"][name] for r in found if r["test"].get(name) is not None]
+
+
+def auroc_error(area, anomalous, normal):
+    """Standard error of an AUROC of so many images (Hanley and McNeil, Radiology 1982)."""
+    one, two = area / (2 - area), 2 * area ** 2 / (1 + area)
+    return math.sqrt((area * (1 - area) + (anomalous - 1) * (one - area ** 2) + (normal - 1) * (
+        two - area ** 2)) / (anomalous * normal))
+
+
+def own_error(result):
+    """auroc_error of an entry of metrics.json."""
+    return auroc_error(result["auroc"], result["anomalous"],
+                       result["images"] - result["anomalous"])
+
+
+def ranged(result):
+    """AUROC, and half of its 95 % interval over images."""
+    return f"{text(result['auroc'])} ± {text(1.96 * own_error(result), 2)}"
+
+
+def by_set(values):
+    """Mean and 95 % interval (Student's t) of one value a data set."""
+    half = t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return f"{mean(values):+.3f} ({mean(values) - half:+.3f} to {mean(values) + half:+.3f})"
 
 
 def minutes(found):

@@ -6,13 +6,28 @@ import subprocess
 import sys
 
 import numpy as np
+import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from timing import FIGURES, PROJECT
 
+<<<<<<< HEAD
 from ad.pictures import compare
 from ad.checkpoint import write_atomic
 from ad.pictures.plots import COLOURS, plt, save_figure
+=======
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT))
+from ad.checkpoint import write_atomic  # noqa: E402  (the project's folder is on the path now)
+from ad.data import to_float  # noqa: E402
+from ad.detector import Detector  # noqa: E402
+from ad.images import as_image  # noqa: E402
+from ad.judging import MEMORY  # noqa: E402
+from ad.pictures import compare  # noqa: E402
+from ad.pictures.plots import (COLOURS, ORANGE, heat, overlay, plt,  # noqa: E402
+                               save_figure, to_picture)
+from ad.scoring import combine, final_maps, load_calibration, raw_maps  # noqa: E402
+>>>>>>> s4-docs
 
 LARGEST = 290_000  # bytes of a figure
 EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on
@@ -34,6 +49,18 @@ CURVES = {"failure_curves": ("transistor/homework", "transistor/unet-seed0"),
           "classes_curves": ("transistor-classes/resnet", "transistor-classes/lite0-scratch",
                              "transistor-classes/lite0-pretrained",
                              "transistor-classes/lite0-frozen")}
+
+
+# The way of an image from file to score: the file of the program for each step, and what it does.
+WAY = (("ad/images.py", "Read the file; shrink it to a long\nside of 512 pixels at most."),
+       ("ad/sliding_window.py", "Cut windows, or take the whole\nimage, which is the default."),
+       ("ad/model.py", "The U-Net repairs what it sees,\nand guesses where the damage is."),
+       ("ad/errors.py", "How much does the repair differ\nfrom the image? 1 - SSIM per pixel."),
+       ("ad/models/memory.py", "How far are the features of each\npatch from what is normal?"),
+       ("ad/calibration.py", "How unusual is each map, compared\nwith those of normal images?"),
+       ("ad/scoring.py", "Average the maps, smooth them, take\nthe mean of the highest 0.5 %."),
+       ("ad/detector.py", "Let several runs vote. 0 is a typical\nscore, 1 the threshold. "))
+WAY_OF = ("carpet/unet-seed0", "carpet/test/cut/004.png")  # run below --runs, image of the demo
 
 
 def weights(labels, share):
@@ -80,6 +107,44 @@ def draw_f1(example):
     save_figure(FIGURES / "f1_and_auc.png", figure)
 
 
+@torch.no_grad()
+def steps_of(detector, path):
+    """Pictures of the steps of WAY for one image, uint8 (H, W, 3), and its score."""
+    member, image = detector.members[0], as_image(path, *detector.readings[0])
+    picture, values = to_picture(image), to_float(image, "cpu")[None]
+    maps = raw_maps(member.model, values, member.scoring)
+    calibration = load_calibration(member.calibration)
+    near = combine({k: m for k, m in maps.items() if k.split("@")[0] in MEMORY})
+    ours = [maps["ssim@0"], near, combine(calibration.apply(maps)),
+            final_maps(maps, calibration, member.scoring)]
+    cut, side = picture.copy(), picture.shape[0] // 2
+    for start in (0, side // 2, side):
+        edges = [*range(start, start + 3), *range(start + side - 3, start + side)]
+        cut[start:start + side, edges] = cut[edges, start:start + side] = ORANGE
+    scores, (final,) = detector.score([path])
+    return [picture, cut, to_picture(member.model(values)[0]), *(
+        heat(m[0], m.max().item(), m.quantile(0.5).item()) for m in ours),
+        overlay(picture, torch.from_numpy(final)[None], detector.top_of_maps)], scores[0]
+
+
+def draw_way(folder, path):
+    """The way of the image `path` from file to score through the detector in `folder`."""
+    pictures, score = steps_of(Detector.load(folder), path)
+    figure = plt.figure(figsize=(6.6, 10.4))
+    for row, (picture, (file, words)) in enumerate(zip(pictures, WAY)):
+        top = 1 - row / len(WAY)
+        axis = figure.add_axes((0.02, top - 0.119, 0.182, 0.115), xticks=[], yticks=[])
+        axis.imshow(picture)
+        last = f"Here: {score:.1f}." if row == len(WAY) - 1 else ""
+        figure.text(0.24, top - 0.012, f"{row + 1}  {file}", size=17, weight="bold", va="top",
+                    color=COLOURS[0])
+        figure.text(0.24, top - 0.046, words + last, size=17, va="top", linespacing=1.15)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    save_small(FIGURES / "way_of_an_image.png", Image.open(buffer).convert("RGB"))
+
+
 def save_small(path, picture):
     """Write a picture in 256 colours, as wide as it may be to stay below LARGEST bytes."""
     width, content = picture.width, bytes(LARGEST + 1)
@@ -95,6 +160,8 @@ def draw(records, runs, results):
     """Draw every figure whose runs are there; says which are not. records gets "collapse"."""
     if "example" in records:
         draw_f1(records["example"])
+    if (runs / WAY_OF[0] / "best.pt").exists():
+        draw_way(runs / WAY_OF[0], Path("data/demo") / WAY_OF[1])
     for name, folders in CURVES.items():
         if all((runs / f / "best.pt").exists() for f in folders):
             compare.save_curves(FIGURES / f"{name}.png", [

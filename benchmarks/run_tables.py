@@ -1,8 +1,9 @@
 """Tables about the detectors that learn from normal images: see tables.py."""
 
-from statistics import mean
+from statistics import mean, stdev
 
-from cells import DEMO, REAL, RESULTS, SEEDS, minutes, over_seeds, recorded, runs, test, text
+from cells import (DEMO, REAL, RESULTS, SEEDS, by_set, minutes, over_seeds, own_error, recorded,
+                   runs, test, text)
 
 
 def unet(records):
@@ -69,6 +70,36 @@ def which(records):
             ["options of train.py", "(none)", "`--model patchcore`",
              "`--model patchcore --backbone efficientnet_lite0`", "train both"],
             ["pretrained weights", "none", "none", "ImageNet", "none"]]
+
+
+QUALITY = {"unet": "U-Net", "gradients": "memory without weights", "lite0": "memory with Lite0",
+           "vote": "vote of the first two"}
+
+
+def quality(records):
+    """Image AUROC by set and model: mean of the runs, its standard error where there are several;
+    below, the mean over the sets, and differences to the U-Net with 95 % intervals by set.
+
+    benchmarks/results/quality.json: {"rows": {set: {key of QUALITY: [AUROC of each run]}}}; of
+    three papers the values of each paper. What was not run is left out or [].
+    """
+    if not (RESULTS / "quality.json").exists():
+        return [["(to be measured: benchmarks/results/quality.json)"]]
+    found = recorded("quality")["rows"]
+    means = {k: {place: mean(row[k]) for place, row in found.items() if row.get(k)}
+             for k in QUALITY}
+
+    def cell(values):
+        error = f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+        return text(mean(values)) + error if values else "-"
+    apart = [[means[k][place] - means["unet"][place] for place in means[k]
+              if place in means["unet"]] for k in QUALITY]
+    return [["image AUROC", *QUALITY.values()],
+            *([place, *(cell(row.get(k, [])) for k in QUALITY)] for place, row in found.items()),
+            ["mean of the sets", *(text(mean(means[k].values())) if means[k] else "-"
+                                   for k in QUALITY)],
+            ["minus the U-Net, 95 % interval by set", "",
+             *(by_set(values) if len(values) > 1 else "-" for values in apart[1:])]]
 
 
 def vote(records):
@@ -150,13 +181,17 @@ def objectives(records):
     categories = (*REAL, "carpet")
     rows = [["", *(f"{c}: {k}" for k in ("pseudo", "test") for c in categories), "mean, pseudo",
              "mean, test"]]
+    tested = []
     for title, names in (("`--objective repair`, mean of the seeds", SEEDS),
                          ("`--objective reconstruct`", ["reconstruct"])):
         found = [runs(records, c, names) for c in categories]
         values = [[mean(r["pseudo"] for r in part) for part in found],
                   [mean(test(part, "auroc")) for part in found]]
         rows.append([title, *map(text, values[0] + values[1]), *(text(mean(v)) for v in values)])
-    return rows
+        tested.append([(mean(test(part, "auroc")), own_error(part[0]["test"])) for part in found])
+    apart = [(a - b, 1.96 * (c ** 2 + d ** 2) ** 0.5) for (a, c), (b, d) in zip(*tested)]
+    return rows + [["difference, 95 % interval", "", "", "", *(
+        f"{gap:+.3f} ± {half:.2f}" for gap, half in apart), "", by_set([gap for gap, _ in apart])]]
 
 
 def maps(records):

@@ -1,5 +1,6 @@
 """What README and docs/ promise: their commands, links, tables and Python code."""
 
+import json
 import re
 import shlex
 import shutil
@@ -8,10 +9,17 @@ import sys
 
 import pytest
 
+from scipy.stats import ttest_1samp
+
 import infer
 import train
 import visualize
 from conftest import PROJECT, run
+
+sys.path.append(str(PROJECT / "benchmarks"))
+import cells  # noqa: E402  (the path is set above)
+import charts  # noqa: E402
+import run_tables  # noqa: E402
 
 SCRIPTS = {"train.py": train, "infer.py": infer, "visualize.py": visualize}
 TEXTS = [PROJECT / name for name in ("README.md", "REPORT.md", "REPORT.zh-TW.md")] + sorted(
@@ -98,6 +106,39 @@ def test_every_table_is_as_its_records():
     result = subprocess.run([sys.executable, "benchmarks/make_report.py", "--check"], cwd=PROJECT,
                             capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_way_of_an_image_passes_files_that_are_there():
+    files = [name for name, _ in charts.WAY]
+    assert 5 <= len(set(files)) == len(files) <= 8
+    assert all((PROJECT / name).is_file() for name in files)
+    assert (charts.FIGURES / "way_of_an_image.png").stat().st_size < 300_000
+
+
+def test_intervals_of_the_tables():
+    """Against the variance of Mann and Whitney's U without a difference, and scipy's t test."""
+    for anomalous, normal in ((40, 60), (5, 100)):
+        variance = (anomalous + normal + 1) / (12 * anomalous * normal)
+        assert cells.auroc_error(0.5, anomalous, normal) ** 2 == pytest.approx(variance)
+    values = [0.1, -0.02, 0.05, 0.01]
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert cells.by_set(values) == f"{sum(values) / 4:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def test_table_of_qualities(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "RESULTS", tmp_path)
+    monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
+    assert len(run_tables.quality({})) == 1  # nothing was measured
+    rows = {"grid": {"unet": [0.9], "gradients": [0.8], "lite0": [1.0]},
+            "demo carpet": {"unet": [0.7, 0.9], "gradients": [0.9], "lite0": [1.0], "vote": []}}
+    (tmp_path / "quality.json").write_text(json.dumps({"rows": rows}))
+    head, *found = run_tables.quality({})
+    assert len({len(row) for row in (head, *found)}) == 1
+    assert found[0][1:] == ["0.900", "0.800", "1.000", "-"]
+    assert found[1][:2] == ["demo carpet", "0.800 ± 0.100"]
+    assert found[2][1:] == ["0.850", "0.850", "1.000", "-"]
+    assert found[3][2].startswith("+0.000 (") and found[3][3].startswith("+0.150 (")
+    assert found[3][4] == "-"
 
 
 SMALL = ("--width", "8", "--long-side", "64", "64")
