@@ -103,10 +103,12 @@ def jobs_to_train(args):
         choice, args.groups, args.names_from, args.resume or args.config)
     jobs = [Namespace(**vars(args) | {"category": name, "seed": seed})
             for name in names for seed in args.seeds]
-    found = ad.layouts.find_categories(root, table)
+    labelled = ad.model.is_classifier(args.model)
     for job in jobs:
         folder = run_folder(job)
-        ad.jobs.check_folder(folder.parent.name, replace(choice, category=job.category), found)
+        if labelled or choice.pool or choice.merged:
+            ad.sets.several.check_folder(folder.parent.name, replace(
+                choice, category=job.category), ad.layouts.find_categories(root, table))
         require(args.resume or args.overwrite or not folder.exists(), f"{folder} exists; --resume "
                 "continues it, --overwrite starts anew, --name NAME makes another")
     return root, table, jobs, tested

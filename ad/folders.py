@@ -1,6 +1,5 @@
 """What is in a folder: images, sub-folders, and what is left out of it; hidden things are not."""
 
-import glob
 import os
 from collections import Counter
 from functools import cache
@@ -83,37 +82,3 @@ def root_of(name):
             "https://www.mvtec.com/company/research/datasets/mvtec-ad and unpack it there, or try "
             "--data demo, which works now")
     return Path(name)
-
-
-def expand(names):
-    """Files, folders (with what is below them) and wildcards -> paths of images. Raises InputError
-    for what is none."""
-    found = []
-    for name in names:
-        paths = [Path(name)] if os.path.exists(name) else [
-            Path(p) for p in sorted(glob.glob(name, recursive=True))]
-        if not paths:
-            raise InputError(f"--image: there is no {name}")
-        for path in paths:
-            below = [p for p in files_below(path) if is_image(p)] if path.is_dir() else [path]
-            if not below:
-                raise InputError(f"--image: there is no image in {path}")
-            if path.is_dir():
-                report_left_out(path, below)
-            found += below
-    return found
-
-
-def trained_categories(runs):
-    """Folders in `runs` that hold a run which scores; classifiers are not among them."""
-    return [folder.name for folder in subfolders(Path(runs)) if any(folder.glob("*/best.pt"))
-            and not any(folder.glob("*/test.json"))]
-
-
-def only_category(runs):
-    """The one category that has runs. Raises InputError for none or several."""
-    names = trained_categories(runs)
-    if len(names) != 1:
-        raise InputError(f"give --category NAME, one of {', '.join(names)}" if names else
-                         f"no trained run in {runs}; train one: python train.py --data DIR")
-    return names[0]

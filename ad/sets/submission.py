@@ -6,6 +6,7 @@ import io
 
 from ad import InputError
 from ad.checkpoint import write_rows
+from ad.cli import require
 
 HEADER = ["id", "prediction"]
 
@@ -84,3 +85,14 @@ def check_submission(text, path):
     if len(ours) != len(wanted):
         raise InputError(f"we have {len(ours) - 1} ids, {path} has {len(wanted) - 1}; the first "
                          f"ones are the same")
+
+
+def check_submits(table, samples, like, apart):
+    """Raise InputError where a submission cannot be made of the scores of these samples. like: a
+    sample submission or None; apart: is an image scored by several detectors?"""
+    require(not apart, "a submission needs one score for each image: leave out --separately and "
+            "--merge-categories")
+    if like:
+        require(len(samples) == sum(file.startswith("test/") for file in table), "--like needs a "
+                "score for every test image: give --all")
+        sample_order(like, {s.id: s.path.name for s in samples})
