@@ -91,24 +91,21 @@ def parse_args():
 
 def run_folder(args):
     """runs/<category>/<name>; of a classifier runs/<category>-classes/<name>."""
-    labelled = "-classes" if ad.model.is_classifier(args.model) else ""
     name = args.name or f"{args.model}-seed{args.seed}"
-    return Path(args.runs) / f"{args.category}{labelled}" / name
+    return Path(args.runs, args.category + ending(args), name)
+
+
+def ending(args):
+    return "-classes" if ad.model.is_classifier(args.model) else ""
 
 
 def jobs_to_train(args):
     """(root of the data, table of a flat folder, options of each run, has it a test split?)."""
-    choice = choice_from(args)
     root, table, names, tested = ad.jobs.categories_to_train(
-        choice, args.groups, args.names_from, args.resume or args.config)
+        choice_from(args), ending(args), args.groups, args.names_from, args.resume or args.config)
     jobs = [Namespace(**vars(args) | {"category": name, "seed": seed})
             for name in names for seed in args.seeds]
-    labelled = ad.model.is_classifier(args.model)
-    for job in jobs:
-        folder = run_folder(job)
-        if labelled or choice.pool or choice.merged:
-            ad.sets.several.check_folder(folder.parent.name, replace(
-                choice, category=job.category), ad.layouts.find_categories(root, table))
+    for folder in map(run_folder, jobs):
         require(args.resume or args.overwrite or not folder.exists(), f"{folder} exists; --resume "
                 "continues it, --overwrite starts anew, --name NAME makes another")
     return root, table, jobs, tested

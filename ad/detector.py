@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import ad
 from ad import InputError, checkpoint, ranks
 from ad.calibration import Calibration
 from ad.cli import progress
@@ -24,7 +25,6 @@ from ad.runs import moved
 from ad.scoring import load_calibration, score_images
 from ad.threshold import (LABELLED, decide_limits, parse_threshold, pixel_threshold,
                           standardise)
-from ad.vote import vote_weights
 
 CHUNK = 16  # images decoded at a time
 PARTS = {"scoring", "scores", "positives", "sources", "kinds", "pixels"}  # of `judge`, beside those
@@ -99,9 +99,11 @@ class Detector:
         """rule: of the threshold, see threshold.parse_threshold."""
         self.machine = machine or Machine(next(
             (p.device for p in members[0].model.parameters()), torch.device("cpu")))
-        weights = vote_weights([m.auroc for m in members], [len(m.normal) for m in members])
-        for member, weight in zip(members, weights):
-            member.weight = weight
+        if len(members) > 1:
+            weights = ad.sets.votes.vote_weights([m.auroc for m in members],
+                                                 [len(m.normal) for m in members])
+            for member, weight in zip(members, weights):
+                member.weight = weight
         self.members = [member for member in members if member.weight]
         self.limits = decide_limits(self.members, rule)
 

@@ -14,9 +14,10 @@ from ad.samples import Sample, named
 Job = namedtuple("Job", "name folder members samples")
 
 
-def categories_to_train(choice: Choice, groups=None, names_from=None, resumed=False):
+def categories_to_train(choice: Choice, ending="", groups=None, names_from=None, resumed=False):
     """(root of the data, table of a flat folder, names of what to train, has it a test split?);
-    says what was understood. groups, names_from, resumed: see sets.categories."""
+    says what was understood. ending: of the names of their folders of runs; groups, names_from,
+    resumed: see sets.categories."""
     root, table = layouts.resolve_data(choice.data), None
     kind = layouts.layout(root)
     if kind == "flat":
@@ -32,8 +33,10 @@ def categories_to_train(choice: Choice, groups=None, names_from=None, resumed=Fa
         print(f"{root}: MVTec AD's layout, {len(found)} categor{'y' if len(found) == 1 else 'ies'}")
     else:
         tested |= ad.sets.other_layouts.describe(root, kind, found)
-    return root, table, found if choice.every else [
-        "+".join(choice.merged or [choice.category])], tested
+    names = found if choice.every else ["+".join(choice.merged or [choice.category])]
+    for name in names if ending or choice.pool or choice.merged else ():
+        ad.sets.several.check_folder(name + ending, replace(choice, category=name), found)
+    return root, table, names, tested
 
 
 def the_category(choice: Choice, root: Path, found: list[str]) -> Choice:

@@ -8,9 +8,8 @@ import torch
 from ad.calibration import fit_calibration, refit
 from ad.cli import progress
 from ad.gradients import ALIGNED, alignment
-from ad.metrics import auroc
+from ad.metrics import auroc, standard_error
 from ad.scoring import final_maps, map_images, topk_mean
-from ad.vote import standard_error
 
 PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
 MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net

@@ -4,9 +4,9 @@ import numpy as np
 
 from ad.config import DEFAULT_RULE
 from ad.judging import aurocs
+from ad.metrics import standard_error
 from ad.scoring import load_calibration
 from ad.threshold import FEW, false_alarms, parse_threshold
-from ad.vote import standard_error
 
 FOUND = 0.8  # share of a kind of damage that is found; from there on it is good enough to try
 
