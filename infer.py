@@ -137,7 +137,8 @@ def score_job(job, args, machine):
     samples, detector, start = job.samples, load(job, args, machine), time.perf_counter()
     if not args.image:
         ad.runs.report_origin(job.name, detector.config, args.data, samples)
-    ad.images.report_range(samples, detector.config)
+    if ad.images.deep_grey([sample.path for sample in samples]):
+        ad.sets.deep_grey.report_range(samples, detector.config)
     cut = detector.map_cut(args.masks or DEFECT) if (
         args.maps or args.masks) and detector.localises else None
     any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []

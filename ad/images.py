@@ -7,8 +7,9 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
+import ad
 from ad import InputError
 from ad.cli import progress
 
@@ -17,7 +18,6 @@ MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
 MOST = 500_000_000
 LARGE = 2 ** 25  # pixels; of larger files one is decoded at a time, whatever the number of threads
 ONE_LARGE = threading.Lock()
-RANGES = 255, 4095, 65535  # the value of deep grey that is white is one of these
 BACKGROUND = "white"  # lies under what is transparent, as most viewers show it
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns in one thread and not in another
 
@@ -39,7 +39,8 @@ def read_image(path, image_size, white=None):
     """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
 
     Of several frames the first; grey is repeated to three channels, transparency laid over
-    BACKGROUND, EXIF rotation applied, deep grey scaled so that `white` becomes 255, see to_bytes.
+    BACKGROUND, EXIF rotation applied, deep grey scaled so that `white` becomes 255, see
+    sets.deep_grey.
     Raises InputError naming the file when it cannot be decoded, has more than MOST pixels, or is
     left with a side below MIN_SIDE.
     """
@@ -87,7 +88,7 @@ def as_image(source, image_size, white=None):
 def flat(image, white):
     """Pillow image of any mode -> one of mode L or RGB."""
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(to_bytes(np.asarray(image), white))
+        return Image.fromarray(ad.sets.deep_grey.to_bytes(np.asarray(image), white))
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
         image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
@@ -98,58 +99,28 @@ def flat(image, white):
     return image if image.mode == mode else image.convert(mode)
 
 
-def to_bytes(grey, white=None):
-    """Grey pixels of more than 8 bits (H, W) -> uint8: integers from [0, white], or 16 bits where
-    that is None, white where they are higher; floats from [0, 1]. Raises ValueError for floats
-    outside and for integers outside 16 bits, whose range cannot be known."""
-    high = 1 if grey.dtype.kind == "f" else RANGES[-1]
-    if not (0 <= grey.min() and grey.max() <= high):  # not for NaN either
-        raise ValueError(f"its values, {grey.min():g} to {grey.max():g}, are not in [0, {high}]; "
-                         "save it with 8 or 16 bits")
-    high = high if high == 1 else white or high
-    found, parts = np.empty(grey.shape, np.uint8), 1 + grey.size // 2 ** 20  # little at a time
-    for part, values in zip(np.array_split(found, parts), np.array_split(grey, parts)):
-        part[:] = (np.minimum(values, high) / high * 255).round()
-    return found
-
-
-def brightest(paths):
-    """{path: largest value} of the files of deep grey integers; others are not even decoded."""
-    def one(path):
+def deep_grey(paths: list) -> list:
+    """Those of the files that hold grey integers of more than 8 bits."""
+    def is_deep(path):
         try:
             with opened(path) as image:
-                return int(np.asarray(image).max()) if image.mode.startswith("I") else None
+                return image.mode.startswith("I")
         except Exception:  # read_image says what is wrong with it
-            return None
+            return False
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        return {path: value for path, value in zip(paths, pool.map(one, paths))
-                if value is not None}
+        return [path for path, deep in zip(paths, pool.map(is_deep, paths)) if deep]
 
 
-def white_of(paths):
-    """The smallest of RANGES that holds all deep grey of these files, None where there is none.
-    Cameras of 12 bits fill files of 16."""
-    most = max(brightest(paths).values(), default=None)
-    return None if most is None else next((w for w in RANGES if most <= w), RANGES[-1])
+def white_of(paths: list) -> int | None:
+    """The value of deep grey that is white in these files, None where there is none."""
+    deep = deep_grey(paths)
+    return ad.sets.deep_grey.white_of(deep) if deep else None
 
 
 def reading(config):
     """(image_size, white) with which the images of a run are read, from its config.json; without
     `white` its training images have 8 bits."""
     return config["image_size"], config.get("white")
-
-
-def report_range(samples, config):
-    """Say which images have deep grey above the range of a run's training images."""
-    white, paths = config.get("white"), [s.path for s in samples]
-    if white == RANGES[-1]:
-        return
-    above = [path for path, value in brightest(paths).items() if value > (white or 0)]
-    if above:
-        print(f"note: {samples[0].category}: {len(above)} of {len(paths)} images have "
-              + (f"values above {white}, the range of the training images, and are white there"
-                 if white else f"more than 8 bits, unlike the training images; {RANGES[-1]} is "
-                 "read as white") + f", first {above[0]}")
 
 
 def load_images(samples, image_size, white=None):
@@ -179,9 +150,3 @@ def load_readable(samples, image_size, white=None, skip=True):
         print(f"left out {len(errors)} of {len(samples)} images:\n" + "\n".join(errors))
     kept = [(s, f) for s, f in zip(samples, found) if not isinstance(f, InputError)]
     return [s for s, _ in kept], [i for _, i in kept]
-
-
-def orientation(path):
-    """The EXIF orientation of an image file: 1 as stored, 2 to 8 mirrored or turned."""
-    with Image.open(path) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
