@@ -12,11 +12,16 @@ from pathlib import Path
 import torch
 
 from ad import InputError
+from ad.calibration import Calibration
 from ad.cli import command
+from ad.config import Scoring
 from ad.model import build_model
 
 KEYS = {"model", "model_args", "config", "epoch", "val_auroc", "calibration"}
 CONFIG = {"args", "root", "category", "image_size", "train", "validation"}  # of its config
+SCORING = set(Scoring.__dataclass_fields__)
+CALIBRATION = {"scoring", "scores", "positives", "sources", "kinds", "pixels",
+               *Calibration.__dataclass_fields__}  # see judging.judge
 
 
 def write_atomic(path, data):
@@ -63,9 +68,11 @@ def save(path, checkpoint):
     write_atomic(path, buffer.getvalue())
 
 
-def load(path, device="cpu"):
-    """Read a checkpoint dict. Never runs code from the file; raises InputError when it is not ours.
-    """
+def load(path: Path, device="cpu") -> dict:
+    """Read a checkpoint dict. Never runs code from the file; raises InputError where there is none,
+    and for what is not ours, or of another version."""
+    if not Path(path).is_file():
+        raise InputError(f"no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError,
@@ -74,17 +81,13 @@ def load(path, device="cpu"):
         raise InputError(f"cannot load checkpoint {path}: {reason[:200]}") from error
     if not isinstance(checkpoint, dict) or KEYS - checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of this project")
+    config, known = checkpoint["config"], checkpoint["calibration"]
+    odd = CONFIG - config.keys()
+    odd |= CALIBRATION - known.keys() if known else SCORING - config.get("args", {}).keys()
+    if odd or known and (odd := SCORING ^ known["scoring"].keys()):
+        raise InputError(f"{path} is of another version of this project, which differs in "
+                         f"{', '.join(sorted(odd))}; train it again")
     return checkpoint
-
-
-def require_current(checkpoint, path):
-    """Raise InputError where a checkpoint lacks what this version of the scripts reads."""
-    lacks = CONFIG - checkpoint["config"].keys()
-    if checkpoint["calibration"]:
-        lacks |= {"scoring", "scores"} - checkpoint["calibration"].keys()
-    if lacks:
-        raise InputError(f"{path} is of another version of this project: it lacks "
-                         f"{', '.join(sorted(lacks))}; train it again")
 
 
 def restore_model(checkpoint, path, device="cpu"):
@@ -151,7 +154,6 @@ def open_run(folder, config, overwrite, may_change):
         write_config(folder, config)
         return None
     last = load(folder / "last.pt")
-    require_current(last, folder / "last.pt")
     old, new = last["config"]["args"], config["args"]
     differ = [name for name in new if name not in may_change and old.get(name) != new[name]]
     if differ:

@@ -10,13 +10,11 @@ import torch
 from ad import checkpoint, data
 from ad.cli import progress
 from ad.config import ERRORS
-from ad.images import read_image, reading
-from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
+from ad.judging import aurocs, held_out_maps, judge_best
 from ad.model import new_memory
-from ad.runs import run_files, run_images
 from ad.scoring import side_for_model
 from ad.seed import seed_everything
-from ad.validation import make_examples, validate
+from ad.validation import validate
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
 JUDGED = 400  # normal images, at most, that are judged
@@ -90,21 +88,6 @@ def judged_maps(model, images, examples, scoring, machine, seed):
         return held_out_maps(
             folds(model, images, examples.normals, scoring, machine.device, seed), examples,
             scoring, machine.device, machine.window_batch)
-
-
-def recalibrate(model, config, scoring, positives, machine):
-    """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
-    seed, judged = config["args"]["seed"], run_images(config, "validation")
-    names = set(config["validation"])
-    others = [read_image(path, *reading(config)) for path, name in
-              zip(run_files(config, "train"), config["train"]) if name not in names] \
-        if learns_in_one_pass(model, scoring) else []
-    examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
-        Examples(judged)
-    if positives:
-        print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
-              "anomalous validation images for the threshold")
-    return judge(*judged_maps(model, others, examples, scoring, machine, seed), examples, scoring)
 
 
 def validation(model, images, examples, scoring, plan, machine):

@@ -4,6 +4,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def opened(path):
             yield image
 
 
-def read_image(path, image_size, white=None):
+def read_image(path: Path, image_size: int, white: int | None = None) -> torch.Tensor:
     """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
 
     Of several frames the first; grey is repeated to three channels, transparency laid over
@@ -67,22 +68,6 @@ def shrunk(image, image_size, white):
                          f"{image_size}; both sides must be {MIN_SIDE} or more"
                          + ("; train with a larger --image-size" if scale < 1 else ""))
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def as_image(source, image_size, white=None):
-    """As read_image of a path, a Pillow image, an array (H, W) or (H, W, 3), or a tensor
-    (3, H, W), uint8 or float in [0, 1]. Raises InputError for anything else."""
-    if isinstance(source, (str, os.PathLike)):
-        return read_image(source, image_size, white)
-    try:
-        if torch.is_tensor(source):
-            if source.is_floating_point():
-                source = (source.clamp(0, 1) * 255).round().byte()
-            source = source.cpu().permute(1, 2, 0).numpy()
-        return shrunk(source.copy() if isinstance(source, Image.Image) else Image.fromarray(source),
-                      image_size, white)
-    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise InputError(f"not an image: {type(source).__name__}: {error}") from error
 
 
 def flat(image, white):
@@ -117,19 +102,19 @@ def white_of(paths: list) -> int | None:
     return ad.sets.deep_grey.white_of(deep) if deep else None
 
 
-def reading(config):
+def reading(config: dict) -> tuple[int, int | None]:
     """(image_size, white) with which the images of a run are read, from its config.json; without
     `white` its training images have 8 bits."""
     return config["image_size"], config.get("white")
 
 
-def load_images(samples, image_size, white=None):
+def load_images(samples: list, image_size: int, white=None) -> list[torch.Tensor]:
     """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image. Raises
     InputError with a line for every file that cannot be read."""
     return load_readable(samples, image_size, white, skip=False)[1]
 
 
-def load_readable(samples, image_size, white=None, skip=True):
+def load_readable(samples: list, image_size: int, white=None, skip=True) -> tuple[list, list]:
     """As load_images, but with `skip` leaves out what cannot be read, and says so: (samples,
     images)."""
     def one(sample):

@@ -1,9 +1,11 @@
-"""Single files, from anywhere: infer.py --image."""
+"""Single images from anywhere: files of infer.py --image, arrays and tensors of a notebook."""
 
 import glob
 import os
 from dataclasses import replace
 from pathlib import Path
+
+from PIL import Image
 
 import ad
 from ad import InputError
@@ -63,3 +65,20 @@ def print_rows(rows: list):
         print(f"{'ANOMALOUS' if row.prediction else 'normal':<9}  {float(row.score):6.2f}  "
               f"{row.path}")
     print(f"{len(rows)} images, {sum(row.prediction for row in rows)} of them anomalous")
+
+
+def as_image(source, image_size: int, white=None):
+    """As read_image of a path, a Pillow image, an array (H, W) or (H, W, 3), or a tensor
+    (3, H, W), uint8 or float in [0, 1]. Raises InputError for anything else."""
+    import torch  # here, as names of files are looked at before it is imported
+    if isinstance(source, (str, os.PathLike)):
+        return ad.images.read_image(source, image_size, white)
+    try:
+        if torch.is_tensor(source):
+            if source.is_floating_point():
+                source = (source.clamp(0, 1) * 255).round().byte()
+            source = source.cpu().permute(1, 2, 0).numpy()
+        image = source.copy() if isinstance(source, Image.Image) else Image.fromarray(source)
+        return ad.images.shrunk(image, image_size, white)
+    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise InputError(f"not an image: {type(source).__name__}: {error}") from error
