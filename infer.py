@@ -186,10 +186,7 @@ def write_results(rows, results, averages, args, machine, flat):
         {"categories": results, **averages, "command": sys.argv,
          "environment": ad.seed.environment(machine.device)}, indent=2) + "\n"}
     if flat:
-        files["submission.csv"] = ad.sets.submission.submission(
-            {row.id: row.prediction if args.binary else float(row.score) for row in rows},
-            args.like and ad.sets.submission.sample_order(
-                args.like, {row.id: Path(row.path).name for row in rows}))
+        files["submission.csv"] = ad.sets.submission.of_rows(rows, args.binary, args.like)
     for name, content in files.items():
         ad.checkpoint.write_atomic(args.results / name, content)
     written = [*files, *(["histograms.png", "maps/"] if args.maps else []),

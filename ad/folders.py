@@ -31,11 +31,6 @@ def is_image(path):
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def list_images(folder):
-    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
-    return [p for p in visible(folder) if is_image(p) and not p.is_dir()]
-
-
 def subfolders(folder):
     return [p for p in visible(folder) if p.is_dir()]
 

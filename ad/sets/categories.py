@@ -11,10 +11,9 @@ import numpy as np
 from ad import InputError, layouts
 from ad.checkpoint import write_atomic, write_rows
 from ad.cli import command, require
-from ad.folders import list_images
 from ad.images import white_of
 from ad.layouts import POOL
-from ad.sets.other_layouts import flat_files
+from ad.sets.other_layouts import flat_files, list_images
 from ad.sets.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
 from ad.sets.submission import read_rows
 

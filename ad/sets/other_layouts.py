@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ad
 from ad import InputError, layouts
-from ad.folders import files_below, is_image, list_images, report_left_out, subfolders
+from ad.folders import files_below, is_image, report_left_out, subfolders, visible
 from ad.samples import NORMAL, Sample, label_of, with_ids
 
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
@@ -132,3 +132,8 @@ def as_taken(folder: Path, category: str, split: str, defect: str, label: int) -
     files = list_images(folder)
     report_left_out(folder, files)
     return with_ids([Sample(path, category, split, defect, label, None) for path in files], folder)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
+    return [p for p in visible(folder) if is_image(p) and not p.is_dir()]

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+from pathlib import Path
 
 from ad import InputError
 from ad.checkpoint import write_rows
@@ -61,6 +62,13 @@ def sample_order(path, names):
     if missing:
         raise InputError(f"{path} has no line for {len(missing)} test images, {missing[0]} first")
     return header, [(name, own) for own, name in order.items()]
+
+
+def of_rows(rows, binary, like):
+    """Rows of scores.csv -> text of the CSV. binary: 0 and 1, not scores; like: a sample, or None.
+    """
+    return submission({row.id: row.prediction if binary else float(row.score) for row in rows},
+                      like and sample_order(like, {row.id: Path(row.path).name for row in rows}))
 
 
 def submission(predictions, like=None):
