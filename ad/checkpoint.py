@@ -24,7 +24,7 @@ CALIBRATION = {"scoring", "scores", "positives", "sources", "kinds", "pixels",
                *Calibration.__dataclass_fields__}  # see judging.judge
 
 
-def write_atomic(path, data):
+def write_atomic(path: Path, data: bytes | str):
     """Write bytes or text under a temporary name, flush to disk, rename: never a half file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,23 +42,14 @@ def write_atomic(path, data):
         temporary.unlink(missing_ok=True)
 
 
-def write_rows(rows):
+def write_rows(rows) -> str:
     """Rows -> text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def append_line(path, line):
-    """Add a line to a text file; InputError when the disk does not take it."""
-    try:
-        with open(path, "a") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def save(path, checkpoint):
+def save(path: Path, checkpoint: dict):
     """Save a checkpoint dict of plain types and tensors (KEYS at least) atomically."""
     missing = KEYS - checkpoint.keys()
     if missing:
@@ -90,7 +81,7 @@ def load(path: Path, device="cpu") -> dict:
     return checkpoint
 
 
-def restore_model(checkpoint, path, device="cpu"):
+def restore_model(checkpoint: dict, path: Path, device="cpu") -> torch.nn.Module:
     """Checkpoint dict -> its model in eval mode on `device`; `path` is for the error message."""
     try:
         model = build_model(**checkpoint["model_args"])
@@ -101,7 +92,7 @@ def restore_model(checkpoint, path, device="cpu"):
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
-def find(name, runs):
+def find(name: str, runs) -> Path:
     """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`."""
     if Path(name).is_file():
         return Path(name)
@@ -116,7 +107,7 @@ def find(name, runs):
     raise InputError(f"no checkpoint {name!r}, as a path or below {runs}; train one with train.py")
 
 
-def find_runs(runs, category, members=None, data=None, merged=()):
+def find_runs(runs, category: str, members=None, data=None, merged=()) -> list[Path]:
     """Run folders of a category that hold a best.pt, sorted; `members` picks names among them.
 
     Raises InputError when a named member is not there, or when there is none; that says how to
@@ -137,12 +128,12 @@ def find_runs(runs, category, members=None, data=None, merged=()):
     return [folder / name for name in names]
 
 
-def write_config(folder, config):
+def write_config(folder: Path, config: dict):
     """Write a run folder's config.json."""
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def open_run(folder, config, overwrite, may_change):
+def open_run(folder: Path, config: dict, overwrite: bool, may_change: set) -> dict | None:
     """Make the run folder, or check that it may be resumed; returns last.pt's dict or None.
 
     Raises InputError when the run to resume had other arguments (but for those in `may_change`)

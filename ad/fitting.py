@@ -20,38 +20,54 @@ FOLDS = 5  # memories by which normal images are judged, none by one that holds 
 JUDGED = 400  # normal images, at most, that are judged
 
 
-def wants_places(model, scoring):
-    """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
-    return hasattr(model, "places") and "places" in ERRORS[scoring.error]
+def finish(run, fitted, images, examples, scoring, machine):
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint.
+
+    fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
+    those of the Examples judge; see folds.
+    """
+    start, path = time.perf_counter(), run.folder / "best.pt"
+    if fitted:
+        model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
+                                "epoch": 1}
+    else:
+        saved = checkpoint.load(path)
+        model = checkpoint.restore_model(saved, path, machine.device)
+    maps = judged_maps(model, images, examples, scoring, machine, run.config["args"]["seed"])
+    saved["calibration"] = judge_best(*maps, examples, scoring)
+    found = aurocs(saved["calibration"])
+    if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
+        model.places = None
+    if fitted:
+        saved["model_args"]["fingerprint"] = model.fingerprint
+        checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
+            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
+    saved |= {"val_auroc": found["auroc"], "model": {
+        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
+    checkpoint.save(path, saved)
+    return saved
 
 
-def learns_in_one_pass(model, scoring):
-    """Does it remember normal images, apart from being trained?"""
-    return hasattr(model, "fit") or wants_places(model, scoring)
+def validation(model, images, examples, scoring, plan, machine):
+    """The function that validates a network as it stands, after a pass of the plan (Training):
+    figures of validation.validate. images: uint8, that it learns from."""
+    def check():
+        if wants_places(model, scoring):  # as for the final score
+            model.places = new_places(model, images, plan.validation_side, machine.device,
+                                      plan.seed)
+        try:
+            return validate(model, examples, scoring, machine.device, machine.window_batch)
+        finally:
+            model.places = None
+    return check
 
 
-def judges(samples, seed):
-    """Of the normal samples that a memory is fitted to those that judge it: JUDGED at most, in an
-    order drawn with the seed, so that neighbours in time do not share a fold."""
-    order = np.random.default_rng(seed).permutation(len(samples))
-    return [samples[index] for index in order[:JUDGED]]
-
-
-def resized_batches(images, window_input, device):
-    """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
-    with progress(len(images), "remembering images") as bar:
-        for image in images:
-            side = side_for_model(max(image.shape), window_input)
-            yield data.resize_long_side(image, side).to(device)
-            bar.update()
-
-
-def new_places(model, images, window_input, device, seed):
-    """A memory of the features that a trained U-Net has at normal images (uint8)."""
-    seed_everything(seed)
-    places = new_memory(model)
-    places.fit(resized_batches(images, window_input, device))
-    return places
+def judged_maps(model, images, examples, scoring, machine, seed):
+    """held_out_maps of the Examples, by what has not learned from them: see folds."""
+    with machine.autocast():
+        return held_out_maps(
+            folds(model, images, examples.normals, scoring, machine.device, seed), examples,
+            scoring, machine.device, machine.window_batch)
 
 
 def folds(model, images, judged, scoring, device, seed):
@@ -82,51 +98,35 @@ def folds(model, images, judged, scoring, device, seed):
     yield model, []
 
 
-def judged_maps(model, images, examples, scoring, machine, seed):
-    """held_out_maps of the Examples, by what has not learned from them: see folds."""
-    with machine.autocast():
-        return held_out_maps(
-            folds(model, images, examples.normals, scoring, machine.device, seed), examples,
-            scoring, machine.device, machine.window_batch)
+def learns_in_one_pass(model, scoring):
+    """Does it remember normal images, apart from being trained?"""
+    return hasattr(model, "fit") or wants_places(model, scoring)
 
 
-def validation(model, images, examples, scoring, plan, machine):
-    """The function that validates a network as it stands, after a pass of the plan (Training):
-    figures of validation.validate. images: uint8, that it learns from."""
-    def check():
-        if wants_places(model, scoring):  # as for the final score
-            model.places = new_places(model, images, plan.validation_side, machine.device,
-                                      plan.seed)
-        try:
-            return validate(model, examples, scoring, machine.device, machine.window_batch)
-        finally:
-            model.places = None
-    return check
+def wants_places(model, scoring):
+    """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
+    return hasattr(model, "places") and "places" in ERRORS[scoring.error]
 
 
-def finish(run, fitted, images, examples, scoring, machine):
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint.
+def judges(samples, seed):
+    """Of the normal samples that a memory is fitted to those that judge it: JUDGED at most, in an
+    order drawn with the seed, so that neighbours in time do not share a fold."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return [samples[index] for index in order[:JUDGED]]
 
-    fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
-    those of the Examples judge; see folds.
-    """
-    start, path = time.perf_counter(), run.folder / "best.pt"
-    if fitted:
-        model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
-                                "epoch": 1}
-    else:
-        saved = checkpoint.load(path)
-        model = checkpoint.restore_model(saved, path, machine.device)
-    maps = judged_maps(model, images, examples, scoring, machine, run.config["args"]["seed"])
-    saved["calibration"] = judge_best(*maps, examples, scoring)
-    found = aurocs(saved["calibration"])
-    if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
-        model.places = None
-    if fitted:
-        saved["model_args"]["fingerprint"] = model.fingerprint
-        checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
-            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-    saved |= {"val_auroc": found["auroc"], "model": {
-        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
-    checkpoint.save(path, saved)
-    return saved
+
+def new_places(model, images, window_input, device, seed):
+    """A memory of the features that a trained U-Net has at normal images (uint8)."""
+    seed_everything(seed)
+    places = new_memory(model)
+    places.fit(resized_batches(images, window_input, device))
+    return places
+
+
+def resized_batches(images, window_input, device):
+    """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
+    with progress(len(images), "remembering images") as bar:
+        for image in images:
+            side = side_for_model(max(image.shape), window_input)
+            yield data.resize_long_side(image, side).to(device)
+            bar.update()

@@ -18,7 +18,7 @@ SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "
           "@recently-snapshot"}
 
 
-def visible(folder):
+def visible(folder: Path) -> list[Path]:
     """Paths directly in `folder`, sorted, without hidden and system ones; [] where there is none.
     """
     if not folder.is_dir():
@@ -27,15 +27,15 @@ def visible(folder):
                   if not p.name.startswith(".") and p.name.casefold() not in SYSTEM)
 
 
-def is_image(path):
+def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def subfolders(folder):
+def subfolders(folder: Path) -> list[Path]:
     return [p for p in visible(folder) if p.is_dir()]
 
 
-def files_below(folder, above=()):
+def files_below(folder: Path, above=()) -> list[Path]:
     """All files in `folder` and its sub-folders, sorted; a link to a folder above is not followed.
     """
     above, found = (*above, folder.resolve()), []
@@ -48,12 +48,12 @@ def files_below(folder, above=()):
 
 
 @cache
-def say_once(text):
+def say_once(text: str):
     """Print a note, unless this process has printed it: folders are looked at more than once."""
     print(text)
 
 
-def report_left_out(folder, taken):
+def report_left_out(folder: Path, taken: list[Path]):
     """Say in one line which files below `folder` are not among the paths `taken`."""
     taken = set(taken)
     kinds = Counter((p.parent.relative_to(folder) / f"*{p.suffix}").as_posix()
@@ -64,7 +64,7 @@ def report_left_out(folder, taken):
                  + (", ..." if len(kinds) > 6 else ""))
 
 
-def root_of(name):
+def root_of(name: str | None) -> Path:
     """--data (or None: AD_DATA, else data/mvtec_ad) -> root of the data; that of demo sets is
     written by layouts.resolve_data. Raises InputError where there is no such folder."""
     name = name or os.environ.get("AD_DATA") or "data/mvtec_ad"

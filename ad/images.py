@@ -23,19 +23,6 @@ BACKGROUND = "white"  # lies under what is transparent, as most viewers show it
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns in one thread and not in another
 
 
-@contextmanager
-def opened(path):
-    """The file as a Pillow image that is not decoded yet. Raises ValueError above MOST pixels."""
-    with Image.open(path) as image:
-        image.filename = ""  # no memory map, in which Pillow 13 muddles turned TIFFs
-        pixels = image.width * image.height
-        if pixels > MOST:
-            raise ValueError(f"it has {pixels / 1e6:.0f} megapixels, the most that is read are "
-                             f"{MOST / 1e6:.0f}; cut it into tiles")
-        with ONE_LARGE if pixels > LARGE else nullcontext():
-            yield image
-
-
 def read_image(path: Path, image_size: int, white: int | None = None) -> torch.Tensor:
     """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
 
@@ -50,6 +37,19 @@ def read_image(path: Path, image_size: int, white: int | None = None) -> torch.T
             return shrunk(image, image_size, white)
     except Exception as error:  # a damaged file makes Pillow raise anything
         raise InputError(f"cannot read image {path}: {error or type(error).__name__}") from error
+
+
+@contextmanager
+def opened(path):
+    """The file as a Pillow image that is not decoded yet. Raises ValueError above MOST pixels."""
+    with Image.open(path) as image:
+        image.filename = ""  # no memory map, in which Pillow 13 muddles turned TIFFs
+        pixels = image.width * image.height
+        if pixels > MOST:
+            raise ValueError(f"it has {pixels / 1e6:.0f} megapixels, the most that is read are "
+                             f"{MOST / 1e6:.0f}; cut it into tiles")
+        with ONE_LARGE if pixels > LARGE else nullcontext():
+            yield image
 
 
 def shrunk(image, image_size, white):
@@ -84,30 +84,6 @@ def flat(image, white):
     return image if image.mode == mode else image.convert(mode)
 
 
-def deep_grey(paths: list) -> list:
-    """Those of the files that hold grey integers of more than 8 bits."""
-    def is_deep(path):
-        try:
-            with opened(path) as image:
-                return image.mode.startswith("I")
-        except Exception:  # read_image says what is wrong with it
-            return False
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        return [path for path, deep in zip(paths, pool.map(is_deep, paths)) if deep]
-
-
-def white_of(paths: list) -> int | None:
-    """The value of deep grey that is white in these files, None where there is none."""
-    deep = deep_grey(paths)
-    return ad.sets.deep_grey.white_of(deep) if deep else None
-
-
-def reading(config: dict) -> tuple[int, int | None]:
-    """(image_size, white) with which the images of a run are read, from its config.json; without
-    `white` its training images have 8 bits."""
-    return config["image_size"], config.get("white")
-
-
 def load_images(samples: list, image_size: int, white=None) -> list[torch.Tensor]:
     """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image. Raises
     InputError with a line for every file that cannot be read."""
@@ -135,3 +111,27 @@ def load_readable(samples: list, image_size: int, white=None, skip=True) -> tupl
         print(f"left out {len(errors)} of {len(samples)} images:\n" + "\n".join(errors))
     kept = [(s, f) for s, f in zip(samples, found) if not isinstance(f, InputError)]
     return [s for s, _ in kept], [i for _, i in kept]
+
+
+def reading(config: dict) -> tuple[int, int | None]:
+    """(image_size, white) with which the images of a run are read, from its config.json; without
+    `white` its training images have 8 bits."""
+    return config["image_size"], config.get("white")
+
+
+def white_of(paths: list) -> int | None:
+    """The value of deep grey that is white in these files, None where there is none."""
+    deep = deep_grey(paths)
+    return ad.sets.deep_grey.white_of(deep) if deep else None
+
+
+def deep_grey(paths: list) -> list:
+    """Those of the files that hold grey integers of more than 8 bits."""
+    def is_deep(path):
+        try:
+            with opened(path) as image:
+                return image.mode.startswith("I")
+        except Exception:  # read_image says what is wrong with it
+            return False
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+        return [path for path, deep in zip(paths, pool.map(is_deep, paths)) if deep]

@@ -60,7 +60,9 @@ class Run:
         if record and state["epoch"] % self.save_every == 0:
             checkpoint.save(self.folder / f"epoch_{state['epoch']}.pt", weights)
         if record:
-            checkpoint.append_line(self.folder / "log.jsonl", json.dumps(record))
+            log = self.folder / "log.jsonl"
+            before = log.read_text() if log.exists() else ""
+            checkpoint.write_atomic(log, before + json.dumps(record) + "\n")
         checkpoint.save(self.folder / "last.pt", weights | {
             "optimizer": updates.optimizer.state_dict(), "scaler": updates.scaler.state_dict(),
             "best": state["best"], "stale": state["stale"], "begun": dict(begun)})
