@@ -139,7 +139,7 @@ def score_job(job, args, machine):
         ad.runs.report_origin(job.name, detector.config, args.data, samples)
     if ad.images.deep_grey([sample.path for sample in samples]):
         ad.sets.deep_grey.report_range(samples, detector.config)
-    cut = detector.map_cut(args.masks or DEFECT) if (
+    cut = ad.threshold.pixel_threshold(detector.members, args.masks or DEFECT) if (
         args.maps or args.masks) and detector.localises else None
     any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []
     for found in detector.score_samples(samples, skip=bool(args.image)):

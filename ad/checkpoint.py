@@ -131,29 +131,3 @@ def find_runs(runs, category: str, members=None, data=None, merged=()) -> list[P
 def write_config(folder: Path, config: dict):
     """Write a run folder's config.json."""
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def open_run(folder: Path, config: dict, overwrite: bool, may_change: set) -> dict | None:
-    """Make the run folder, or check that it may be resumed; returns last.pt's dict or None.
-
-    Raises InputError when the run to resume had other arguments (but for those in `may_change`)
-    or other images. log.jsonl loses the lines of epochs that last.pt does not have.
-    """
-    if overwrite or not (folder / "last.pt").exists():
-        for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
-            path.unlink(missing_ok=True)
-        write_config(folder, config)
-        return None
-    last = load(folder / "last.pt")
-    old, new = last["config"]["args"], config["args"]
-    differ = [name for name in new if name not in may_change and old.get(name) != new[name]]
-    if differ:
-        raise InputError(f"{folder} was trained with other arguments: " + ", ".join(
-            f"--{name.replace('_', '-')} {old.get(name)}" for name in differ))
-    if any(last["config"][part] != config[part] for part in ("train", "validation")):
-        raise InputError(f"{folder} was trained on other images than {config['root']} holds now")
-    lines = (folder / "log.jsonl").read_text().splitlines() if last["epoch"] else []
-    kept = lines[:last["epoch"]]  # one line per epoch
-    write_atomic(folder / "log.jsonl", "".join(line + "\n" for line in kept))
-    write_config(folder, config)
-    return last

@@ -22,7 +22,7 @@ from ad.images import load_readable, reading
 from ad.machine import Machine, choose_machine
 from ad.runs import moved
 from ad.scoring import load_calibration, score_images
-from ad.threshold import LABELLED, decide_limits, parse_threshold, pixel_threshold, standardise
+from ad.threshold import LABELLED, decide_limits, parse_threshold, standardise
 
 CHUNK = 16  # images decoded at a time
 
@@ -153,10 +153,6 @@ class Detector:
                     yield from map(Scored, read, *self.score_read(
                         pictures, [str(sample.path) for sample in read]), pictures[ways[0]])
                 bar.update(len(chunk))
-
-    def map_cut(self, quantile: float) -> float:
-        """The value of the maps that this share of the pixels of normal images is below."""
-        return pixel_threshold(self.members, quantile)
 
     @property
     def top_of_maps(self) -> float:

@@ -6,12 +6,15 @@ import time
 
 import numpy as np
 import torch
+import torch.nn as nn
 
 from ad import checkpoint, data
 from ad.cli import progress
-from ad.config import ERRORS
-from ad.judging import aurocs, held_out_maps, judge_best
+from ad.config import ERRORS, Scoring, Training
+from ad.judging import Examples, aurocs, held_out_maps, judge_best
+from ad.machine import Machine
 from ad.model import new_memory
+from ad.runs import Run
 from ad.scoring import side_for_model
 from ad.seed import seed_everything
 from ad.validation import validate
@@ -20,7 +23,8 @@ FOLDS = 5  # memories by which normal images are judged, none by one that holds 
 JUDGED = 400  # normal images, at most, that are judged
 
 
-def finish(run, fitted, images, examples, scoring, machine):
+def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
+           scoring: Scoring, machine: Machine) -> dict:
     """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint.
 
     fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
@@ -48,7 +52,8 @@ def finish(run, fitted, images, examples, scoring, machine):
     return saved
 
 
-def validation(model, images, examples, scoring, plan, machine):
+def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
+               plan: Training, machine: Machine):
     """The function that validates a network as it stands, after a pass of the plan (Training):
     figures of validation.validate. images: uint8, that it learns from."""
     def check():
@@ -62,7 +67,8 @@ def validation(model, images, examples, scoring, plan, machine):
     return check
 
 
-def judged_maps(model, images, examples, scoring, machine, seed):
+def judged_maps(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
+                machine: Machine, seed: int) -> tuple[list, list]:
     """held_out_maps of the Examples, by what has not learned from them: see folds."""
     with machine.autocast():
         return held_out_maps(
@@ -70,7 +76,7 @@ def judged_maps(model, images, examples, scoring, machine, seed):
             scoring, machine.device, machine.window_batch)
 
 
-def folds(model, images, judged, scoring, device, seed):
+def folds(model: nn.Module, images: list, judged: list, scoring: Scoring, device, seed: int):
     """Yield (model, indices of `judged` that it has not learned from), and the memory, if it has
     one, at last of all images: what held_out_maps wants.
 
@@ -98,24 +104,24 @@ def folds(model, images, judged, scoring, device, seed):
     yield model, []
 
 
-def learns_in_one_pass(model, scoring):
+def learns_in_one_pass(model: nn.Module, scoring: Scoring) -> bool:
     """Does it remember normal images, apart from being trained?"""
     return hasattr(model, "fit") or wants_places(model, scoring)
 
 
-def wants_places(model, scoring):
+def wants_places(model: nn.Module, scoring: Scoring) -> bool:
     """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
     return hasattr(model, "places") and "places" in ERRORS[scoring.error]
 
 
-def judges(samples, seed):
+def judges(samples: list, seed: int) -> list:
     """Of the normal samples that a memory is fitted to those that judge it: JUDGED at most, in an
     order drawn with the seed, so that neighbours in time do not share a fold."""
     order = np.random.default_rng(seed).permutation(len(samples))
     return [samples[index] for index in order[:JUDGED]]
 
 
-def new_places(model, images, window_input, device, seed):
+def new_places(model: nn.Module, images: list, window_input: int, device, seed: int) -> nn.Module:
     """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
     places = new_memory(model)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import ad
 from ad import InputError, checkpoint, data, ranks
 from ad.folders import root_of
 from ad.images import read_image, reading
@@ -16,10 +17,6 @@ from ad.model import build_model
 from ad.seed import seed_everything
 
 LONG = 10  # minutes; what takes longer is told after the first epoch
-# Arguments that do not change what is learned up to an epoch: --resume may change them.
-MAY_CHANGE = {"epochs", "minutes", "patience", "save_every", "resume", "overwrite", "runs", "name",
-              "data", "device", "window_batch", "all", "seeds", "groups", "names_from", "verbose",
-              "merge_categories", "pool", "config", "deterministic", "recipe", "parallel", "white"}
 
 
 @dataclass
@@ -101,8 +98,7 @@ def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume
             print(f"pretrained weights from {weights or 'the internet or a package'}")
         elif model.can_be_pretrained:
             print("neither --pretrained nor --weights: everything starts random")
-    last = ranks.from_rank_0(
-        lambda: checkpoint.open_run(folder, config, overwrite, MAY_CHANGE))
+    last = ranks.from_rank_0(lambda: open_folder(folder, config, overwrite))
     for part in ("validation", "anomalous", "test"):
         if not set(config.get(part, ())) <= set(config["train"]):
             data.report_copies(run_files(config, part), run_files(config, "train"), part)
@@ -112,6 +108,18 @@ def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume
     state["config"] = config
     model = checkpoint.restore_model(state, folder) if last else model
     return model.to(machine.device, memory_format=torch.channels_last), Run(folder, state)
+
+
+def open_folder(folder: Path, config: dict, overwrite: bool) -> dict | None:
+    """Make the run folder, or check that it may be resumed; returns last.pt's dict or None."""
+    last = None
+    if not overwrite and (folder / "last.pt").exists():
+        last = ad.sets.resume.open_again(folder, config)
+    else:
+        for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
+            path.unlink(missing_ok=True)
+    checkpoint.write_config(folder, config)
+    return last
 
 
 def run_files(config: dict, part: str) -> list[Path]:
