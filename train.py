@@ -82,7 +82,7 @@ def parse_args():
     # Whether a pretrained memory looks closely depends on the images, see train_detector.
     args.closely = (args.window_input is None and args.model == "patchcore"
                     and args.backbone not in (None, "gradients", "unet"))
-    vars(args).update(asdict(Scoring(**asdict(Scoring()) | given_scoring(args))))
+    vars(args).update(asdict(Scoring(**given_scoring(args))))
     choice_from(args)
     check_training(args)
     ad.folders.root_of(args.data)
@@ -173,8 +173,8 @@ def train_detector(root, table, args, machine):
     examples = ad.validation.make_examples(val_images, args.seed, positives)
 
     def finish():
-        before = ad.checkpoint.load(run.folder / "best.pt")["val_auroc"] if trained else None
-        saved = ad.fitting.finish(run, None if trained else model, rest, examples, scoring, machine)
+        saved, before = ad.fitting.finish(run, None if trained else model, rest, examples, scoring,
+                                          machine)
         memory = "" if trained or not args.verbose else f"{args.category}: {model.describe()}\n"
         return memory + ad.verdict.verdict(saved, before, args.verbose)
     print(ad.ranks.from_rank_0(finish))

@@ -129,21 +129,19 @@ def run_script(parse_args, main):
         ranks.leave()
         sys.exit(code)
     except InputError as error:
-        stop(f"error: {error}" if shown else "", 2)
+        code, line = 2, f"error: {error}" if shown else ""
     except OSError as error:  # a full disk, say
-        stop(f"error: {error.filename or 'a file'}: {error.strerror or error}", 2)
+        code, line = 2, f"error: {error.filename or 'a file'}: {error.strerror or error}"
     except RuntimeError as error:
         if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise
-        stop("error: lost the connection to another process, which has stopped; what was finished "
-             "is kept, and train.py --resume goes on from the last whole epoch", 2)
+        code, line = 2, ("error: lost the connection to another process, which has stopped; what "
+                         "was finished is kept, and train.py --resume goes on from the last whole "
+                         "epoch")
     except Interrupted as error:
-        stop(f"stopped by {signal.Signals(error.args[0]).name}; what was finished is kept, and "
-             "train.py --resume goes on from there", 128 + error.args[0])
-
-
-def stop(line, code):
-    """End with a line on stderr."""
+        code, line = 128 + error.args[0], (
+            f"stopped by {signal.Signals(error.args[0]).name}; what was finished is kept, and "
+            "train.py --resume goes on from there")
     if line:
         print(line, file=sys.stderr)
     sys.exit(code)

@@ -24,8 +24,9 @@ JUDGED = 400  # normal images, at most, that are judged
 
 
 def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
-           scoring: Scoring, machine: Machine) -> dict:
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint.
+           scoring: Scoring, machine: Machine) -> tuple[dict, float | None]:
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint,
+    and the AUROC in its epoch, None without epochs.
 
     fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
     those of the Examples judge; see folds.
@@ -33,23 +34,24 @@ def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
     start, path = time.perf_counter(), run.folder / "best.pt"
     if fitted:
         model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
-                                "epoch": 1}
+                                "epoch": 1, "val_auroc": None}
     else:
         saved = checkpoint.load(path)
         model = checkpoint.restore_model(saved, path, machine.device)
+    before = saved["val_auroc"]
     maps = judged_maps(model, images, examples, scoring, machine, run.config["args"]["seed"])
     saved["calibration"] = judge_best(*maps, examples, scoring)
     found = aurocs(saved["calibration"])
-    if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
-        model.places = None
     if fitted:
         saved["model_args"]["fingerprint"] = model.fingerprint
         checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
             {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
+    elif "places" not in ERRORS[saved["calibration"]["scoring"]["error"]]:
+        model.places = None
     saved |= {"val_auroc": found["auroc"], "model": {
         k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
     checkpoint.save(path, saved)
-    return saved
+    return saved, before
 
 
 def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
