@@ -77,7 +77,7 @@ def build_parser():
 def parse_args():
     args = build_parser().parse_args()
     if args.image and not (args.category or args.all or args.pool or args.merge_categories):
-        args.category = ad.folders.only_category(args.runs)
+        args.category = ad.sets.files.only_category(args.runs)
     choice_from(args)
     require(args.category or not (args.image or args.export), "--image, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
@@ -92,7 +92,7 @@ def parse_args():
     ad.threshold.parse_threshold(args.threshold)
     given_scoring(args)
     if args.image:
-        args.image = ad.folders.expand(args.image)
+        args.image = ad.sets.files.expand(args.image)
     elif not args.export:
         ad.folders.root_of(args.data)
     return args
@@ -137,8 +137,9 @@ def score_job(job, args, machine):
     samples, detector, start = job.samples, load(job, args, machine), time.perf_counter()
     if not args.image:
         ad.runs.report_origin(job.name, detector.config, args.data, samples)
-    ad.images.report_range(samples, detector.config)
-    cut = detector.map_cut(args.masks or DEFECT) if (
+    if ad.images.deep_grey([sample.path for sample in samples]):
+        ad.sets.deep_grey.report_range(samples, detector.config)
+    cut = ad.threshold.pixel_threshold(detector.members, args.masks or DEFECT) if (
         args.maps or args.masks) and detector.localises else None
     any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []
     for found in detector.score_samples(samples, skip=bool(args.image)):
@@ -164,15 +165,6 @@ def score_job(job, args, machine):
     return rows, dict(shown), result
 
 
-def print_files(rows):
-    """A line for every image of --image."""
-    print("verdict     score  image    (above 1.00 is anomalous)")
-    for row in rows:
-        print(f"{'ANOMALOUS' if row.prediction else 'normal':<9}  {float(row.score):6.2f}  "
-              f"{row.path}")
-    print(f"{len(rows)} images, {sum(row.prediction for row in rows)} of them anomalous")
-
-
 def spot_check(rows, shown, args):
     """Print score, verdict and rank of the images of --spot-check; write spot_check.png."""
     ranked = sorted(rows, key=lambda row: -float(row.score))
@@ -194,10 +186,7 @@ def write_results(rows, results, averages, args, machine, flat):
         {"categories": results, **averages, "command": sys.argv,
          "environment": ad.seed.environment(machine.device)}, indent=2) + "\n"}
     if flat:
-        files["submission.csv"] = ad.sets.submission.submission(
-            {row.id: row.prediction if args.binary else float(row.score) for row in rows},
-            args.like and ad.sets.submission.sample_order(
-                args.like, {row.id: Path(row.path).name for row in rows}))
+        files["submission.csv"] = ad.sets.submission.of_rows(rows, args.binary, args.like)
     for name, content in files.items():
         ad.checkpoint.write_atomic(args.results / name, content)
     written = [*files, *(["histograms.png", "maps/"] if args.maps else []),
@@ -213,12 +202,12 @@ def main(args):
                                         args.deterministic)
     choice = choice_from(args)
     if args.export:
-        job = ad.jobs.job_of_files(choice, [], args.members)
+        job = ad.jobs.find_job(args.category, [], choice, args.members)
         print(ad.models.export.export(load(job, args, machine), args.export))
         return 0
     submits = bool(args.like or args.check_submission or args.binary)
     jobs, flat, args.spot_check = ad.ranks.from_rank_0(lambda: (
-        [ad.jobs.job_of_files(choice, args.image, args.members)], False, set()) if args.image
+        [ad.sets.files.job(choice, args.image, args.members)], False, set()) if args.image
         else ad.jobs.jobs_to_score(choice, args.members, args.separately, args.spot_check,
                                    args.like, submits))
     parts, shown, results = {}, {}, {}
@@ -230,10 +219,9 @@ def main(args):
     rows = [row for part in parts.values() for row in part]
     require(rows, "none of the images can be read")
     averages = {} if args.separately or len(results) == 1 else \
-        ad.results.merged_averages(results) if args.merge_categories else \
-        ad.results.averages(results) | ad.results.pooled(rows)
+        ad.sets.several.all_averages(results, rows, choice.merged)
     if args.image:
-        print_files(rows)
+        ad.sets.files.print_rows(rows)
     else:
         print(ad.results.table(results, averages))
     if args.maps:

@@ -82,7 +82,7 @@ def parse_args():
     # Whether a pretrained memory looks closely depends on the images, see train_detector.
     args.closely = (args.window_input is None and args.model == "patchcore"
                     and args.backbone not in (None, "gradients", "unet"))
-    vars(args).update(asdict(Scoring(**asdict(Scoring()) | given_scoring(args))))
+    vars(args).update(asdict(Scoring(**given_scoring(args))))
     choice_from(args)
     check_training(args)
     ad.folders.root_of(args.data)
@@ -91,22 +91,21 @@ def parse_args():
 
 def run_folder(args):
     """runs/<category>/<name>; of a classifier runs/<category>-classes/<name>."""
-    labelled = "-classes" if ad.model.is_classifier(args.model) else ""
     name = args.name or f"{args.model}-seed{args.seed}"
-    return Path(args.runs) / f"{args.category}{labelled}" / name
+    return Path(args.runs, args.category + ending(args), name)
+
+
+def ending(args):
+    return "-classes" if ad.model.is_classifier(args.model) else ""
 
 
 def jobs_to_train(args):
     """(root of the data, table of a flat folder, options of each run, has it a test split?)."""
-    choice = choice_from(args)
     root, table, names, tested = ad.jobs.categories_to_train(
-        choice, args.groups, args.names_from, args.resume or args.config)
+        choice_from(args), ending(args), args.groups, args.names_from, args.resume or args.config)
     jobs = [Namespace(**vars(args) | {"category": name, "seed": seed})
             for name in names for seed in args.seeds]
-    found = ad.layouts.find_categories(root, table)
-    for job in jobs:
-        folder = run_folder(job)
-        ad.jobs.check_folder(folder.parent.name, replace(choice, category=job.category), found)
+    for folder in map(run_folder, jobs):
         require(args.resume or args.overwrite or not folder.exists(), f"{folder} exists; --resume "
                 "continues it, --overwrite starts anew, --name NAME makes another")
     return root, table, jobs, tested
@@ -174,8 +173,8 @@ def train_detector(root, table, args, machine):
     examples = ad.validation.make_examples(val_images, args.seed, positives)
 
     def finish():
-        before = ad.checkpoint.load(run.folder / "best.pt")["val_auroc"] if trained else None
-        saved = ad.fitting.finish(run, None if trained else model, rest, examples, scoring, machine)
+        saved, before = ad.fitting.finish(run, None if trained else model, rest, examples, scoring,
+                                          machine)
         memory = "" if trained or not args.verbose else f"{args.category}: {model.describe()}\n"
         return memory + ad.verdict.verdict(saved, before, args.verbose)
     print(ad.ranks.from_rank_0(finish))

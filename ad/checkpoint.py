@@ -12,14 +12,19 @@ from pathlib import Path
 import torch
 
 from ad import InputError
+from ad.calibration import Calibration
 from ad.cli import command
+from ad.config import Scoring
 from ad.model import build_model
 
 KEYS = {"model", "model_args", "config", "epoch", "val_auroc", "calibration"}
 CONFIG = {"args", "root", "category", "image_size", "train", "validation"}  # of its config
+SCORING = set(Scoring.__dataclass_fields__)
+CALIBRATION = {"scoring", "scores", "positives", "sources", "kinds", "pixels",
+               *Calibration.__dataclass_fields__}  # see judging.judge
 
 
-def write_atomic(path, data):
+def write_atomic(path: Path, data: bytes | str):
     """Write bytes or text under a temporary name, flush to disk, rename: never a half file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,23 +42,14 @@ def write_atomic(path, data):
         temporary.unlink(missing_ok=True)
 
 
-def write_rows(rows):
+def write_rows(rows) -> str:
     """Rows -> text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def append_line(path, line):
-    """Add a line to a text file; InputError when the disk does not take it."""
-    try:
-        with open(path, "a") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def save(path, checkpoint):
+def save(path: Path, checkpoint: dict):
     """Save a checkpoint dict of plain types and tensors (KEYS at least) atomically."""
     missing = KEYS - checkpoint.keys()
     if missing:
@@ -63,9 +59,11 @@ def save(path, checkpoint):
     write_atomic(path, buffer.getvalue())
 
 
-def load(path, device="cpu"):
-    """Read a checkpoint dict. Never runs code from the file; raises InputError when it is not ours.
-    """
+def load(path: Path, device="cpu") -> dict:
+    """Read a checkpoint dict. Never runs code from the file; raises InputError where there is none,
+    and for what is not ours, or of another version."""
+    if not Path(path).is_file():
+        raise InputError(f"no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError,
@@ -74,20 +72,16 @@ def load(path, device="cpu"):
         raise InputError(f"cannot load checkpoint {path}: {reason[:200]}") from error
     if not isinstance(checkpoint, dict) or KEYS - checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of this project")
+    config, known = checkpoint["config"], checkpoint["calibration"]
+    odd = CONFIG - config.keys()
+    odd |= CALIBRATION - known.keys() if known else SCORING - config.get("args", {}).keys()
+    if odd or known and (odd := SCORING ^ known["scoring"].keys()):
+        raise InputError(f"{path} is of another version of this project, which differs in "
+                         f"{', '.join(sorted(odd))}; train it again")
     return checkpoint
 
 
-def require_current(checkpoint, path):
-    """Raise InputError where a checkpoint lacks what this version of the scripts reads."""
-    lacks = CONFIG - checkpoint["config"].keys()
-    if checkpoint["calibration"]:
-        lacks |= {"scoring", "scores"} - checkpoint["calibration"].keys()
-    if lacks:
-        raise InputError(f"{path} is of another version of this project: it lacks "
-                         f"{', '.join(sorted(lacks))}; train it again")
-
-
-def restore_model(checkpoint, path, device="cpu"):
+def restore_model(checkpoint: dict, path: Path, device="cpu") -> torch.nn.Module:
     """Checkpoint dict -> its model in eval mode on `device`; `path` is for the error message."""
     try:
         model = build_model(**checkpoint["model_args"])
@@ -98,7 +92,7 @@ def restore_model(checkpoint, path, device="cpu"):
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
-def find(name, runs):
+def find(name: str, runs) -> Path:
     """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`."""
     if Path(name).is_file():
         return Path(name)
@@ -113,7 +107,7 @@ def find(name, runs):
     raise InputError(f"no checkpoint {name!r}, as a path or below {runs}; train one with train.py")
 
 
-def find_runs(runs, category, members=None, data=None, merged=()):
+def find_runs(runs, category: str, members=None, data=None, merged=()) -> list[Path]:
     """Run folders of a category that hold a best.pt, sorted; `members` picks names among them.
 
     Raises InputError when a named member is not there, or when there is none; that says how to
@@ -134,33 +128,6 @@ def find_runs(runs, category, members=None, data=None, merged=()):
     return [folder / name for name in names]
 
 
-def write_config(folder, config):
+def write_config(folder: Path, config: dict):
     """Write a run folder's config.json."""
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def open_run(folder, config, overwrite, may_change):
-    """Make the run folder, or check that it may be resumed; returns last.pt's dict or None.
-
-    Raises InputError when the run to resume had other arguments (but for those in `may_change`)
-    or other images. log.jsonl loses the lines of epochs that last.pt does not have.
-    """
-    if overwrite or not (folder / "last.pt").exists():
-        for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
-            path.unlink(missing_ok=True)
-        write_config(folder, config)
-        return None
-    last = load(folder / "last.pt")
-    require_current(last, folder / "last.pt")
-    old, new = last["config"]["args"], config["args"]
-    differ = [name for name in new if name not in may_change and old.get(name) != new[name]]
-    if differ:
-        raise InputError(f"{folder} was trained with other arguments: " + ", ".join(
-            f"--{name.replace('_', '-')} {old.get(name)}" for name in differ))
-    if any(last["config"][part] != config[part] for part in ("train", "validation")):
-        raise InputError(f"{folder} was trained on other images than {config['root']} holds now")
-    lines = (folder / "log.jsonl").read_text().splitlines() if last["epoch"] else []
-    kept = lines[:last["epoch"]]  # one line per epoch
-    write_atomic(folder / "log.jsonl", "".join(line + "\n" for line in kept))
-    write_config(folder, config)
-    return last

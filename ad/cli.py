@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see --help)\n" if first_process() else "")
 
 
-def progress(total, what, show=True):
+def progress(total: int, what: str, show=True):
     """A progress bar of images or the like, which appears after 3 seconds; on no terminal a line
     every half minute."""
     from tqdm import tqdm  # here, as it is not needed to answer --help
@@ -54,24 +54,24 @@ def progress(total, what, show=True):
                 mininterval=0.2 if sys.stderr.isatty() else 30)
 
 
-def first_process():
+def first_process() -> bool:
     """Is it the one of several, started by torchrun, that prints?"""
     return os.environ.get("RANK", "0") == "0"
 
 
-def near(word, known):
+def near(word: str, known) -> str:
     """"; did you mean X?" for the nearest of the known words, "" where none is near."""
     found = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def require(condition, text):
+def require(condition, text: str):
     """Raise InputError(text) unless the condition holds."""
     if not condition:
         raise InputError(text)
 
 
-def command(script, data, runs, *options):
+def command(script: str, data: str | None, runs, *options) -> str:
     """A line for a shell: a script of this project with these options and, where they were given,
     --data and --runs."""
     folder = Path(sys.argv[0]).parent if Path(sys.argv[0]).name in SCRIPTS else Path()
@@ -129,21 +129,19 @@ def run_script(parse_args, main):
         ranks.leave()
         sys.exit(code)
     except InputError as error:
-        stop(f"error: {error}" if shown else "", 2)
+        code, line = 2, f"error: {error}" if shown else ""
     except OSError as error:  # a full disk, say
-        stop(f"error: {error.filename or 'a file'}: {error.strerror or error}", 2)
+        code, line = 2, f"error: {error.filename or 'a file'}: {error.strerror or error}"
     except RuntimeError as error:
         if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise
-        stop("error: lost the connection to another process, which has stopped; what was finished "
-             "is kept, and train.py --resume goes on from the last whole epoch", 2)
+        code, line = 2, ("error: lost the connection to another process, which has stopped; what "
+                         "was finished is kept, and train.py --resume goes on from the last whole "
+                         "epoch")
     except Interrupted as error:
-        stop(f"stopped by {signal.Signals(error.args[0]).name}; what was finished is kept, and "
-             "train.py --resume goes on from there", 128 + error.args[0])
-
-
-def stop(line, code):
-    """End with a line on stderr."""
+        code, line = 128 + error.args[0], (
+            f"stopped by {signal.Signals(error.args[0]).name}; what was finished is kept, and "
+            "train.py --resume goes on from there")
     if line:
         print(line, file=sys.stderr)
     sys.exit(code)

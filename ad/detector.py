@@ -14,20 +14,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ad import InputError, checkpoint, ranks
-from ad.calibration import Calibration
+import ad
+from ad import checkpoint, ranks
 from ad.cli import progress
 from ad.config import DEFAULT_RULE, Scoring
-from ad.images import as_image, load_readable, reading
+from ad.images import load_readable, reading
 from ad.machine import Machine, choose_machine
 from ad.runs import moved
 from ad.scoring import load_calibration, score_images
-from ad.threshold import (LABELLED, decide_limits, parse_threshold, pixel_threshold,
-                          standardise)
-from ad.vote import vote_weights
+from ad.threshold import LABELLED, decide_limits, parse_threshold, standardise
 
 CHUNK = 16  # images decoded at a time
-PARTS = {"scoring", "scores", "positives", "sources", "kinds", "pixels"}  # of `judge`, beside those
 
 # What a Detector finds out of one sample: score, 1 the threshold; raw: before it was scaled;
 # map_: float32 (1, H, W); picture: the uint8 image (3, H, W) that was scored.
@@ -47,44 +44,13 @@ class Member:
     weight: float = 1.0
 
     @property
-    def normal(self):
+    def normal(self) -> np.ndarray:
         """Raw scores (N,) of normal images."""
         return np.asarray(self.calibration["scores"])
 
     @property
-    def scoring(self):
+    def scoring(self) -> Scoring:
         return Scoring(**self.calibration["scoring"])
-
-
-def load_member(path, machine, rule, given, data=None):
-    """A checkpoint as a Member that scores as `given` (fields of Scoring, as trained without).
-
-    The stored calibration serves where the scoring is the trained one; otherwise the normal images
-    that its config names are scored again. data: root of the images where they have been moved.
-    """
-    if not path.is_file():
-        raise InputError(f"no checkpoint {path}")
-    saved = checkpoint.load(path)
-    checkpoint.require_current(saved, path)
-    model = checkpoint.restore_model(saved, path, machine.device)
-    config, calibration = moved(saved["config"], data), saved["calibration"]
-    trained = calibration["scoring"] if calibration else {
-        name: value for name, value in config["args"].items() if name in asdict(Scoring())}
-    if trained.keys() != asdict(Scoring()).keys():
-        raise InputError(f"{path} is of another version of this project: it scores by "
-                         f"{', '.join(sorted(trained))}; train it again")
-    windows = {"windows": tuple(trained["windows"])}  # JSON has only lists
-    scoring = Scoring(**trained | windows | given).check(model)
-    labelled = rule in LABELLED
-    current = calibration and asdict(scoring) == calibration["scoring"] and \
-        PARTS | set(Calibration.__dataclass_fields__) == set(calibration)
-    if not current or labelled and not calibration["positives"]:
-        from ad.fitting import recalibrate  # which most Detectors do without
-        print(f"{path}: judging by its {len(config['validation'])} validation images, since it has "
-              f"{'none of this scoring' if calibration else 'no calibration'}")
-        calibration = recalibrate(model, config, scoring, labelled, machine)
-        print(f"{path}: calibration {load_calibration(calibration).describe()}")
-    return Member(path.parent.name, model, config, calibration, saved["val_auroc"])
 
 
 class Detector:
@@ -95,13 +61,15 @@ class Detector:
     """
     threshold = 1.0
 
-    def __init__(self, members, machine=None, rule=DEFAULT_RULE):
+    def __init__(self, members: list[Member], machine: Machine | None = None, rule=DEFAULT_RULE):
         """rule: of the threshold, see threshold.parse_threshold."""
         self.machine = machine or Machine(next(
             (p.device for p in members[0].model.parameters()), torch.device("cpu")))
-        weights = vote_weights([m.auroc for m in members], [len(m.normal) for m in members])
-        for member, weight in zip(members, weights):
-            member.weight = weight
+        if len(members) > 1:
+            weights = ad.sets.votes.vote_weights([m.auroc for m in members],
+                                                 [len(m.normal) for m in members])
+            for member, weight in zip(members, weights):
+                member.weight = weight
         self.members = [member for member in members if member.weight]
         self.limits = decide_limits(self.members, rule)
 
@@ -115,35 +83,35 @@ class Detector:
         return cls([load_member(f, machine, rule, scoring, data) for f in files], machine, rule)
 
     @property
-    def config(self):
+    def config(self) -> dict:
         """The first member's config.json."""
         return self.members[0].config
 
     @property
-    def localises(self):
+    def localises(self) -> bool:
         """Do its maps tell where? Those of a classifier do not."""
         return all(getattr(member.model, "localises", True) for member in self.members)
 
     @property
-    def readings(self):
+    def readings(self) -> list:
         """How the members' images are read, see images.reading, the first member's way first."""
         return list(dict.fromkeys(reading(member.config) for member in self.members))
 
-    def score(self, images):
+    def score(self, images) -> tuple[np.ndarray, list]:
         """Images: paths, Pillow images, arrays uint8 (H, W) or (H, W, 3), or tensors (3, H, W),
         uint8 or float in [0, 1] -> scores (N,), and maps, arrays (H, W)."""
         images = [images] if isinstance(images, (str, Path)) else list(images)
         scores, maps = [], []
         for start in range(0, len(images), CHUNK):
-            part = images[start:start + CHUNK]
+            part, read = images[start:start + CHUNK], ad.sets.files.as_image
             found, _, more = self.score_read(
-                {way: [as_image(image, *way) for image in part] for way in self.readings})
+                {way: [read(image, *way) for image in part] for way in self.readings})
             scores.extend(found)
             maps += [map_[0].numpy() for map_ in more]
         return np.array(scores), maps
 
     @torch.no_grad()
-    def score_read(self, pictures, names=None):
+    def score_read(self, pictures: dict, names=None) -> tuple:
         """Scores (N,), raw scores (N,) and maps [(1, H, W), ...] of {reading: uint8 images}; maps
         have the size of the first reading's. names: of the images, for errors."""
         votes, raws, maps = [], [], []
@@ -163,7 +131,7 @@ class Detector:
         return (self.limits.scale(np.average(votes, axis=0, weights=weights)),
                 np.average(raws, axis=0, weights=weights), mean)
 
-    def score_samples(self, samples, skip=False):
+    def score_samples(self, samples: list, skip=False):
         """Yield a Scored for each sample; the next images are decoded meanwhile. Several processes
         share the samples in whole chunks: what is in a batch changes the last digits. skip: name
         images that cannot be read, and go on; otherwise they are an InputError."""
@@ -186,13 +154,32 @@ class Detector:
                         pictures, [str(sample.path) for sample in read]), pictures[ways[0]])
                 bar.update(len(chunk))
 
-    def map_cut(self, quantile):
-        """The value of the maps that this share of the pixels of normal images is below."""
-        return pixel_threshold(self.members, quantile)
-
     @property
-    def top_of_maps(self):
+    def top_of_maps(self) -> float:
         """Where the colours of the maps end. A raw score is a mean of map values, so twice the
         threshold of each member is a scale that fits the map."""
         find = parse_threshold(DEFAULT_RULE)
         return sum(2 * m.weight * find(m.normal) for m in self.members)
+
+
+def load_member(path: Path, machine: Machine, rule: str, given: dict, data=None) -> Member:
+    """A checkpoint as a Member that scores as `given` (fields of Scoring, as trained without).
+
+    The stored calibration serves where the scoring is the trained one; otherwise the normal images
+    that its config names are scored again. data: root of the images where they have been moved.
+    """
+    saved = checkpoint.load(path)
+    model = checkpoint.restore_model(saved, path, machine.device)
+    config, calibration = moved(saved["config"], data), saved["calibration"]
+    trained = calibration["scoring"] if calibration else {
+        name: config["args"][name] for name in asdict(Scoring())}
+    windows = {"windows": tuple(trained["windows"])}  # JSON has only lists
+    scoring = Scoring(**trained | windows | given).check(model)
+    if not calibration or asdict(scoring) != calibration["scoring"] or (
+            rule in LABELLED and not calibration["positives"]):
+        known = "none of this scoring" if calibration else "no calibration"
+        print(f"{path}: judging by its {len(config['validation'])} validation images, since it has "
+              f"{known}")
+        calibration = ad.sets.rejudge.judge_again(model, config, scoring, rule in LABELLED, machine)
+        print(f"{path}: calibration {load_calibration(calibration).describe()}")
+    return Member(path.parent.name, model, config, calibration, saved["val_auroc"])

@@ -6,58 +6,80 @@ import time
 
 import numpy as np
 import torch
+import torch.nn as nn
 
 from ad import checkpoint, data
 from ad.cli import progress
-from ad.config import ERRORS
-from ad.images import read_image, reading
-from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
+from ad.config import ERRORS, Scoring, Training
+from ad.judging import Examples, aurocs, held_out_maps, judge_best
+from ad.machine import Machine
 from ad.model import new_memory
 from ad.neighbours import shares
-from ad.runs import run_files, run_images
+from ad.runs import Run
 from ad.scoring import side_for_model
 from ad.seed import seed_everything
-from ad.validation import make_examples, validate
+from ad.validation import validate
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
 JUDGED = 400  # normal images, at most, that are judged
 
 
-def wants_places(model, scoring):
-    """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
-    return hasattr(model, "places") and "places" in ERRORS[scoring.error]
+def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
+           scoring: Scoring, machine: Machine) -> tuple[dict, float | None]:
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint,
+    and the AUROC in its epoch, None without epochs.
+
+    fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
+    those of the Examples judge; see folds.
+    """
+    start, path = time.perf_counter(), run.folder / "best.pt"
+    if fitted:
+        model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
+                                "epoch": 1, "val_auroc": None}
+    else:
+        saved = checkpoint.load(path)
+        model = checkpoint.restore_model(saved, path, machine.device)
+    before = saved["val_auroc"]
+    maps = judged_maps(model, images, examples, scoring, machine, run.config["args"]["seed"])
+    saved["calibration"] = judge_best(*maps, examples, scoring)
+    found = aurocs(saved["calibration"])
+    if fitted:
+        saved["model_args"]["fingerprint"] = model.fingerprint
+        checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
+            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
+    elif "places" not in ERRORS[saved["calibration"]["scoring"]["error"]]:
+        model.places = None
+    saved |= {"val_auroc": found["auroc"], "model": {
+        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
+    checkpoint.save(path, saved)
+    return saved, before
 
 
-def learns_in_one_pass(model, scoring):
-    """Does it remember normal images, apart from being trained?"""
-    return hasattr(model, "fit") or wants_places(model, scoring)
+def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
+               plan: Training, machine: Machine):
+    """The function that validates a network as it stands, after a pass of the plan (Training):
+    figures of validation.validate. images: uint8, that it learns from."""
+    def check():
+        if wants_places(model, scoring):  # as for the final score
+            model.places = new_places(model, images, plan.validation_side, machine.device,
+                                      plan.seed)
+        try:
+            return validate(model, examples, scoring, machine.device, machine.window_batch)
+        finally:
+            model.places = None
+    return check
 
 
-def judges(samples, seed):
-    """Of the normal samples that a memory is fitted to those that judge it: JUDGED at most, in an
-    order drawn with the seed, so that neighbours in time do not share a fold."""
-    order = np.random.default_rng(seed).permutation(len(samples))
-    return [samples[index] for index in order[:JUDGED]]
+def judged_maps(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
+                machine: Machine, seed: int) -> tuple[list, list]:
+    """held_out_maps of the Examples, by what has not learned from them: see folds."""
+    with machine.autocast():
+        return held_out_maps(
+            folds(model, images, examples.normals, scoring, machine.device, seed), examples,
+            scoring, machine.device, machine.window_batch)
 
 
-def resized_batches(images, window_input, device):
-    """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
-    with progress(len(images), "remembering images") as bar:
-        for image in images:
-            side = side_for_model(max(image.shape), window_input)
-            yield data.resize_long_side(image, side).to(device)
-            bar.update()
-
-
-def new_places(model, images, window_input, device, seed):
-    """A memory of the features that a trained U-Net has at normal images (uint8)."""
-    seed_everything(seed)
-    places = new_memory(model)
-    places.fit(resized_batches(images, window_input, device))
-    return places
-
-
-def folds(model, images, judged, scoring, device, seed):
+def folds(model: nn.Module, images: list, judged: list, scoring: Scoring, device, seed: int):
     """Yield (model, indices of `judged` that it has not learned from), and the memory, if it has
     one, at last of all images: what held_out_maps wants.
 
@@ -89,66 +111,35 @@ def folds(model, images, judged, scoring, device, seed):
     yield model, []
 
 
-def judged_maps(model, images, examples, scoring, machine, seed):
-    """held_out_maps of the Examples, by what has not learned from them: see folds."""
-    with machine.autocast():
-        return held_out_maps(
-            folds(model, images, examples.normals, scoring, machine.device, seed), examples,
-            scoring, machine.device, machine.window_batch)
+def learns_in_one_pass(model: nn.Module, scoring: Scoring) -> bool:
+    """Does it remember normal images, apart from being trained?"""
+    return hasattr(model, "fit") or wants_places(model, scoring)
 
 
-def recalibrate(model, config, scoring, positives, machine):
-    """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
-    seed, judged = config["args"]["seed"], run_images(config, "validation")
-    names = set(config["validation"])
-    others = [read_image(path, *reading(config)) for path, name in
-              zip(run_files(config, "train"), config["train"]) if name not in names] \
-        if learns_in_one_pass(model, scoring) else []
-    examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
-        Examples(judged)
-    if positives:
-        print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
-              "anomalous validation images for the threshold")
-    return judge(*judged_maps(model, others, examples, scoring, machine, seed), examples, scoring)
+def wants_places(model: nn.Module, scoring: Scoring) -> bool:
+    """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
+    return hasattr(model, "places") and "places" in ERRORS[scoring.error]
 
 
-def validation(model, images, examples, scoring, plan, machine):
-    """The function that validates a network as it stands, after a pass of the plan (Training):
-    figures of validation.validate. images: uint8, that it learns from."""
-    def check():
-        if wants_places(model, scoring):  # as for the final score
-            model.places = new_places(model, images, plan.validation_side, machine.device,
-                                      plan.seed)
-        try:
-            return validate(model, examples, scoring, machine.device, machine.window_batch)
-        finally:
-            model.places = None
-    return check
+def judges(samples: list, seed: int) -> list:
+    """Of the normal samples that a memory is fitted to those that judge it: JUDGED at most, in an
+    order drawn with the seed, so that neighbours in time do not share a fold."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return [samples[index] for index in order[:JUDGED]]
 
 
-def finish(run, fitted, images, examples, scoring, machine):
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint.
+def new_places(model: nn.Module, images: list, window_input: int, device, seed: int) -> nn.Module:
+    """A memory of the features that a trained U-Net has at normal images (uint8)."""
+    seed_everything(seed)
+    places = new_memory(model)
+    places.fit(resized_batches(images, window_input, device))
+    return places
 
-    fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
-    those of the Examples judge; see folds.
-    """
-    start, path = time.perf_counter(), run.folder / "best.pt"
-    if fitted:
-        model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
-                                "epoch": 1}
-    else:
-        saved = checkpoint.load(path)
-        model = checkpoint.restore_model(saved, path, machine.device)
-    maps = judged_maps(model, images, examples, scoring, machine, run.config["args"]["seed"])
-    saved["calibration"] = judge_best(*maps, examples, scoring)
-    found = aurocs(saved["calibration"])
-    if "places" not in ERRORS[saved["calibration"]["scoring"]["error"]] and not fitted:
-        model.places = None
-    if fitted:
-        saved["model_args"]["fingerprint"] = model.fingerprint
-        checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
-            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-    saved |= {"val_auroc": found["auroc"], "model": {
-        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
-    checkpoint.save(path, saved)
-    return saved
+
+def resized_batches(images, window_input, device):
+    """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
+    with progress(len(images), "remembering images") as bar:
+        for image in images:
+            side = side_for_model(max(image.shape), window_input)
+            yield data.resize_long_side(image, side).to(device)
+            bar.update()

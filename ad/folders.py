@@ -1,6 +1,5 @@
 """What is in a folder: images, sub-folders, and what is left out of it; hidden things are not."""
 
-import glob
 import os
 from collections import Counter
 from functools import cache
@@ -19,7 +18,7 @@ SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "
           "@recently-snapshot"}
 
 
-def visible(folder):
+def visible(folder: Path) -> list[Path]:
     """Paths directly in `folder`, sorted, without hidden and system ones; [] where there is none.
     """
     if not folder.is_dir():
@@ -28,20 +27,15 @@ def visible(folder):
                   if not p.name.startswith(".") and p.name.casefold() not in SYSTEM)
 
 
-def is_image(path):
+def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def list_images(folder):
-    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
-    return [p for p in visible(folder) if is_image(p) and not p.is_dir()]
-
-
-def subfolders(folder):
+def subfolders(folder: Path) -> list[Path]:
     return [p for p in visible(folder) if p.is_dir()]
 
 
-def files_below(folder, above=()):
+def files_below(folder: Path, above=()) -> list[Path]:
     """All files in `folder` and its sub-folders, sorted; a link to a folder above is not followed.
     """
     above, found = (*above, folder.resolve()), []
@@ -54,12 +48,12 @@ def files_below(folder, above=()):
 
 
 @cache
-def say_once(text):
+def say_once(text: str):
     """Print a note, unless this process has printed it: folders are looked at more than once."""
     print(text)
 
 
-def report_left_out(folder, taken):
+def report_left_out(folder: Path, taken: list[Path]):
     """Say in one line which files below `folder` are not among the paths `taken`."""
     taken = set(taken)
     kinds = Counter((p.parent.relative_to(folder) / f"*{p.suffix}").as_posix()
@@ -70,7 +64,7 @@ def report_left_out(folder, taken):
                  + (", ..." if len(kinds) > 6 else ""))
 
 
-def root_of(name):
+def root_of(name: str | None) -> Path:
     """--data (or None: AD_DATA, else data/mvtec_ad) -> root of the data; that of demo sets is
     written by layouts.resolve_data. Raises InputError where there is no such folder."""
     name = name or os.environ.get("AD_DATA") or "data/mvtec_ad"
@@ -83,37 +77,3 @@ def root_of(name):
             "https://www.mvtec.com/company/research/datasets/mvtec-ad and unpack it there, or try "
             "--data demo, which works now")
     return Path(name)
-
-
-def expand(names):
-    """Files, folders (with what is below them) and wildcards -> paths of images. Raises InputError
-    for what is none."""
-    found = []
-    for name in names:
-        paths = [Path(name)] if os.path.exists(name) else [
-            Path(p) for p in sorted(glob.glob(name, recursive=True))]
-        if not paths:
-            raise InputError(f"--image: there is no {name}")
-        for path in paths:
-            below = [p for p in files_below(path) if is_image(p)] if path.is_dir() else [path]
-            if not below:
-                raise InputError(f"--image: there is no image in {path}")
-            if path.is_dir():
-                report_left_out(path, below)
-            found += below
-    return found
-
-
-def trained_categories(runs):
-    """Folders in `runs` that hold a run which scores; classifiers are not among them."""
-    return [folder.name for folder in subfolders(Path(runs)) if any(folder.glob("*/best.pt"))
-            and not any(folder.glob("*/test.json"))]
-
-
-def only_category(runs):
-    """The one category that has runs. Raises InputError for none or several."""
-    names = trained_categories(runs)
-    if len(names) != 1:
-        raise InputError(f"give --category NAME, one of {', '.join(names)}" if names else
-                         f"no trained run in {runs}; train one: python train.py --data DIR")
-    return names[0]

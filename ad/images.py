@@ -4,11 +4,13 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
+import ad
 from ad import InputError
 from ad.cli import progress
 
@@ -17,9 +19,24 @@ MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
 MOST = 500_000_000
 LARGE = 2 ** 25  # pixels; of larger files one is decoded at a time, whatever the number of threads
 ONE_LARGE = threading.Lock()
-RANGES = 255, 4095, 65535  # the value of deep grey that is white is one of these
 BACKGROUND = "white"  # lies under what is transparent, as most viewers show it
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns in one thread and not in another
+
+
+def read_image(path: Path, image_size: int, white: int | None = None) -> torch.Tensor:
+    """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
+
+    Of several frames the first; grey is repeated to three channels, transparency laid over
+    BACKGROUND, EXIF rotation applied, deep grey scaled so that `white` becomes 255, see
+    sets.deep_grey.
+    Raises InputError naming the file when it cannot be decoded, has more than MOST pixels, or is
+    left with a side below MIN_SIDE.
+    """
+    try:
+        with opened(path) as image:
+            return shrunk(image, image_size, white)
+    except Exception as error:  # a damaged file makes Pillow raise anything
+        raise InputError(f"cannot read image {path}: {error or type(error).__name__}") from error
 
 
 @contextmanager
@@ -33,21 +50,6 @@ def opened(path):
                              f"{MOST / 1e6:.0f}; cut it into tiles")
         with ONE_LARGE if pixels > LARGE else nullcontext():
             yield image
-
-
-def read_image(path, image_size, white=None):
-    """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
-
-    Of several frames the first; grey is repeated to three channels, transparency laid over
-    BACKGROUND, EXIF rotation applied, deep grey scaled so that `white` becomes 255, see to_bytes.
-    Raises InputError naming the file when it cannot be decoded, has more than MOST pixels, or is
-    left with a side below MIN_SIDE.
-    """
-    try:
-        with opened(path) as image:
-            return shrunk(image, image_size, white)
-    except Exception as error:  # a damaged file makes Pillow raise anything
-        raise InputError(f"cannot read image {path}: {error or type(error).__name__}") from error
 
 
 def shrunk(image, image_size, white):
@@ -68,26 +70,10 @@ def shrunk(image, image_size, white):
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def as_image(source, image_size, white=None):
-    """As read_image of a path, a Pillow image, an array (H, W) or (H, W, 3), or a tensor
-    (3, H, W), uint8 or float in [0, 1]. Raises InputError for anything else."""
-    if isinstance(source, (str, os.PathLike)):
-        return read_image(source, image_size, white)
-    try:
-        if torch.is_tensor(source):
-            if source.is_floating_point():
-                source = (source.clamp(0, 1) * 255).round().byte()
-            source = source.cpu().permute(1, 2, 0).numpy()
-        return shrunk(source.copy() if isinstance(source, Image.Image) else Image.fromarray(source),
-                      image_size, white)
-    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise InputError(f"not an image: {type(source).__name__}: {error}") from error
-
-
 def flat(image, white):
     """Pillow image of any mode -> one of mode L or RGB."""
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(to_bytes(np.asarray(image), white))
+        return Image.fromarray(ad.sets.deep_grey.to_bytes(np.asarray(image), white))
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
         image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
@@ -98,67 +84,13 @@ def flat(image, white):
     return image if image.mode == mode else image.convert(mode)
 
 
-def to_bytes(grey, white=None):
-    """Grey pixels of more than 8 bits (H, W) -> uint8: integers from [0, white], or 16 bits where
-    that is None, white where they are higher; floats from [0, 1]. Raises ValueError for floats
-    outside and for integers outside 16 bits, whose range cannot be known."""
-    high = 1 if grey.dtype.kind == "f" else RANGES[-1]
-    if not (0 <= grey.min() and grey.max() <= high):  # not for NaN either
-        raise ValueError(f"its values, {grey.min():g} to {grey.max():g}, are not in [0, {high}]; "
-                         "save it with 8 or 16 bits")
-    high = high if high == 1 else white or high
-    found, parts = np.empty(grey.shape, np.uint8), 1 + grey.size // 2 ** 20  # little at a time
-    for part, values in zip(np.array_split(found, parts), np.array_split(grey, parts)):
-        part[:] = (np.minimum(values, high) / high * 255).round()
-    return found
-
-
-def brightest(paths):
-    """{path: largest value} of the files of deep grey integers; others are not even decoded."""
-    def one(path):
-        try:
-            with opened(path) as image:
-                return int(np.asarray(image).max()) if image.mode.startswith("I") else None
-        except Exception:  # read_image says what is wrong with it
-            return None
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        return {path: value for path, value in zip(paths, pool.map(one, paths))
-                if value is not None}
-
-
-def white_of(paths):
-    """The smallest of RANGES that holds all deep grey of these files, None where there is none.
-    Cameras of 12 bits fill files of 16."""
-    most = max(brightest(paths).values(), default=None)
-    return None if most is None else next((w for w in RANGES if most <= w), RANGES[-1])
-
-
-def reading(config):
-    """(image_size, white) with which the images of a run are read, from its config.json; without
-    `white` its training images have 8 bits."""
-    return config["image_size"], config.get("white")
-
-
-def report_range(samples, config):
-    """Say which images have deep grey above the range of a run's training images."""
-    white, paths = config.get("white"), [s.path for s in samples]
-    if white == RANGES[-1]:
-        return
-    above = [path for path, value in brightest(paths).items() if value > (white or 0)]
-    if above:
-        print(f"note: {samples[0].category}: {len(above)} of {len(paths)} images have "
-              + (f"values above {white}, the range of the training images, and are white there"
-                 if white else f"more than 8 bits, unlike the training images; {RANGES[-1]} is "
-                 "read as white") + f", first {above[0]}")
-
-
-def load_images(samples, image_size, white=None):
+def load_images(samples: list, image_size: int, white=None) -> list[torch.Tensor]:
     """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image. Raises
     InputError with a line for every file that cannot be read."""
     return load_readable(samples, image_size, white, skip=False)[1]
 
 
-def load_readable(samples, image_size, white=None, skip=True):
+def load_readable(samples: list, image_size: int, white=None, skip=True) -> tuple[list, list]:
     """As load_images, but with `skip` leaves out what cannot be read, and says so: (samples,
     images)."""
     def one(sample):
@@ -181,7 +113,25 @@ def load_readable(samples, image_size, white=None, skip=True):
     return [s for s, _ in kept], [i for _, i in kept]
 
 
-def orientation(path):
-    """The EXIF orientation of an image file: 1 as stored, 2 to 8 mirrored or turned."""
-    with Image.open(path) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+def reading(config: dict) -> tuple[int, int | None]:
+    """(image_size, white) with which the images of a run are read, from its config.json; without
+    `white` its training images have 8 bits."""
+    return config["image_size"], config.get("white")
+
+
+def white_of(paths: list) -> int | None:
+    """The value of deep grey that is white in these files, None where there is none."""
+    deep = deep_grey(paths)
+    return ad.sets.deep_grey.white_of(deep) if deep else None
+
+
+def deep_grey(paths: list) -> list:
+    """Those of the files that hold grey integers of more than 8 bits."""
+    def is_deep(path):
+        try:
+            with opened(path) as image:
+                return image.mode.startswith("I")
+        except Exception:  # read_image says what is wrong with it
+            return False
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+        return [path for path, deep in zip(paths, pool.map(is_deep, paths)) if deep]

@@ -25,7 +25,8 @@ class Machine:
             self.device.type, dtype=DTYPES[self.precision])
 
 
-def choose_machine(device="auto", precision="auto", window_batch=16, deterministic=False):
+def choose_machine(device="auto", precision="auto", window_batch=16,
+                   deterministic=False) -> Machine:
     """Names of a device ("auto", "cpu", "cuda") and a precision ("auto" or a key of DTYPES) ->
     Machine. deterministic: algorithms that are not repeatable raise an error instead of running.
     Raises InputError for what this machine does not have."""
@@ -44,7 +45,7 @@ def choose_machine(device="auto", precision="auto", window_batch=16, determinist
     return Machine(device, precision, window_batch)
 
 
-def choose_precision(name, device):
+def choose_precision(name: str, device: torch.device) -> str:
     """"auto" or a key of DTYPES -> a key of DTYPES for this device. auto takes bf16 where the
     hardware multiplies it (fp16 on older CUDA GPUs), otherwise fp32."""
     if device.type == "cpu":

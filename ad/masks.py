@@ -1,23 +1,38 @@
 """Ground-truth masks: which belongs to which image, and which of their pixels are defect."""
 
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+import ad
 from ad import InputError
 from ad.folders import files_below, visible
-from ad.images import opened, orientation
-
-ENDING = re.compile(r"[-_. ](mask|gt|ground[-_ ]?truth|label|seg)$", re.IGNORECASE)
-LOSSY = "JPEG", "MPO", "JPEG2000", "WEBP"  # formats that leave noise around 0
-NOISE = 16  # of 255; the least that is not noise there
+from ad.images import opened
+from ad.samples import Sample
 
 
-def truth_folder(folder):
+def find_masks(images: list[Path]) -> dict[Path, Path]:
+    """{image: its mask} of the images (paths below test/) that have one: <name>_mask.png in the
+    same folder below ground_truth, or what sets.odd_masks finds where other files are there."""
+    found, folders = {}, {}
+    for path in images:
+        folders.setdefault(path.parent, []).append(path)
+    for folder, group in folders.items():
+        truth = truth_folder(folder)
+        files = visible(truth) if truth else []
+        plain = {f"{path.stem}_mask.png": path for path in group}
+        if len(plain) == len(group) and all(file.name in plain for file in files):
+            found |= {plain[file.name]: file for file in files}
+        else:
+            found |= ad.sets.odd_masks.find(group, truth)
+    return found
+
+
+def truth_folder(folder: Path) -> Path | None:
     """The folder of the masks of the images in a folder: .../test/cut -> .../ground_truth/cut;
     None where there is no ground_truth beside test."""
     return next((parent.parent / "ground_truth" / folder.relative_to(parent)
@@ -25,65 +40,15 @@ def truth_folder(folder):
                  if parent.name == "test" and (parent.parent / "ground_truth").is_dir()), None)
 
 
-def mask_files(folder, listed=visible):
-    """Image files in a folder, as `listed` by ad.folders, those that end in _mask first, the bare
-    names last."""
-    files = [p for p in listed(folder) if p.is_file()
-             and p.suffix.lower() in Image.registered_extensions()]
-    return sorted(files, key=lambda p: (not p.stem.lower().endswith("_mask"),
-                                        not ENDING.search(p.stem)))
+def true_mask(path: Path | None, label: int, shape, photo: Path) -> torch.Tensor | None:
+    """What is defect in an image of this label: bool (1, H, W) of the mask file at `path`, nothing
+    in a normal image, None where it is not known. photo: the image's file, see read_mask."""
+    if path:
+        return read_mask(path, *shape, photo)
+    return torch.zeros(1, *shape, dtype=torch.bool) if label == 0 else None
 
 
-def find_masks(images):
-    """{image: its mask} of the images (paths below test/) that have one.
-
-    The mask is in the same folder below ground_truth and has the image's name, without or, as
-    0.png_mask.png, with its suffix, and mostly an ENDING; any suffix. Of images that share a name
-    without suffix, a mask without it belongs to the one with the mask's own suffix.
-    """
-    found, folders = {}, {}
-    for path in images:
-        folders.setdefault(path.parent, []).append(path)
-    for folder, group in folders.items():
-        truth = truth_folder(folder)
-        for file in mask_files(truth) if truth else []:
-            for name in (ENDING.sub("", file.stem), file.stem):
-                same = [p for p in group if p.name == name] or [p for p in group if p.stem == name]
-                if len(same) > 1:
-                    same = [p for p in same if p.suffix.lower() == file.suffix.lower()]
-                if len(same) == 1:
-                    found.setdefault(same[0], file)
-                    break
-    return found
-
-
-def marked(path):
-    """Mask file -> (bool (H, W) as stored, its EXIF orientation): True for what is not background.
-
-    Where something is fully transparent, that is the background, else black, the value 0. Of a
-    lossy file, and of the edge of a transparent one, what has a quarter of the highest value is
-    not background. Raises InputError when it cannot be read.
-    """
-    try:
-        with opened(path) as image:
-            image.load()
-            turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if image.has_transparency_data:
-                alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-                if alpha.min() == 0:
-                    return alpha > alpha.max() // 4, turn
-            lossy = image.format in LOSSY
-            if not image.mode.startswith(("1", "L", "I", "F")):
-                image = image.convert("RGB")
-            values = np.asarray(image)
-            values = values[..., :3].max(2) if image.mode == "RGB" else \
-                values[..., 0] if values.ndim == 3 else values
-            return values > (max(NOISE, int(values.max()) // 4) if lossy else 0), turn
-    except Exception as error:  # a damaged file makes Pillow raise anything
-        raise InputError(f"cannot read mask {path}: {error or type(error).__name__}") from error
-
-
-def read_mask(path, height, width, photo=None):
+def read_mask(path: Path, height: int, width: int, photo: Path | None = None) -> torch.Tensor:
     """Ground-truth mask file -> bool (1, height, width), nearest neighbour; see marked.
 
     height, width: of its image as it is shown. A mask that fits only when it is turned as its
@@ -102,31 +67,34 @@ def read_mask(path, height, width, photo=None):
                      f" but its image {height} x {width}, or larger in proportion")
 
 
-def true_mask(path, label, shape, photo):
-    """What is defect in an image of this label: bool (1, H, W) of the mask file at `path`, nothing
-    in a normal image, None where it is not known. photo: the image's file, see read_mask."""
-    if path:
-        return read_mask(path, *shape, photo)
-    return torch.zeros(1, *shape, dtype=torch.bool) if label == 0 else None
+def marked(path: Path) -> tuple[np.ndarray, int]:
+    """Mask file -> (bool (H, W) as stored, its EXIF orientation): True for what is not background,
+    black or, see sets.odd_masks, transparent. Raises InputError when it cannot be read."""
+    try:
+        with opened(path) as image:
+            image.load()
+            turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if image.format == "PNG" and image.mode in ("1", "L") and \
+                    not image.has_transparency_data:
+                return np.asarray(image) > 0, turn
+            return ad.sets.odd_masks.defect(image), turn
+    except Exception as error:  # a damaged file makes Pillow raise anything
+        raise InputError(f"cannot read mask {path}: {error or type(error).__name__}") from error
 
 
-def report_masks(category, samples):
-    """Say what is odd about the masks of a category's test samples, in a line each."""
+def orientation(path: Path) -> int:
+    """The EXIF orientation of an image file: 1 as stored, 2 to 8 mirrored or turned."""
+    with Image.open(path) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def report_masks(category: str, samples: list[Sample]):
+    """Say what is odd about the masks of a category's test samples: see sets.odd_masks."""
     masks = {s.mask: s for s in samples if s.mask}
-    roots = {truth_folder(test) for s in samples for test in s.path.parents if test.name == "test"}
-    stray = sorted({file for root in roots - {None} for file in mask_files(root, files_below)}
-                   - masks.keys())
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
         shares = dict(zip(masks, pool.map(lambda path: marked(path)[0].mean(), masks)))
-    for found, text in (
-            (stray, "files in ground_truth belong to no test image, or to one that has a mask"),
-            ([s.path for s in samples if s.label == 1 and s.mask is None and (masks or stray)],
-             "anomalous images have no mask; the figures of pixels leave them out"),
-            ([m for m, share in shares.items() if share == 0 and masks[m].label == 1],
-             "masks of anomalous images are empty, without any defect pixel"),
-            ([m for m, share in shares.items() if share > 0.5],
-             "masks call more than half of the image defect; background is black (0) or "
-             "transparent")):
-        if found:
-            print(f"note: {category}: {len(found)} {text}: {found[0]}"
-                  + (", ..." if len(found) > 1 else ""))
+    roots = {truth_folder(test) for s in samples for test in s.path.parents if test.name == "test"}
+    files = {file for root in roots - {None} for file in files_below(root)}
+    if files != masks.keys() or not all(s.mask for s in samples if s.label == 1) or not all(
+            (share > 0 or masks[m].label == 0) and share <= 0.5 for m, share in shares.items()):
+        ad.sets.odd_masks.report(category, samples, masks, shares, files)

@@ -5,19 +5,13 @@ import numpy as np
 POINTS = 200  # of a curve that is drawn, at most
 
 
-def ranking():
-    """sklearn.metrics, whose import takes as long as torch's: only where it is used."""
-    import sklearn.metrics
-    return sklearn.metrics
-
-
-def auroc(labels, scores):
+def auroc(labels, scores) -> float | None:
     """Area under the ROC curve, or None when only one class is present."""
     labels = np.asarray(labels)
     return float(ranking().roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else None
 
 
-def image_metrics(labels, scores):
+def image_metrics(labels, scores) -> dict:
     """labels (N,) in {0, 1}, scores (N,), higher = stranger -> {"auroc", "ap", "f1"}.
 
     f1 is the best over all thresholds. Every value is None when only one class is present.
@@ -36,7 +30,7 @@ def image_metrics(labels, scores):
             "ap": float(ranking().average_precision_score(labels, scores))}
 
 
-def rates(labels, predictions):
+def rates(labels, predictions) -> dict:
     """labels, predictions (N,) in {0, 1} -> {"tpr", "tnr", "accuracy"}; None without the class."""
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     positive, negative = labels == 1, labels == 0
@@ -45,33 +39,7 @@ def rates(labels, predictions):
             "accuracy": float((labels == predictions).mean()) if len(labels) else None}
 
 
-def thin(x, y):
-    """Two arrays (N,) -> at most POINTS points [[x, y], ...], the first and the last among them."""
-    chosen = np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int)
-    return np.stack([x, y], 1)[chosen].round(6).tolist()
-
-
-def curves(labels, scores):
-    """labels (N,) in {0, 1, -1 unknown}, scores (N,) -> {"roc": [[fpr, tpr], ...], "pr": [[recall,
-    precision], ...]}; {} where only one class is known.
-    """
-    known = labels >= 0
-    if len(np.unique(labels[known])) < 2:
-        return {}
-    precision, recall, _ = ranking().precision_recall_curve(labels[known], scores[known],
-                                                  drop_intermediate=True)
-    return {"roc": thin(*ranking().roc_curve(labels[known], scores[known])[:2]),
-            "pr": thin(recall, precision)}
-
-
-def _check_maps(masks, maps):
-    if len(masks) != len(maps) or any(np.shape(a) != np.shape(b) for a, b in zip(masks, maps)):
-        raise ValueError("every mask needs a map of its own shape")
-    if not all(np.isfinite(m).all() for m in maps):
-        raise ValueError("anomaly maps must be finite")
-
-
-def pixel_auroc(masks, maps):
+def pixel_auroc(masks, maps) -> float | None:
     """AUROC over all pixels of all images. masks, maps: sequences of equal-shaped (H, W) arrays,
     masks True = defect. None when there is no defect pixel (or nothing else)."""
     _check_maps(masks, maps)
@@ -79,7 +47,37 @@ def pixel_auroc(masks, maps):
                  np.concatenate([np.ravel(m) for m in maps]))
 
 
-def connected_components(mask):
+def pro(masks, maps, max_fpr=0.3) -> float | None:
+    """Normalised area under the per-region overlap curve up to a false-positive rate, in [0, 1].
+
+    Bergmann et al., "Uninformed Students", CVPR 2020: the mean over 8-connected ground-truth
+    regions of the share of the region above the threshold, against the share of defect-free
+    pixels above it, integrated exactly (every distinct score a threshold) from 0 to max_fpr.
+    masks, maps as in pixel_auroc. None when there is no region or no defect-free pixel.
+    """
+    if not 0 < max_fpr <= 1:
+        raise ValueError(f"max_fpr must be in (0, 1], got {max_fpr}")
+    _check_maps(masks, maps)
+    labels = [connected_components(m) for m in masks]
+    regions = sum(int(label.max()) for label in labels)
+    normal = sum(int((label == 0).sum()) for label in labels)
+    if regions == 0 or normal == 0:
+        return None
+    scores = np.concatenate([np.ravel(m) for m in maps])
+    overlap = np.concatenate([(1 / np.maximum(np.bincount(label.ravel()), 1))[label.ravel()]
+                              * (label.ravel() > 0) for label in labels])
+    false = np.concatenate([label.ravel() == 0 for label in labels])
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.nonzero(np.diff(scores[order]))[0], len(scores) - 1)  # ends of ties
+    fpr = np.append(0, np.cumsum(false[order])[last] / normal)
+    curve = np.append(0, np.cumsum(overlap[order])[last] / regions)
+    inside = fpr <= max_fpr
+    x = np.append(fpr[inside], max_fpr)
+    y = np.append(curve[inside], np.interp(max_fpr, fpr, curve))
+    return float(np.trapezoid(y, x) / max_fpr)
+
+
+def connected_components(mask) -> np.ndarray:
     """8-connected components of a bool (H, W): int32 (H, W), 0 background, 1..n components.
 
     Row runs are joined to the touching runs of the row above in a union-find.
@@ -109,31 +107,40 @@ def connected_components(mask):
     return labels
 
 
-def pro(masks, maps, max_fpr=0.3):
-    """Normalised area under the per-region overlap curve up to a false-positive rate, in [0, 1].
+def _check_maps(masks, maps):
+    if len(masks) != len(maps) or any(np.shape(a) != np.shape(b) for a, b in zip(masks, maps)):
+        raise ValueError("every mask needs a map of its own shape")
+    if not all(np.isfinite(m).all() for m in maps):
+        raise ValueError("anomaly maps must be finite")
 
-    Bergmann et al., "Uninformed Students", CVPR 2020: the mean over 8-connected ground-truth
-    regions of the share of the region above the threshold, against the share of defect-free
-    pixels above it, integrated exactly (every distinct score a threshold) from 0 to max_fpr.
-    masks, maps as in pixel_auroc. None when there is no region or no defect-free pixel.
+
+def standard_error(area: float, count: int) -> float:
+    """Of an AUROC A of `count` normal images, at most: the variance is at most A (1 - A) / n
+    (Birnbaum and Klose, Ann. Math. Stat. 1957). A is moved half an image away from 0 and 1."""
+    area = (area * count + 0.5) / (count + 1)
+    return (area * (1 - area) / count) ** 0.5
+
+
+def curves(labels, scores) -> dict:
+    """labels (N,) in {0, 1, -1 unknown}, scores (N,) -> {"roc": [[fpr, tpr], ...], "pr": [[recall,
+    precision], ...]}; {} where only one class is known.
     """
-    if not 0 < max_fpr <= 1:
-        raise ValueError(f"max_fpr must be in (0, 1], got {max_fpr}")
-    _check_maps(masks, maps)
-    labels = [connected_components(m) for m in masks]
-    regions = sum(int(label.max()) for label in labels)
-    normal = sum(int((label == 0).sum()) for label in labels)
-    if regions == 0 or normal == 0:
-        return None
-    scores = np.concatenate([np.ravel(m) for m in maps])
-    overlap = np.concatenate([(1 / np.maximum(np.bincount(label.ravel()), 1))[label.ravel()]
-                              * (label.ravel() > 0) for label in labels])
-    false = np.concatenate([label.ravel() == 0 for label in labels])
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.nonzero(np.diff(scores[order]))[0], len(scores) - 1)  # ends of ties
-    fpr = np.append(0, np.cumsum(false[order])[last] / normal)
-    curve = np.append(0, np.cumsum(overlap[order])[last] / regions)
-    inside = fpr <= max_fpr
-    x = np.append(fpr[inside], max_fpr)
-    y = np.append(curve[inside], np.interp(max_fpr, fpr, curve))
-    return float(np.trapezoid(y, x) / max_fpr)
+    known = labels >= 0
+    if len(np.unique(labels[known])) < 2:
+        return {}
+    precision, recall, _ = ranking().precision_recall_curve(labels[known], scores[known],
+                                                  drop_intermediate=True)
+    return {"roc": thin(*ranking().roc_curve(labels[known], scores[known])[:2]),
+            "pr": thin(recall, precision)}
+
+
+def thin(x, y):
+    """Two arrays (N,) -> at most POINTS points [[x, y], ...], the first and the last among them."""
+    chosen = np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int)
+    return np.stack([x, y], 1)[chosen].round(6).tolist()
+
+
+def ranking():
+    """sklearn.metrics, whose import takes as long as torch's: only where it is used."""
+    import sklearn.metrics
+    return sklearn.metrics

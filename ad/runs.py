@@ -8,17 +8,15 @@ from pathlib import Path
 
 import torch
 
+import ad
 from ad import InputError, checkpoint, data, ranks
 from ad.folders import root_of
 from ad.images import read_image, reading
+from ad.machine import Machine
 from ad.model import build_model
 from ad.seed import seed_everything
 
 LONG = 10  # minutes; what takes longer is told after the first epoch
-# Arguments that do not change what is learned up to an epoch: --resume may change them.
-MAY_CHANGE = {"epochs", "minutes", "patience", "save_every", "resume", "overwrite", "runs", "name",
-              "data", "device", "window_batch", "all", "seeds", "groups", "names_from", "verbose",
-              "merge_categories", "pool", "config", "deterministic", "recipe", "parallel", "white"}
 
 
 @dataclass
@@ -30,16 +28,16 @@ class Run:
     save_every: int = 4
 
     @property
-    def config(self):
+    def config(self) -> dict:
         """Its config.json."""
         return self.state["config"]
 
-    def set_epochs(self, epochs):
+    def set_epochs(self, epochs: int):
         """Keep the number of epochs that --minutes came to, so that it is repeated exactly."""
         self.config["args"] |= {"epochs": epochs, "minutes": None}
         checkpoint.write_config(self.folder, self.config)
 
-    def save(self, model, updates, record, begun=()):
+    def save(self, model: torch.nn.Module, updates, record: dict, begun=()) -> bool:
         """After an epoch, whose line of log.jsonl is `record`, or in the midst of one ({}), which
         has `begun`: everything needed to resume, in last.pt, and what else is due. Returns whether
         the epoch is the best so far."""
@@ -59,48 +57,48 @@ class Run:
         if record and state["epoch"] % self.save_every == 0:
             checkpoint.save(self.folder / f"epoch_{state['epoch']}.pt", weights)
         if record:
-            checkpoint.append_line(self.folder / "log.jsonl", json.dumps(record))
+            log = self.folder / "log.jsonl"
+            before = log.read_text() if log.exists() else ""
+            checkpoint.write_atomic(log, before + json.dumps(record) + "\n")
         checkpoint.save(self.folder / "last.pt", weights | {
             "optimizer": updates.optimizer.state_dict(), "scaler": updates.scaler.state_dict(),
             "best": state["best"], "stale": state["stale"], "begun": dict(begun)})
         return better
 
-    def tell(self, record, epochs, better, verbose):
+    def tell(self, record: dict, epochs: int, better: bool, verbose: bool):
         """After an epoch: its line, or after the first one of many a warning that they take long.
         """
+        left = (epochs - record["epoch"]) * record["seconds"] / 60
         if verbose:
-            print(f"{self.folder}: {describe_epoch(record, epochs, better)}", flush=True)
-        elif record["epoch"] == 1 and (left := record["seconds"] * (epochs - 1) / 60) > LONG:
+            figures = [f"{name} {value:.3f}" for name, value in record.items()
+                       if name.startswith(("auroc", "acc", "bal"))]
+            print(f"{self.folder}: epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  "
+                  f"{record['images_per_s']:.1f} images/s  {left:.1f} min left"
+                  + (f"  validation: {' '.join(figures)}" if figures else "")
+                  + ("  best" if better else ""), flush=True)
+        elif record["epoch"] == 1 and left > LONG:
             print(f"{self.folder}: {epochs} epochs will take about {left:.0f} minutes on this "
                   "machine; --minutes N takes as many as fit, --model patchcore takes seconds",
                   flush=True)
 
 
-def describe_epoch(record, epochs, better):
-    """One line about an epoch; record: that of log.jsonl."""
-    left = (epochs - record["epoch"]) * record["seconds"]
-    rates = [f"{name} {value:.3f}" for name, value in record.items()
-             if name.startswith(("auroc", "acc", "bal"))]
-    return (f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  "
-            f"{record['images_per_s']:.1f} images/s  {left / 60:.1f} min left"
-            + (f"  validation: {' '.join(rates)}" if rates else "") + ("  best" if better else ""))
-
-
-def begin(folder, config, model_args, machine, resume=False, overwrite=False):
+def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume=False,
+          overwrite=False) -> tuple[torch.nn.Module, Run]:
     """Make a run folder, or open it to resume: (model on its device, Run).
 
     config: what config.json gets; model_args: of model.build_model.
     """
     # Before the run's folder is made, so that weights that are not there leave none.
     seed_everything(config["args"]["seed"])
-    try:
-        model = build_model(**model_args)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    model = build_model(**model_args)
     if hasattr(model, "load_pretrained") and not resume:
-        load_pretrained(model, config["args"]["pretrained"], config["args"]["weights"])
-    last = ranks.from_rank_0(
-        lambda: checkpoint.open_run(folder, config, overwrite, MAY_CHANGE))
+        weights = config["args"]["weights"]
+        if weights or config["args"]["pretrained"]:
+            model.load_pretrained(weights)
+            print(f"pretrained weights from {weights or 'the internet or a package'}")
+        elif model.can_be_pretrained:
+            print("neither --pretrained nor --weights: everything starts random")
+    last = ranks.from_rank_0(lambda: open_folder(folder, config, overwrite))
     for part in ("validation", "anomalous", "test"):
         if not set(config.get(part, ())) <= set(config["train"]):
             data.report_copies(run_files(config, part), run_files(config, "train"), part)
@@ -112,22 +110,24 @@ def begin(folder, config, model_args, machine, resume=False, overwrite=False):
     return model.to(machine.device, memory_format=torch.channels_last), Run(folder, state)
 
 
-def load_pretrained(model, pretrained, weights):
-    """Give the model the weights that --pretrained or --weights ask for, or say that it has none.
-    """
-    if pretrained or weights:
-        model.load_pretrained(weights)
-        print(f"pretrained weights from {weights or 'the internet or a package'}")
-    elif model.can_be_pretrained:
-        print("neither --pretrained nor --weights: everything starts random")
+def open_folder(folder: Path, config: dict, overwrite: bool) -> dict | None:
+    """Make the run folder, or check that it may be resumed; returns last.pt's dict or None."""
+    last = None
+    if not overwrite and (folder / "last.pt").exists():
+        last = ad.sets.resume.open_again(folder, config)
+    else:
+        for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
+            path.unlink(missing_ok=True)
+    checkpoint.write_config(folder, config)
+    return last
 
 
-def run_files(config, part):
+def run_files(config: dict, part: str) -> list[Path]:
     """Paths of the images that a run's config names: "train", "validation", "anomalous", "test"."""
     return [Path(config["root"]) / name for name in config.get(part, [])]
 
 
-def moved(config, name):
+def moved(config: dict, name: str | None) -> dict:
     """A run's config with the root at which its images are now: --data `name` (or AD_DATA), where
     none are left at its own, which is its "moved" then."""
     name = name or os.environ.get("AD_DATA")
@@ -137,7 +137,7 @@ def moved(config, name):
     return config | {"root": root, "moved": config["root"]}
 
 
-def run_images(config, part, most=None):
+def run_images(config: dict, part: str, most: int | None = None) -> list[torch.Tensor]:
     """The images, the first `most` of them, that a run's config names, uint8 (3, H, W): see
     run_files. Raises InputError where they are not."""
     paths = run_files(config, part)
@@ -147,7 +147,7 @@ def run_images(config, part, most=None):
     return [read_image(path, *reading(config)) for path in paths[:most]]
 
 
-def report_origin(name, config, data_name, samples):
+def report_origin(name: str, config: dict, data_name: str | None, samples: list):
     """Say where a run was trained on other data than --data `data_name`, and which of the test
     samples are copies of images that it has learned from."""
     trained = config.get("moved", config["root"])

@@ -12,20 +12,20 @@ import torch
 from ad import InputError
 
 
-def seed_everything(seed):
+def seed_everything(seed: int):
     """Seed Python, numpy and torch (all devices); 0 <= seed < 2 ** 32."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
-def random_states(generator):
+def random_states(generator: torch.Generator) -> list[torch.Tensor]:
     """All that a step draws from: the generator, and torch's own on all devices."""
     return [generator.get_state(), torch.get_rng_state(),
             *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
 
 
-def set_random_states(states, generator):
+def set_random_states(states: list[torch.Tensor], generator: torch.Generator):
     try:
         generator.set_state(states[0])
         torch.set_rng_state(states[1])
@@ -35,7 +35,7 @@ def set_random_states(states, generator):
                          "it there") from error
 
 
-def git_commit():
+def git_commit() -> str | None:
     """Commit of the project's checkout, or None outside one."""
     try:
         result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent,
@@ -45,7 +45,7 @@ def git_commit():
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def environment(device):
+def environment(device: torch.device) -> dict:
     """What a result depends on besides the arguments, as a dict of plain types."""
     cuda = device.type == "cuda"
     return {"python": platform.python_version(), "torch": str(torch.__version__),

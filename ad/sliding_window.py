@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ad.ssim import gaussian_kernel
 
@@ -17,7 +18,91 @@ class NonFiniteError(ValueError):
         self.index = index
 
 
-def window_starts(length, window, stride):
+def sliding_window(images: Tensor, predict, window, stride, padding="reflect",
+                   weighting="uniform", window_batch=16) -> Tensor:
+    """Run `predict` on overlapping windows of every image and average what it says of each pixel.
+
+    images: (N, C, H, W), any floating dtype and device. predict: (B, C, h, w) -> (B, K, h, w),
+    called with up to `window_batch` windows, which may come from several images, in the order
+    image, row, column; it must not write into them, for they may be views of the images.
+    window, stride: pixels, one number or (height, width). Windows are evenly spaced, start and end
+    at the image's edges, and step at most `stride`. padding is used only where the image is smaller
+    than the window, and is cut off again. weighting: "uniform", or "gaussian" (sigma = window / 8,
+    centred at (window - 1) / 2, never below 1e-3 of its peak).
+    Returns float32 (N, K, H, W). Sums are float32; beyond input and output there is memory for one
+    batch, or one row of windows where that is more.
+    Raises ValueError for impossible arguments, and NonFiniteError, a ValueError that names the
+    image's index in the batch, for a prediction that is not finite.
+    """
+    window, stride = check_arguments(images, window, stride, padding, weighting, window_batch)
+    height, width = images.shape[-2:]
+    images, top, left = pad_to_window(images, window, padding)
+    shape = images.shape[-2:]
+    ys, xs = (window_starts(*sizes) for sizes in zip(shape, window, stride))
+    weights, totals = zip(*(axis_weights(*sizes, weighting, images.device)
+                            for sizes in zip((ys, xs), window, shape)))
+    weight = None if weighting == "uniform" else weights[0][:, None] * weights[1]
+    # A row of windows that fills a third of a batch goes by itself, as a view, uncopied.
+    step = uniform_step(xs)
+    rows = [(n, y) for n in range(len(images)) for y in ys]
+    together = 1 if 3 * len(xs) >= window_batch else window_batch // len(xs)
+    merged = None
+    for first in range(0, len(rows), together):
+        batch = rows[first:first + together]
+        windows = [cut_row(images[n, :, y:y + window[0]], xs, step, window[1])
+                   for n, y in batch]
+        windows = torch.cat(windows) if len(windows) > 1 else windows[0]
+        maps = []
+        for part in windows.split(window_batch):
+            maps.append(predict(part))
+            if maps[-1].ndim != 4 or maps[-1].shape[2:] != window:
+                raise ValueError(f"predict returned {tuple(maps[-1].shape)} for windows {window}")
+        maps = torch.cat(maps).float() if len(maps) > 1 else maps[0].float()
+        if merged is None:
+            merged = maps.new_zeros(len(images), maps.shape[1], *shape)
+        for (n, y), row in zip(batch, maps.split(len(xs))):
+            add_row(merged[n, :, y:y + window[0]], row, xs, step, weight)
+    merged = merged.div_(totals[0][:, None] * totals[1])[..., top:top + height, left:left + width]
+    check_finite(merged)
+    return merged.contiguous()
+
+
+def check_arguments(images, window, stride, padding, weighting, window_batch):
+    """Raise ValueError for what cannot be done; returns (height, width) pairs of the first two."""
+    pairs = []
+    for name, value in (("window", window), ("stride", stride)):
+        pair = (value, value) if isinstance(value, int) else tuple(value)
+        if len(pair) != 2 or any(v < 1 for v in pair):
+            raise ValueError(f"{name} must be a positive size or (height, width), got {value}")
+        pairs.append(pair)
+    if any(s > w for w, s in zip(*pairs)):
+        raise ValueError(f"stride {stride} is larger than window {window}: pixels would be skipped")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
+    if padding not in PADDINGS or weighting not in WEIGHTINGS:
+        raise ValueError(f"padding is one of {PADDINGS} and weighting one of {WEIGHTINGS}, "
+                         f"got {padding!r} and {weighting!r}")
+    if window_batch < 1:
+        raise ValueError(f"window_batch must be at least 1, got {window_batch}")
+    return pairs
+
+
+def pad_to_window(images, window, padding):
+    """Pad (N, C, H, W) on both sides where it is smaller than the window: (padded, top, left)."""
+    missing = [max(0, w - side) for w, side in zip(window, images.shape[-2:])]
+    top, left = missing[0] // 2, missing[1] // 2
+    if not any(missing):
+        return images, 0, 0
+    bottom, right = missing[0] - top, missing[1] - left
+    size = f"image of {images.shape[-2]} x {images.shape[-1]} is smaller than the window {window}"
+    if padding == "none":
+        raise ValueError(f"{size} and padding is none")
+    if padding == "reflect" and (bottom >= images.shape[-2] or right >= images.shape[-1]):
+        raise ValueError(f"{size} by too much to reflect; use padding replicate or constant")
+    return F.pad(images, (left, right, top, bottom), mode=padding), top, left
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
     """First pixels of the windows along one axis: evenly spaced, from 0 to length - window.
 
     As few windows as keep every step <= stride. window <= length.
@@ -73,41 +158,6 @@ def add_row(strip, row, starts, step, weight):
             place.addcmul_(part, weight[:, None])
 
 
-def check_arguments(images, window, stride, padding, weighting, window_batch):
-    """Raise ValueError for what cannot be done; returns (height, width) pairs of the first two."""
-    pairs = []
-    for name, value in (("window", window), ("stride", stride)):
-        pair = (value, value) if isinstance(value, int) else tuple(value)
-        if len(pair) != 2 or any(v < 1 for v in pair):
-            raise ValueError(f"{name} must be a positive size or (height, width), got {value}")
-        pairs.append(pair)
-    if any(s > w for w, s in zip(*pairs)):
-        raise ValueError(f"stride {stride} is larger than window {window}: pixels would be skipped")
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
-    if padding not in PADDINGS or weighting not in WEIGHTINGS:
-        raise ValueError(f"padding is one of {PADDINGS} and weighting one of {WEIGHTINGS}, "
-                         f"got {padding!r} and {weighting!r}")
-    if window_batch < 1:
-        raise ValueError(f"window_batch must be at least 1, got {window_batch}")
-    return pairs
-
-
-def pad_to_window(images, window, padding):
-    """Pad (N, C, H, W) on both sides where it is smaller than the window: (padded, top, left)."""
-    missing = [max(0, w - side) for w, side in zip(window, images.shape[-2:])]
-    top, left = missing[0] // 2, missing[1] // 2
-    if not any(missing):
-        return images, 0, 0
-    bottom, right = missing[0] - top, missing[1] - left
-    size = f"image of {images.shape[-2]} x {images.shape[-1]} is smaller than the window {window}"
-    if padding == "none":
-        raise ValueError(f"{size} and padding is none")
-    if padding == "reflect" and (bottom >= images.shape[-2] or right >= images.shape[-1]):
-        raise ValueError(f"{size} by too much to reflect; use padding replicate or constant")
-    return F.pad(images, (left, right, top, bottom), mode=padding), top, left
-
-
 def check_finite(maps):
     """Raise NonFiniteError naming the first image of (N, K, H, W) that holds NaN or infinity."""
     # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
@@ -115,52 +165,3 @@ def check_finite(maps):
         finite = maps.isfinite().flatten(1).all(1)
         if not finite.all():
             raise NonFiniteError(int((~finite).nonzero()[0]))
-
-
-def sliding_window(images, predict, window, stride, padding="reflect", weighting="uniform",
-                   window_batch=16):
-    """Run `predict` on overlapping windows of every image and average what it says of each pixel.
-
-    images: (N, C, H, W), any floating dtype and device. predict: (B, C, h, w) -> (B, K, h, w),
-    called with up to `window_batch` windows, which may come from several images, in the order
-    image, row, column; it must not write into them, for they may be views of the images.
-    window, stride: pixels, one number or (height, width). Windows are evenly spaced, start and end
-    at the image's edges, and step at most `stride`. padding is used only where the image is smaller
-    than the window, and is cut off again. weighting: "uniform", or "gaussian" (sigma = window / 8,
-    centred at (window - 1) / 2, never below 1e-3 of its peak).
-    Returns float32 (N, K, H, W). Sums are float32; beyond input and output there is memory for one
-    batch, or one row of windows where that is more.
-    Raises ValueError for impossible arguments, and NonFiniteError, a ValueError that names the
-    image's index in the batch, for a prediction that is not finite.
-    """
-    window, stride = check_arguments(images, window, stride, padding, weighting, window_batch)
-    height, width = images.shape[-2:]
-    images, top, left = pad_to_window(images, window, padding)
-    shape = images.shape[-2:]
-    ys, xs = (window_starts(*sizes) for sizes in zip(shape, window, stride))
-    weights, totals = zip(*(axis_weights(*sizes, weighting, images.device)
-                            for sizes in zip((ys, xs), window, shape)))
-    weight = None if weighting == "uniform" else weights[0][:, None] * weights[1]
-    # A row of windows that fills a third of a batch goes by itself, as a view, uncopied.
-    step = uniform_step(xs)
-    rows = [(n, y) for n in range(len(images)) for y in ys]
-    together = 1 if 3 * len(xs) >= window_batch else window_batch // len(xs)
-    merged = None
-    for first in range(0, len(rows), together):
-        batch = rows[first:first + together]
-        windows = [cut_row(images[n, :, y:y + window[0]], xs, step, window[1])
-                   for n, y in batch]
-        windows = torch.cat(windows) if len(windows) > 1 else windows[0]
-        maps = []
-        for part in windows.split(window_batch):
-            maps.append(predict(part))
-            if maps[-1].ndim != 4 or maps[-1].shape[2:] != window:
-                raise ValueError(f"predict returned {tuple(maps[-1].shape)} for windows {window}")
-        maps = torch.cat(maps).float() if len(maps) > 1 else maps[0].float()
-        if merged is None:
-            merged = maps.new_zeros(len(images), maps.shape[1], *shape)
-        for (n, y), row in zip(batch, maps.split(len(xs))):
-            add_row(merged[n, :, y:y + window[0]], row, xs, step, weight)
-    merged = merged.div_(totals[0][:, None] * totals[1])[..., top:top + height, left:left + width]
-    check_finite(merged)
-    return merged.contiguous()

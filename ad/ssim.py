@@ -6,51 +6,42 @@ similarity", IEEE TIP 2004, with the paper's Gaussian window (11 pixels, sigma 1
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
-def gaussian_kernel(size, sigma, dtype=torch.float32, device=None):
-    """Normalised 1-D Gaussian of `size` taps, centred at (size - 1) / 2: (size,), sums to 1."""
-    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(dtype)
-    if device is not None and torch.device(device).type == "cuda":
-        kernel = kernel.pin_memory()  # so that nothing waits for the copy
-    return kernel.to(device, non_blocking=True)
+def ssim_map(x: Tensor, y: Tensor, data_range: float, window_size=11, sigma=1.5,
+             padding="valid") -> Tensor:
+    """Local SSIM of two image batches, per channel, in [-1, 1]; 1 = identical.
 
-
-def blur(images, kernel, padding=0):
-    """Separable convolution of every channel with a symmetric `kernel` (size,), zero padding."""
-    channels, size = images.shape[1], len(kernel)
-    rows = kernel.view(1, 1, size, 1).expand(channels, 1, size, 1)
-    columns = kernel.view(1, 1, 1, size).expand(channels, 1, 1, size)
-    with torch.autocast(images.device.type, enabled=False):
-        # Depthwise convolutions are about twice as fast in this layout.
-        images = images.contiguous(memory_format=torch.channels_last)
-        images = F.conv2d(images, rows, padding=(padding, 0), groups=channels)
-        return F.conv2d(images, columns, padding=(0, padding), groups=channels)
-
-
-def reflect(images, size):
-    """Mirror (N, C, H, W) for a window of `size`, edge pixel not repeated; size // 2 < min(H, W).
+    x, y: (N, C, H, W) with values spanning `data_range` (1.0 for images in [0, 1]). Returns
+    (N, C, H', W') in float32 (float64 for float64 input): valid padding drops window_size - 1 rows
+    and columns and is what a loss wants; reflect padding keeps the size and is what a map wants.
+    Covariances are the biased ones of the paper's eq. 14-16. Runs outside autocast.
+    Raises ValueError for shapes that differ, an even or too large window, or an unknown padding.
     """
-    left, right = size // 2, (size - 1) // 2
-    return F.pad(images, (left, right, left, right), mode="reflect")
-
-
-def gaussian_blur(images, size, sigma, padding="valid"):
-    """Separable Gaussian blur of (N, C, H, W), in the input's precision, outside autocast.
-
-    padding "valid" gives (N, C, H - size + 1, W - size + 1), "reflect" keeps (N, C, H, W).
-    """
+    if x.shape != y.shape or x.ndim != 4:
+        raise ValueError(f"ssim needs two equal (N, C, H, W) shapes, got {tuple(x.shape)} "
+                         f"and {tuple(y.shape)}")
+    if window_size % 2 == 0 or window_size < 1:
+        raise ValueError(f"ssim window_size must be odd and positive, got {window_size}")
+    if min(x.shape[-2:]) < window_size:
+        raise ValueError(f"image of {x.shape[-2]} x {x.shape[-1]} is smaller than the ssim window "
+                         f"{window_size}")
+    if padding not in ("valid", "reflect"):
+        raise ValueError(f"ssim padding must be valid or reflect, got {padding!r}")
+    if data_range <= 0:
+        raise ValueError(f"ssim data_range must be positive, got {data_range}")
+    if x.dtype != torch.float64:
+        x, y = x.float(), y.float()
     if padding == "reflect":
-        images = reflect(images, size)
-    return blur(images, gaussian_kernel(size, sigma, images.dtype, images.device))
+        x, y = reflect(x, window_size), reflect(y, window_size)
+    kernel = gaussian_kernel(window_size, sigma, x.dtype, x.device)
+    return _SSIM.apply(x, y, kernel, (0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
 
 
-def smooth(maps, sigma):
-    """Gaussian smoothing of (N, 1, H, W), reflected at the edges, cut at 3 sigma (pixels)."""
-    radius = min(int(3 * sigma + 0.5), min(maps.shape[-2:]) - 1)
-    return gaussian_blur(maps, 2 * radius + 1, sigma, "reflect") if radius > 0 else maps
+def ssim_loss(x: Tensor, y: Tensor, data_range: float, window_size=11, sigma=1.5) -> Tensor:
+    """1 - mean SSIM over valid windows: a scalar in [0, 2], 0 for equal images. See ssim_map."""
+    return 1 - ssim_map(x, y, data_range, window_size, sigma).mean()
 
 
 class _SSIM(torch.autograd.Function):
@@ -86,35 +77,46 @@ class _SSIM(torch.autograd.Function):
                 None, None, None)
 
 
-def ssim_map(x, y, data_range, window_size=11, sigma=1.5, padding="valid"):
-    """Local SSIM of two image batches, per channel, in [-1, 1]; 1 = identical.
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing of (N, 1, H, W), reflected at the edges, cut at 3 sigma (pixels)."""
+    radius = min(int(3 * sigma + 0.5), min(maps.shape[-2:]) - 1)
+    return gaussian_blur(maps, 2 * radius + 1, sigma, "reflect") if radius > 0 else maps
 
-    x, y: (N, C, H, W) with values spanning `data_range` (1.0 for images in [0, 1]). Returns
-    (N, C, H', W') in float32 (float64 for float64 input): valid padding drops window_size - 1 rows
-    and columns and is what a loss wants; reflect padding keeps the size and is what a map wants.
-    Covariances are the biased ones of the paper's eq. 14-16. Runs outside autocast.
-    Raises ValueError for shapes that differ, an even or too large window, or an unknown padding.
+
+def gaussian_blur(images: Tensor, size: int, sigma: float, padding="valid") -> Tensor:
+    """Separable Gaussian blur of (N, C, H, W), in the input's precision, outside autocast.
+
+    padding "valid" gives (N, C, H - size + 1, W - size + 1), "reflect" keeps (N, C, H, W).
     """
-    if x.shape != y.shape or x.ndim != 4:
-        raise ValueError(f"ssim needs two equal (N, C, H, W) shapes, got {tuple(x.shape)} "
-                         f"and {tuple(y.shape)}")
-    if window_size % 2 == 0 or window_size < 1:
-        raise ValueError(f"ssim window_size must be odd and positive, got {window_size}")
-    if min(x.shape[-2:]) < window_size:
-        raise ValueError(f"image of {x.shape[-2]} x {x.shape[-1]} is smaller than the ssim window "
-                         f"{window_size}")
-    if padding not in ("valid", "reflect"):
-        raise ValueError(f"ssim padding must be valid or reflect, got {padding!r}")
-    if data_range <= 0:
-        raise ValueError(f"ssim data_range must be positive, got {data_range}")
-    if x.dtype != torch.float64:
-        x, y = x.float(), y.float()
     if padding == "reflect":
-        x, y = reflect(x, window_size), reflect(y, window_size)
-    kernel = gaussian_kernel(window_size, sigma, x.dtype, x.device)
-    return _SSIM.apply(x, y, kernel, (0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
+        images = reflect(images, size)
+    return blur(images, gaussian_kernel(size, sigma, images.dtype, images.device))
 
 
-def ssim_loss(x, y, data_range, window_size=11, sigma=1.5):
-    """1 - mean SSIM over valid windows: a scalar in [0, 2], 0 for equal images. See ssim_map."""
-    return 1 - ssim_map(x, y, data_range, window_size, sigma).mean()
+def blur(images: Tensor, kernel: Tensor, padding=0) -> Tensor:
+    """Separable convolution of every channel with a symmetric `kernel` (size,), zero padding."""
+    channels, size = images.shape[1], len(kernel)
+    rows = kernel.view(1, 1, size, 1).expand(channels, 1, size, 1)
+    columns = kernel.view(1, 1, 1, size).expand(channels, 1, 1, size)
+    with torch.autocast(images.device.type, enabled=False):
+        # Depthwise convolutions are about twice as fast in this layout.
+        images = images.contiguous(memory_format=torch.channels_last)
+        images = F.conv2d(images, rows, padding=(padding, 0), groups=channels)
+        return F.conv2d(images, columns, padding=(0, padding), groups=channels)
+
+
+def reflect(images: Tensor, size: int) -> Tensor:
+    """Mirror (N, C, H, W) for a window of `size`, edge pixel not repeated; size // 2 < min(H, W).
+    """
+    left, right = size // 2, (size - 1) // 2
+    return F.pad(images, (left, right, left, right), mode="reflect")
+
+
+def gaussian_kernel(size: int, sigma: float, dtype=torch.float32, device=None) -> Tensor:
+    """Normalised 1-D Gaussian of `size` taps, centred at (size - 1) / 2: (size,), sums to 1."""
+    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(dtype)
+    if device is not None and torch.device(device).type == "cuda":
+        kernel = kernel.pin_memory()  # so that nothing waits for the copy
+    return kernel.to(device, non_blocking=True)

@@ -2,6 +2,7 @@
 
 import torch
 
+from ad.config import Scoring
 from ad.cutpaste import pseudo_anomalies, seeded_generator
 from ad.data import resize_long_side, to_float
 from ad.gradients import alignment
@@ -10,7 +11,7 @@ from ad.judging import Examples, aurocs, held_out_maps, judge_best
 DAMAGED = 24  # normal images, at most, of which pseudo-anomalies are made, nine of each
 
 
-def make_examples(images, seed, anomalous=(), size=None):
+def make_examples(images: list, seed: int, anomalous=(), size: int | None = None) -> Examples:
     """Normal uint8 images (3, H, W) -> Examples; with `size` all get this long side.
 
     Positives are labelled `anomalous` images where there are any, otherwise pseudo-anomalies of
@@ -35,15 +36,8 @@ def make_examples(images, seed, anomalous=(), size=None):
     return Examples(normals, positives, sources, kinds, alignment(images))
 
 
-@torch.no_grad()
-def mean_loss(model, images, device):
-    """The model's own loss, mean over uint8 images, one at a time, with fixed draws."""
-    losses = [model.loss(to_float(image, device)[None], seeded_generator(device, 0, i))["loss"]
-              for i, image in enumerate(images)]
-    return torch.stack(losses).mean().item()
-
-
-def validate(model, examples, scoring, device, window_batch):
+def validate(model: torch.nn.Module, examples: Examples, scoring: Scoring, device,
+             window_batch: int) -> dict:
     """`aurocs` of a model that has learned from none of the Examples, and "val_loss",
     "val_loss_anomalous".
 
@@ -59,3 +53,11 @@ def validate(model, examples, scoring, device, window_batch):
         if not getattr(model, "repairs", False):
             result["val_loss_anomalous"] = mean_loss(model, examples.positives, device)
     return result
+
+
+@torch.no_grad()
+def mean_loss(model, images, device):
+    """The model's own loss, mean over uint8 images, one at a time, with fixed draws."""
+    losses = [model.loss(to_float(image, device)[None], seeded_generator(device, 0, i))["loss"]
+              for i, image in enumerate(images)]
+    return torch.stack(losses).mean().item()

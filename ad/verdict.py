@@ -4,14 +4,14 @@ import numpy as np
 
 from ad.config import DEFAULT_RULE
 from ad.judging import aurocs
+from ad.metrics import standard_error
 from ad.scoring import load_calibration
 from ad.threshold import FEW, false_alarms, parse_threshold
-from ad.vote import standard_error
 
 FOUND = 0.8  # share of a kind of damage that is found; from there on it is good enough to try
 
 
-def verdict(saved, before=None, verbose=False):
+def verdict(saved: dict, before: float | None = None, verbose=False) -> str:
     """Lines about a checkpoint that was just written: what it finds, and what to do next.
 
     before: its AUROC in its epoch, None for what is not trained in epochs.
@@ -38,7 +38,7 @@ def verdict(saved, before=None, verbose=False):
     return "\n".join(f"{name}: {line}" for line in lines)
 
 
-def changed(before, after, asked, scoring):
+def changed(before: float, after: float, asked: dict, scoring: dict) -> str:
     """Why the AUROC of best.pt is another than its epoch had. asked: arguments of the run."""
     looks = ", ".join(f"windows of {w} pixels" if w else "as a whole" for w in scoring["windows"])
     return (f"the AUROC was {before:.3f} in its epoch and is {after:.3f} now: epochs are judged by "
@@ -48,7 +48,7 @@ def changed(before, after, asked, scoring):
                ", here without the memory of features"))
 
 
-def advice(shares, judged, taught, model):
+def advice(shares: dict, judged: int, taught: int, model: str) -> str:
     """What to do next. judged, taught: numbers of normal images that judged, and that taught."""
     if judged < FEW <= taught and model != "patchcore":
         return "few judge: --val-fraction 0.3"

@@ -1,15 +1,10 @@
 """What the tables of tables.py are made with: where records are, and numbers as text."""
 
 import json
-<<<<<<< HEAD
-from statistics import mean
-=======
 import math
-from pathlib import Path
 from statistics import mean, stdev
 
 from scipy.stats import t
->>>>>>> s4-docs
 
 from timing import RESULTS
 

@@ -11,23 +11,15 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from timing import FIGURES, PROJECT
 
-<<<<<<< HEAD
-from ad.pictures import compare
 from ad.checkpoint import write_atomic
-from ad.pictures.plots import COLOURS, plt, save_figure
-=======
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
-from ad.checkpoint import write_atomic  # noqa: E402  (the project's folder is on the path now)
-from ad.data import to_float  # noqa: E402
-from ad.detector import Detector  # noqa: E402
-from ad.images import as_image  # noqa: E402
-from ad.judging import MEMORY  # noqa: E402
-from ad.pictures import compare  # noqa: E402
-from ad.pictures.plots import (COLOURS, ORANGE, heat, overlay, plt,  # noqa: E402
+from ad.data import to_float
+from ad.detector import Detector
+from ad.images import as_image
+from ad.judging import MEMORY
+from ad.pictures import compare
+from ad.pictures.plots import (COLOURS, ORANGE, heat, overlay, plt,
                                save_figure, to_picture)
-from ad.scoring import combine, final_maps, load_calibration, raw_maps  # noqa: E402
->>>>>>> s4-docs
+from ad.scoring import combine, final_maps, load_calibration, raw_maps
 
 LARGEST = 290_000  # bytes of a figure
 EXAMPLE = "transistor/unet-seed0"  # whose test scores show what F1 depends on

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from timing import FIGURES, alone, alternate, arguments, report
 
-from ad import layouts
+from ad.sets import other_layouts
 from ad.pictures import plots
 from ad.config import Scoring
 from ad.detector import CHUNK, Detector, Member
@@ -48,7 +48,7 @@ def write_images(folder, count, side, grey=False):
             noise += 60 * np.sin((np.arange(side) + rng.uniform(0, 9)) / 9)[None, :, None]
         Image.fromarray((110 + noise).clip(0, 255).astype(np.uint8)).save(
             folder / "test" / f"{i:04}.png")
-    return layouts.flat_files(folder, "test")
+    return other_layouts.flat_files(folder, "test")
 
 
 def make_detector(samples, scoring, count, image_size, small):

@@ -20,6 +20,10 @@ from PIL import Image  # noqa: E402
 PROJECT = Path(__file__).parent.parent
 
 
+# What the config of any checkpoint has; the values of a Scoring are among its args.
+CONFIG = dict.fromkeys(("root", "category", "image_size", "train", "validation")) | {
+    "args": dict.fromkeys(("windows", "window_input", "error", "calibration", "sigma", "topk"))}
+
 # Files whose tests take minutes: first, so that none of them runs alone at last.
 SLOW = ("survive", "distributed", "router", "classifier", "export", "vae", "scripts", "calls",
         "faults", "readme", "report")

@@ -10,7 +10,7 @@ import torch
 
 from ad import InputError, checkpoint
 from ad.model import build_model
-from conftest import PROJECT
+from conftest import CONFIG, PROJECT
 
 
 def make(path, width=4):
@@ -18,7 +18,7 @@ def make(path, width=4):
     model_args = {"name": "unet", "width": width, "depth": 2}
     model = build_model(**model_args)
     checkpoint.save(path, {"model": model.state_dict(), "model_args": model_args, "epoch": 3,
-                           "config": {"a": [1, 2]}, "val_auroc": 0.5, "calibration": None})
+                           "config": CONFIG, "val_auroc": 0.5, "calibration": None})
     return model.eval()
 
 
@@ -63,6 +63,10 @@ def test_what_is_not_a_checkpoint_is_named(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(InputError, match="other.pt is not a checkpoint of this project"):
         checkpoint.load(tmp_path / "other.pt")
+    torch.save(checkpoint.load(tmp_path / "best.pt") | {"config": {"args": {}}},
+               tmp_path / "old.pt")
+    with pytest.raises(InputError, match="old.pt is of another version .* category, .* train it"):
+        checkpoint.load(tmp_path / "old.pt")
 
 
 def test_weights_of_another_model_are_named(tmp_path):

@@ -102,7 +102,7 @@ def wells(root, annotation="a.png 1\nb.png 0\n"):
 
 def test_the_casting_layout(tmp_path):
     root = wells(tmp_path / "w")
-    assert layouts.find_categories(root) == ["wells"] and not layouts.is_flat(root)
+    assert layouts.find_categories(root) == ["wells"] and layouts.layout(root) == "wells"
     found = {split: [(s.path.name, s.label) for s in layouts.find_samples(root, "wells", split)]
              for split in ("train", "validation", "test")}
     assert found == {"train": [("x.png", 0), ("y.png", 0), ("z.png", 0)],

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ad import InputError, images, layouts
-from ad.images import read_image, reading, report_range, white_of
+from ad.images import read_image, reading, white_of
+from ad.sets.deep_grey import report_range
 from conftest import run, tiny_image, write_tiny
 
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)

@@ -14,6 +14,7 @@ from ad.sets.demo import render
 from ad.models.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
 from ad.model import build_model
 from ad.ssim import gaussian_blur
+from conftest import CONFIG
 
 
 def images(count, height=64, width=80, seed=0):
@@ -96,8 +97,9 @@ def test_coreset_is_the_share_that_is_kept(coreset):
 def test_round_trip_through_a_checkpoint(options, tmp_path):
     model = fitted(images(12), **options)
     path = tmp_path / "best.pt"
-    checkpoint.save(path, {"model": model.state_dict(), "config": {}, "epoch": 1, "val_auroc": 1.0,
-                           "model_args": {"name": "patchcore", **options}, "calibration": None})
+    checkpoint.save(path, {"model": model.state_dict(), "config": CONFIG, "epoch": 1,
+                           "val_auroc": 1.0, "calibration": None,
+                           "model_args": {"name": "patchcore", **options}})
     again = checkpoint.restore_model(checkpoint.load(path), path)
     queries = images(3, seed=7)
     for name, expected in model.anomaly_maps(queries).items():

@@ -16,8 +16,11 @@ from PIL import Image
 
 import visualize
 from ad import InputError, layouts, metrics
-from ad.folders import SYSTEM, files_below, list_images
-from ad.samples import NORMAL, UNLABELLED, named, single_files
+from ad.folders import SYSTEM, files_below
+from ad.samples import NORMAL, UNLABELLED, named
+from ad.sets import other_layouts, several
+from ad.sets.files import single_files
+from ad.sets.other_layouts import list_images
 from conftest import run, tiny_image, write_tiny
 
 MEMORY = ("--model", "patchcore", "--layers", 8)
@@ -113,7 +116,7 @@ def test_what_is_left_out_is_said_and_what_pillow_reads_is_taken(tmp_path, capsy
         f"note: left out 4 files of {root}/part/test: 1 cut/*.heic, 1 cut/*.HEIC, 1 cut/*.mp4, "
         "1 cut/line/*.dcm\n")
     flat = folder_of(tmp_path / "flat", "train/0.png", "train/line/0.png")
-    assert [s.id for s in layouts.flat_files(flat, "train")] == ["0"]
+    assert [s.id for s in other_layouts.flat_files(flat, "train")] == ["0"]
     assert "left out 1 files" in (said := capsys.readouterr().out) and "1 line/*.png" in said
 
 
@@ -122,8 +125,8 @@ def test_categories_may_hold_a_plus_and_clashes_of_folders_are_refused(tmp_path)
         f"{name}/{split}/good/{i}.png" for i in range(4) for split in ("train", "test")
         for name in ("a", "b", "a+b", "b+c", "pool", "a-classes")))
     names = layouts.find_categories(root)
-    assert layouts.split_names("a+b", names) == ["a+b"] and layouts.split_names("a+d", names) == []
-    assert layouts.split_names("a+b+c", [n for n in names if n != "a+b"]) == ["a", "b+c"]
+    assert several.split_names("a+b", names) == ["a+b"] and several.split_names("a+d", names) == []
+    assert several.split_names("a+b+c", [n for n in names if n != "a+b"]) == ["a", "b+c"]
     assert layouts.find_samples(root, "pool", "train")[0].category == "pool"
     for options, clash in ((("--pool",), "pool"), (("--merge-categories", "a", "b/"), "a.b"),
                            (("--category", "a", "--model", "resnet"), "a-classes")):

@@ -14,7 +14,7 @@ from ad.scoring import topk_mean
 from ad.sliding_window import sliding_window, window_starts
 from ad.ssim import ssim_loss, ssim_map
 from ad.sets.submission import submission
-from ad.threshold import best_threshold
+from ad.sets.rules import best_threshold
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 sides, seeds = st.integers(11, 40), st.integers(0, 2 ** 31)

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 from sklearn.cluster import AgglomerativeClustering
 
-from ad import InputError, jobs, layouts
+from ad import InputError, jobs
+from ad.folders import subfolders
+from ad.samples import Sample
+from ad.sets import other_layouts
 from ad.sets.demo import render, write_demo
 from ad.sets.categories import describe_split, full_table, read_table, training_table
 from ad.pictures.plots import save_sheet
@@ -26,7 +29,7 @@ def flatten(roots, target, seed=0):
     truth = {}
     for split in ("train", "test"):
         (target / split).mkdir(parents=True)
-        files = [(base.name, path) for root in roots for base in layouts.subfolders(root)
+        files = [(base.name, path) for root in roots for base in subfolders(root)
                  for path in sorted((base / split).rglob("*.png"))]
         random.Random(seed).shuffle(files)
         for number, (category, path) in enumerate(files):
@@ -100,7 +103,7 @@ def test_a_turned_or_mirrored_image_has_the_same_descriptor(tmp_path):
             image = Image.fromarray(render(category, "train", 0)[0]).resize((200, 160))
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if kind % 2 else image
             image.rotate(90 * (kind // 2), expand=True).save(tmp_path / f"{category}{kind}.png")
-            samples.append(layouts.Sample(tmp_path / f"{category}{kind}.png", "", "train", "", 0,
+            samples.append(Sample(tmp_path / f"{category}{kind}.png", "", "train", "", 0,
                                           None))
     described = describe(samples).reshape(2, 8, -1)
     spread = np.abs(described - described[:, :1]).max()
@@ -114,7 +117,7 @@ def test_objects_at_any_angle_are_one_group(tmp_path):
         image = Image.fromarray(render(kinds[number % 3], "train", number)[0]).resize((128, 128))
         image.transpose(Image.Transpose(number // 3 % 7)).save(tmp_path / f"{number:02}.png")
         truth.append(number % 3)
-    samples = [layouts.Sample(path, "", "train", "", 0, None)
+    samples = [Sample(path, "", "train", "", 0, None)
                for path in sorted(tmp_path.iterdir())]
     labels = group(Space(describe(samples)).train)[0]
     assert len({*zip(labels, truth)}) == len(set(labels)) == 3
@@ -322,6 +325,6 @@ def test_descriptors_are_kept_until_a_file_changes(flat, tmp_path, monkeypatch):
 
 
 def test_descriptions_do_not_depend_on_the_batch(flat):
-    samples = layouts.flat_files(flat / "flat", "train")
+    samples = other_layouts.flat_files(flat / "flat", "train")
     np.testing.assert_allclose(describe(samples[:3]), describe(samples)[:3], atol=1e-5)
     assert describe(samples[:3]).shape == (3, sum(PARTS))

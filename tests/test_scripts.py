@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from ad import checkpoint
 from ad.judging import aurocs
-from ad.vote import vote_weights
+from ad.sets.votes import vote_weights
 from conftest import PROJECT, REPEATABLE, TINY_TRAINING, run, write_tiny
 
 

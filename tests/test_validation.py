@@ -9,9 +9,11 @@ from ad.config import ERRORS, Scoring
 from ad.cutpaste import SIZES
 from ad.detector import Member
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
-from ad.threshold import decide_limits, false_alarms, known_scores, pixel_threshold
+from ad.metrics import standard_error
+from ad.sets.rules import known_scores
+from ad.sets.votes import common_normals, vote_weights
+from ad.threshold import decide_limits, false_alarms, pixel_threshold
 from ad.validation import DAMAGED, make_examples, validate
-from ad.vote import common_normals, standard_error, vote_weights
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
 
@@ -153,7 +155,6 @@ def test_maps_of_a_memory_are_left_out_only_where_they_clearly_harm():
 
 
 def test_votes_follow_the_evidence():
-    assert vote_weights([0.7], [5]) == [1.0]
     assert vote_weights([0.8, 0.8, 0.8], [9, 9, 9]) == pytest.approx([1 / 3] * 3)
     # d' = sqrt(2) * 1 and sqrt(2) * 2 standard deviations, of very many images: one to two.
     assert vote_weights([norm.cdf(1), norm.cdf(2)], [10 ** 6] * 2) == pytest.approx(

@@ -54,25 +54,20 @@ def check_training(args):
 def check_model(args):
     """Raise InputError for options that this model has not, or that do not fit each other."""
     from ad.model import build_model  # which imports torch
-    own = model_arguments(args)
-    if "normal_class" in own:  # its classes are known when the data are
-        own["classes"] = (own["normal_class"], "another")
     try:
+        own = model_arguments(args)
+        if "normal_class" in own:  # its classes are known when the data are
+            own["classes"] = (own["normal_class"], "another")
         Scoring(**given_scoring(args)).check(build_model(args.model, **own))
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
 def model_arguments(args):
-    """Arguments of the model's class; unset options get their defaults in `args`, too.
-
-    Raises InputError for an option that belongs to another model.
-    """
+    """Arguments of the model's class; unset options get their defaults in `args`, too. Raises
+    InputError for an option that belongs to another model, ValueError for an unknown one."""
     from ad.model import model_class  # which imports torch
-    try:
-        model = model_class(args.model)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    model = model_class(args.model)
     own, chosen = inspect.signature(model).parameters, {}
     parser = argparse.ArgumentParser()
     add_model_arguments(parser)

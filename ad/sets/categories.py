@@ -10,8 +10,10 @@ import numpy as np
 
 from ad import InputError, layouts
 from ad.checkpoint import write_atomic, write_rows
-from ad.images import white_of
 from ad.cli import command, require
+from ad.images import white_of
+from ad.layouts import POOL
+from ad.sets.other_layouts import flat_files, list_images
 from ad.sets.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
 from ad.sets.submission import read_rows
 
@@ -23,7 +25,7 @@ FULL = {"categories": 15, "train": 3629, "test": 1725}  # MVTec AD, and the comp
 def describe_split(root, split, runs):
     """A flat folder's (samples, descriptors). Descriptors are kept in runs/descriptors_<split>.npz
     and made again only for files that are new, or have changed."""
-    samples, path = layouts.flat_files(root, split), runs / f"descriptors_{split}.npz"
+    samples, path = flat_files(root, split), runs / f"descriptors_{split}.npz"
     stats = [s.path.stat() for s in samples]
     keys = [f"{s.path.resolve()} {i.st_size} {i.st_mtime_ns}" for s, i in zip(samples, stats)]
     known = {}
@@ -36,7 +38,7 @@ def describe_split(root, split, runs):
             raise InputError(f"cannot read {path} ({error}); delete it, it is made anew") from error
     new = [index for index, key in enumerate(keys) if key not in known]
     if new:
-        white = white_of([s.path for s in layouts.flat_files(root, "train")])
+        white = white_of([s.path for s in flat_files(root, "train")])
         known |= zip([keys[i] for i in new], describe([samples[i] for i in new], white))
         buffer = io.BytesIO()
         np.savez(buffer, keys=keys, values=[known[key] for key in keys])
@@ -56,7 +58,7 @@ def read_table(path, files):
     for row in rows:
         file, name = (row[i] if i < len(row) else "" for i in columns)
         if (not name or name.startswith(".") or set(name) & set('/\\') or not name.isprintable()
-                or name == layouts.POOL):
+                or name == POOL):
             raise InputError(f"{path}: {name!r} of {file} cannot be a category's name")
         if table.setdefault(file, name) != name:
             raise InputError(f"{path} has two lines for {file}, {table[file]} and {name}")
@@ -79,7 +81,7 @@ def report_orphans(runs, table):
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read {path} ({error}); delete its folder") from error
         parts = {folder.name}, set(folder.name.split("+"))
-        if now and not any(part <= names | {layouts.POOL} for part in parts):
+        if now and not any(part <= names | {POOL} for part in parts):
             new = now.most_common(1)[0][0]
             print(f"note: no image is in the category {folder.name} now, most of those of its run "
                   f"{path.parent} are in {new}; to use it, rename {folder} to {runs / new}")
@@ -126,7 +128,7 @@ def make_table(root, runs, draw, groups=None, names_from=None):
 def check_counts(root, table):
     """Say in one line how the counts of a flat folder differ from the full MVTec AD's."""
     found = {"categories": len(set(table.values())), **{
-        split: len(layouts.list_images(root / split)) for split in ("train", "test")}}
+        split: len(list_images(root / split)) for split in ("train", "test")}}
     if found != FULL:
         print(f"note: {root} has " + ", ".join(
             f"{found[k]} {k}{'' if k == 'categories' else ' images'}" + (
@@ -142,7 +144,7 @@ def training_table(root, runs, draw, groups=None, names_from=None, again=False):
     there = path.exists()
     if not there:
         make_table(root, runs, draw, groups, names_from)
-    table = read_table(path, [f"train/{s.path.name}" for s in layouts.flat_files(root, "train")])
+    table = read_table(path, [f"train/{s.path.name}" for s in flat_files(root, "train")])
     if there:
         count = len(set(table.values()))
         require(groups in (None, count) and (again or not names_from), f"{path} is there, with "
@@ -158,7 +160,7 @@ def full_table(root, runs):
     """{training or test file: category} of a flat folder. Test files go to the category of the
     nearest training image; those are named that are less certain of it than every training image.
     """
-    train, test = (layouts.flat_files(root, split) for split in ("train", "test"))
+    train, test = (flat_files(root, split) for split in ("train", "test"))
     if not test:
         raise InputError(f"no images in {root / 'test'}")
     path = runs / "categories.csv"
@@ -178,3 +180,14 @@ def full_table(root, runs):
         print(f"{len(doubtful)} test images are less certain of their category than {least:.2f}, "
               f"and than every training image: {', '.join(doubtful)}")
     return table | {f"test/{s.path.name}": name for s, name in zip(test, found)}
+
+
+def tested(table, trained, choice):
+    """Categories of a flat folder that have test images. Raises InputError unless all of them are
+    `trained`: every image must get a score."""
+    names = sorted({c for file, c in table.items() if file.startswith("test/")})
+    untrained = [c for c in names if c not in trained]
+    require(not untrained, f"no trained run in {choice.runs} for {', '.join(untrained)}, which has "
+            "test images; a submission needs a score for each: " + " && ".join(command(
+                "train.py", choice.data, choice.runs, "--category", c) for c in untrained))
+    return names

@@ -3,9 +3,11 @@
 import codecs
 import csv
 import io
+from pathlib import Path
 
 from ad import InputError
 from ad.checkpoint import write_rows
+from ad.cli import require
 
 HEADER = ["id", "prediction"]
 
@@ -62,6 +64,13 @@ def sample_order(path, names):
     return header, [(name, own) for own, name in order.items()]
 
 
+def of_rows(rows, binary, like):
+    """Rows of scores.csv -> text of the CSV. binary: 0 and 1, not scores; like: a sample, or None.
+    """
+    return submission({row.id: row.prediction if binary else float(row.score) for row in rows},
+                      like and sample_order(like, {row.id: Path(row.path).name for row in rows}))
+
+
 def submission(predictions, like=None):
     """{id: score or 0/1} -> text of the CSV, in numeric order or, `like`, as sample_order says."""
     header, order = like or (HEADER, [(name, name) for name in sorted(predictions, key=numeric)])
@@ -84,3 +93,14 @@ def check_submission(text, path):
     if len(ours) != len(wanted):
         raise InputError(f"we have {len(ours) - 1} ids, {path} has {len(wanted) - 1}; the first "
                          f"ones are the same")
+
+
+def check_submits(table, samples, like, apart):
+    """Raise InputError where a submission cannot be made of the scores of these samples. like: a
+    sample submission or None; apart: is an image scored by several detectors?"""
+    require(not apart, "a submission needs one score for each image: leave out --separately and "
+            "--merge-categories")
+    if like:
+        require(len(samples) == sum(file.startswith("test/") for file in table), "--like needs a "
+                "score for every test image: give --all")
+        sample_order(like, {s.id: s.path.name for s in samples})

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from ad import InputError
-from ad.layouts import WELLS
-from ad.samples import as_taken
+from ad.sets.other_layouts import WELLS, as_taken
 
 
 def samples(root, split):

@@ -4,14 +4,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ad.metrics import standard_error
+
 MINOR = 0.1  # share of the best member's weight below which another has no vote
-
-
-def standard_error(area, count):
-    """Of an AUROC A of `count` normal images, at most: the variance is at most A (1 - A) / n
-    (Birnbaum and Klose, Ann. Math. Stat. 1957). A is moved half an image away from 0 and 1."""
-    area = (area * count + 0.5) / (count + 1)
-    return (area * (1 - area) / count) ** 0.5
 
 
 def vote_weights(aurocs, counts):
@@ -24,7 +19,7 @@ def vote_weights(aurocs, counts):
     of their spread (Efron and Morris, JASA 1973). One with less than MINOR of the best one's weight
     gets none: all that it would add is noise.
     """
-    if None in aurocs or len(aurocs) == 1:
+    if None in aurocs:
         return [1 / len(aurocs)] * len(aurocs)
     counts = np.asarray(counts, dtype=float)
     # Half an image on either side: an AUROC of 1.0 only says that there were too few to tell.

@@ -1,0 +1,84 @@
+"""Single images from anywhere: files of infer.py --image, arrays and tensors of a notebook."""
+
+import glob
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+import ad
+from ad import InputError
+from ad.config import Choice
+from ad.folders import files_below, is_image, report_left_out, subfolders
+from ad.samples import Sample, with_ids
+
+
+def only_category(runs) -> str:
+    """The one category that has runs which score; classifiers do not. Raises InputError for none
+    or several."""
+    names = [folder.name for folder in subfolders(Path(runs)) if any(folder.glob("*/best.pt"))
+             and not any(folder.glob("*/test.json"))]
+    if len(names) != 1:
+        raise InputError(f"give --category NAME, one of {', '.join(names)}" if names else
+                         f"no trained run in {runs}; train one: python train.py --data DIR")
+    return names[0]
+
+
+def expand(names: list[str]) -> list[Path]:
+    """Files, folders (with what is below them) and wildcards -> paths of images. Raises InputError
+    for what is none."""
+    found = []
+    for name in names:
+        paths = [Path(name)] if os.path.exists(name) else [
+            Path(p) for p in sorted(glob.glob(name, recursive=True))]
+        if not paths:
+            raise InputError(f"--image: there is no {name}")
+        for path in paths:
+            below = [p for p in files_below(path) if is_image(p)] if path.is_dir() else [path]
+            if not below:
+                raise InputError(f"--image: there is no image in {path}")
+            if path.is_dir():
+                report_left_out(path, below)
+            found += below
+    return found
+
+
+def job(choice: Choice, paths: list[Path], members: list[str] | None = None):
+    """The jobs.Job of these files."""
+    return ad.jobs.find_job(choice.category, single_files(paths, choice.category), choice, members)
+
+
+def single_files(paths: list[Path], category: str) -> list[Sample]:
+    """Samples of files from anywhere, each once, with ids image/<path below their common folder>.
+    """
+    files = {Path(os.path.abspath(path)): path for path in paths}
+    samples = with_ids([Sample(path, category, "test", "image", -1, None) for path in files],
+                       os.path.commonpath([path.parent for path in files]))
+    return [replace(s, path=files[s.path], id=f"image/{s.id}") for s in samples]
+
+
+def print_rows(rows: list):
+    """A line for every file, from its row of scores.csv."""
+    print("verdict     score  image    (above 1.00 is anomalous)")
+    for row in rows:
+        print(f"{'ANOMALOUS' if row.prediction else 'normal':<9}  {float(row.score):6.2f}  "
+              f"{row.path}")
+    print(f"{len(rows)} images, {sum(row.prediction for row in rows)} of them anomalous")
+
+
+def as_image(source, image_size: int, white=None):
+    """As read_image of a path, a Pillow image, an array (H, W) or (H, W, 3), or a tensor
+    (3, H, W), uint8 or float in [0, 1]. Raises InputError for anything else."""
+    import torch  # here, as names of files are looked at before it is imported
+    if isinstance(source, (str, os.PathLike)):
+        return ad.images.read_image(source, image_size, white)
+    try:
+        if torch.is_tensor(source):
+            if source.is_floating_point():
+                source = (source.clamp(0, 1) * 255).round().byte()
+            source = source.cpu().permute(1, 2, 0).numpy()
+        image = source.copy() if isinstance(source, Image.Image) else Image.fromarray(source)
+        return ad.images.shrunk(image, image_size, white)
+    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise InputError(f"not an image: {type(source).__name__}: {error}") from error

@@ -1,0 +1,139 @@
+"""Layouts other than MVTec AD's: casting wells, folders without categories (flat), photographs of
+one category, and class folders."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import ad
+from ad import InputError, layouts
+from ad.folders import files_below, is_image, report_left_out, subfolders, visible
+from ad.samples import NORMAL, Sample, label_of, with_ids
+
+LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
+               "ground_truth/<defect>/*_mask.png}; flat: ROOT/{train, test}/*.png; or casting "
+               "wells: ROOT/{train/*.jpg, proliv/*.jpg, test/imgs/*.jpg, test/test_annotation.txt}"
+               "; photographs: DIR/*.png, all normal, or DIR/good/*.png beside other folders"
+               "; or, for classifiers, class folders: ROOT/<class>/*")
+WELLS = "wells"  # the one category of the casting layout
+# Folders of anomalous images in a folder of photographs, where any other has no label.
+ANOMALOUS = ("bad", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous",
+             "abnormal", "faulty", "broken", "damaged", "reject", "rejects", "ng", "nok", "not ok")
+
+
+def layout(root: Path) -> str | None:
+    """"wells", "flat": ROOT/{train, test}/*.png without categories, "photos": of one category,
+    "classes": ROOT/<class>/*.png, or None: the first it looks like."""
+    if (root / "proliv").is_dir() or (root / "test/test_annotation.txt").is_file():
+        return "wells"
+    if list_images(root / "train"):
+        return "flat"
+    folders = [folder for folder in subfolders(root) if list_images(folder)]
+    if any(label_of(folder.name) == 0 for folder in folders) or not folders and list_images(root):
+        return "photos"
+    return "classes" if folders else None
+
+
+def describe(root: Path, kind: str, names: list[str]) -> bool:
+    """Say what was understood of a folder of this layout; names: of its categories. Returns whether
+    it holds photographs to test with."""
+    if kind == "photos":
+        test = [sample.label for sample in photos(root, "test")]
+        print(f"{root}: photographs of one category, {names[0]}: {len(photos(root, 'train'))} "
+              f"normal, {test.count(1)} anomalous, {test.count(-1)} without a label")
+        return bool(test)
+    what = {"wells": "casting wells", "classes": "class folders",
+            "flat": "images without categories, which were grouped"}[kind]
+    print(f"{root}: {what}, {len(names)} categor{'y' if len(names) == 1 else 'ies'}")
+    return False
+
+
+def find_categories(root: Path, table: dict | None = None) -> list[str]:
+    """As layouts.find_categories. Raises InputError for a layout without categories."""
+    kind = layouts.layout(root)
+    if kind == "mvtec":
+        raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
+                         f"--category {root.absolute().name}")
+    if kind == "wells":
+        return [WELLS]
+    if kind in ("classes", "photos"):
+        return [root.absolute().name]
+    if table is None:
+        found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
+        raise InputError(f"{root} holds no known layout (found: {found}); it should be "
+                         f"{LAYOUT_HELP}")
+    return sorted({c for file, c in table.items() if file.startswith("train/")})
+
+
+def find_samples(root: Path, category: str, wanted: list[str], split: str,
+                 table: dict | None = None) -> list[Sample]:
+    """As layouts.find_samples. wanted: the categories that are meant by `category`."""
+    kind = layout(root)
+    if kind == "classes":
+        raise InputError(f"{root} holds class folders; they are for classifiers: --model resnet")
+    if kind == "wells":
+        samples = ad.sets.wells.samples(root, split)
+    elif split == "validation":
+        return []
+    elif kind == "photos":
+        samples = photos(root, split)
+    else:
+        samples = [s for s in flat_files(root, split, table) if s.category in wanted]
+    if not samples and split != "validation":
+        if kind == "photos":
+            raise InputError(f"{root} has only normal images; to judge others: python infer.py "
+                             f"--image FOLDER --category {category}")
+        raise InputError(f"no images in {root / split}"
+                         + (f" for the category {category}" if table else ""))
+    return samples
+
+
+def class_samples(root: Path, category: str) -> list[Sample]:
+    """Samples of a category as classes, whose names are in `defect`: those of class folders or, in
+    MVTec AD's layout, good, which is train/good and test/good, and every test/<defect>."""
+    kind = layouts.layout(root)
+    if kind in ("classes", "photos") and subfolders(root):
+        report_left_out(root, files := [path for folder in subfolders(root)
+                                        for path in files_below(folder) if is_image(path)])
+        return with_ids([Sample(path, category, "train", path.relative_to(root).parts[0], -1, None)
+                         for path in files], root)
+    if kind != "mvtec":
+        raise InputError(f"{root} has no classes; a classifier needs ROOT/<class>/* or MVTec AD's "
+                         "layout")
+    return [replace(s, id=f"train/{s.id}") for s in layouts.find_samples(
+        root, category, "train")] + [s for s in layouts.find_samples(root, category, "test")
+                                     if s.label >= 0]
+
+
+def flat_files(root: Path, split: str, table: dict | None = None) -> list[Sample]:
+    """All samples of a flat folder; their category is that of `table`, or "" without one."""
+    return [replace(s, category=table[f"{split}/{s.path.name}"] if table else "")
+            for s in as_taken(root / split, "", split, "", 0 if split == "train" else -1)]
+
+
+def photos(root: Path, split: str) -> list[Sample]:
+    """Samples of a folder of photographs, one category: the images in it are normal or, where it
+    has folders, those in good/, bad/ and the like are what they are called, all others unknown."""
+    category, samples = root.absolute().name, []
+    folders = [] if list_images(root) else subfolders(root)
+    if not folders:
+        return as_taken(root, category, split, "good", 0) if split == "train" else []
+    for folder in folders:
+        name = folder.name.casefold()
+        label = 0 if name in NORMAL else 1 if name in ANOMALOUS else -1
+        if (label == 0) == (split == "train"):
+            files = [path for path in files_below(folder) if is_image(path)]
+            report_left_out(folder, files)
+            samples += [Sample(path, category, split, folder.name, label, None) for path in files]
+    return with_ids(samples, root)
+
+
+def as_taken(folder: Path, category: str, split: str, defect: str, label: int) -> list[Sample]:
+    """Samples of the images directly in `folder`; says what is left out of it."""
+    files = list_images(folder)
+    report_left_out(folder, files)
+    return with_ids([Sample(path, category, split, defect, label, None) for path in files], folder)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
+    return [p for p in visible(folder) if is_image(p) and not p.is_dir()]

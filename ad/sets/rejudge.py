@@ -1,0 +1,24 @@
+"""What is normal for a trained run by another scoring, or by a rule that its checkpoint lacks."""
+
+from ad.config import Scoring
+from ad.fitting import judged_maps, learns_in_one_pass
+from ad.images import read_image, reading
+from ad.judging import Examples, judge
+from ad.machine import Machine
+from ad.runs import run_files, run_images
+from ad.validation import make_examples
+
+
+def judge_again(model, config: dict, scoring: Scoring, positives: bool, machine: Machine) -> dict:
+    """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
+    seed, judged = config["args"]["seed"], run_images(config, "validation")
+    names = set(config["validation"])
+    others = [read_image(path, *reading(config)) for path, name in
+              zip(run_files(config, "train"), config["train"]) if name not in names] \
+        if learns_in_one_pass(model, scoring) else []
+    examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
+        Examples(judged)
+    if positives:
+        print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
+              "anomalous validation images for the threshold")
+    return judge(*judged_maps(model, others, examples, scoring, machine, seed), examples, scoring)
