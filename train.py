@@ -160,6 +160,7 @@ def train_detector(root, table, args, machine):
         args.window_input = CLOSELY
     scoring = Scoring(**given_scoring(args))
     args.symmetries = ad.augment.symmetries(images) if args.augment else []
+    args.epochs = args.epochs or ad.data.enough_epochs(len(images), args.batch)
     config = config_of(args, root, {"train": train, "validation": val, "anomalous": anomalous},
                        images + val_images, machine)
     model, run = begin(config, {"name": args.model} | model_arguments(args), args, machine)

@@ -129,8 +129,8 @@ RECIPES = {
     "reconstruct": START | {
         "epochs": 200, "lr": 1e-4, "batch": 32, "long_side": (256, 512), "crop": 256,
         "patience": 10},
-    "repair": START | {
-        "epochs": 200, "lr": 1e-3, "batch": 8, "schedule": "cosine", "augment": True, "patch": 4,
+    "repair": START | {  # epochs: data.enough_epochs
+        "lr": 1e-3, "batch": 8, "schedule": "cosine", "augment": True, "patch": 4,
         "patience": 50, "error": "fused", "windows": (0,)},
     "patchcore": START | {  # nothing of it is trained
         "epochs": 1, "lr": 1e-4, "batch": 32, "windows": (0,)},

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from ad import InputError, ranks
 from ad.images import MIN_SIDE
 
+EPOCHS, LEAST = 200, 2400  # of a U-Net that repairs: epochs, and steps at least
+
 
 def copies(files: list, others: list) -> list:
     """[(file, its copy among others), ...]: files with the same bytes, by SHA-256."""
@@ -114,6 +116,11 @@ def split_normals(samples: list, fraction: float, seed: int) -> tuple[list, list
     chosen = set(order[:count].tolist())
     return ([s for i, s in enumerate(samples) if i not in chosen],
             [s for i, s in enumerate(samples) if i in chosen])
+
+
+def enough_epochs(images: int, batch: int) -> int:
+    """EPOCHS, or as many as make LEAST steps where images are few."""
+    return max(EPOCHS, -(-LEAST // -(-images // batch)))
 
 
 def divide(order: list, batch: int) -> list:

@@ -1,10 +1,12 @@
 """Oriented gradients, features that need no learning; and whether images are aligned, by them."""
 
+import math
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ad.data import resize_long_side
+from ad.data import on_device, resize_long_side
 from ad.neighbours import nearest
 from ad.ssim import gaussian_blur
 
@@ -19,6 +21,8 @@ SIDE, STRIDE = 256, 8  # pixels: images are compared at this long side, in cells
 MOST, PAIRS = 12, 3  # images that alignment() looks at, and others that each is looked up in
 REACH = 2  # cells; as far from its place a patch's nearest neighbour is at the same place
 ALIGNED = 0.4  # alignment() from which images are aligned
+PLAIN = 0.5  # of an object's patches the median one's weight is at most this share of the mean
+NEAR = 1.1  # turned images are normal up to this many times the distance between normal images
 
 
 class Gradients(nn.Module):
@@ -78,38 +82,90 @@ def equalise(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (images - mean) * factor + target[0]
 
 
+def expose(images: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
+    """Bring images (N, 3, H, W) in [0, 1] to a mean brightness by one factor an image, in
+    [1 / STRETCH, STRETCH]; black stays black, and bright ones are cut off at 1."""
+    factor = brightness / images.mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    return (images * factor.clamp(1 / STRETCH, STRETCH)).clamp(0, 1)
+
+
 def surroundings(maps: torch.Tensor, widths: tuple) -> torch.Tensor:
     """(N, C, H, W) -> (N, C * len(widths), H, W): means over width x width cells around each."""
     return torch.cat([F.avg_pool2d(maps, width, 1, width // 2, count_include_pad=False)
                       for width in widths], dim=1)
 
 
-@torch.no_grad()
-def alignment(images: list) -> float:
-    """Share of the patches of one normal image whose nearest neighbour in another one is at the
-    same place, in [0, 1], mean over pairs; images: 2 or more, uint8 or float (3, H, W), any sizes.
+def rotated(images: torch.Tensor, angle: float) -> torch.Tensor:
+    """(N, 3, H, W) in [0, 1] turned by an angle in radians about the centre, mirrored at edges."""
+    ratio = images.shape[2] / images.shape[3]
+    matrix = on_device(torch.tensor([[math.cos(angle), -math.sin(angle) * ratio, 0],
+                                     [math.sin(angle) / ratio, math.cos(angle), 0]]), images.device)
+    grid = F.affine_grid(matrix.expand(len(images), 2, 3), images.shape, align_corners=False)
+    return F.grid_sample(images, grid, "bicubic", "reflection", False).clamp_(0, 1)
+
+
+def descriptors(images: list) -> tuple[torch.Tensor, torch.Tensor, tuple]:
+    """2 or more images, uint8 or float (3, H, W), any sizes -> patches (N, h * w, C), their weights
+    (N, h * w), and (h, w).
 
     A patch counts by its squared distance from the median patch, so that it is the object that
-    decides, not the background; and it is looked up in one image at a time, as among many images
-    of a part at any angle one is at the same angle. An object that always lies alike has 0.55 and
-    more, one at any angle 0.2 at most, a texture hardly anything.
+    decides, not the background.
     """
     trunk, found = Gradients((STRIDE,)), []
-    for image in images[:MOST]:
+    for image in images:
         x = trunk(equalise(resize_long_side(image, SIDE), STANDARD))[0]
         x = surroundings(x, CONTEXTS)
         found.append(F.interpolate(x, found[0].shape[-2:] if found else x.shape[-2:]))
-    width = found[0].shape[-1]
-    patches = torch.cat(found).flatten(2).transpose(1, 2)  # (N, h * w, C)
+    patches = torch.cat(found).flatten(2).transpose(1, 2)
     std, mean = torch.std_mean(patches, (0, 1))
     patches = (patches - mean) / (std + 1e-6)
     # torch.median has no deterministic form on a GPU; this is the same value.
     middle = patches.flatten(0, 1).T.sort(1).values[:, (patches.shape[:2].numel() - 1) // 2]
-    weight = (patches - middle).square().sum(2) + 1e-9
+    return patches, (patches - middle).square().sum(2) + 1e-9, tuple(found[0].shape[-2:])
+
+
+@torch.no_grad()
+def alignment(images: list) -> float:
+    """Share of the patches of one normal image whose nearest neighbour in another one is at the
+    same place, in [0, 1], mean over pairs; images and what a patch counts: see descriptors.
+
+    It is looked up in one image at a time, as among many images of a part at any angle one is at
+    the same angle. An object that always lies alike has 0.55 and more, one at any angle 0.2 at
+    most, a texture hardly anything.
+    """
+    patches, weight, (_, width) = descriptors(images[:MOST])
     here = torch.arange(patches.shape[1], device=patches.device)
     same, total = 0.0, 0.0
-    for step in range(1, min(PAIRS + 1, len(found))):
+    for step in range(1, min(PAIRS + 1, len(patches))):
         there = nearest(patches, patches.roll(-step, 0))[1]
         far = (there // width - here // width).abs().maximum((there % width - here % width).abs())
         same, total = same + ((far <= REACH) * weight).sum(), total + weight.sum()
     return (same / total).item()
+
+
+@torch.no_grad()
+def lies_at_any_angle(images: list) -> bool:
+    """Do normal images show an object before a plain background that lies at any angle? Images:
+    see descriptors.
+
+    It does where most patches are background, far nearer to the median patch than the rest, and
+    where, turned, each image by another angle, its patches are as near to those of the other images
+    as they were. Of textures the second is no evidence: grids pass, whose threads blur.
+    """
+    images = [resize_long_side(image, SIDE) for image in images[:MOST]]
+    count = len(images)
+    turned = [rotated(image, 2 * math.pi * (k + 0.5) / count) for k, image in enumerate(images)]
+    # What is interpolated is smoother, and so nearer to anything: both are.
+    images = [rotated(image, 0.02) for image in images]
+    patches, weight, (h, w) = descriptors([image[0] for image in images + turned])
+    plain = weight[:count].flatten().sort().values
+    if plain[len(plain) // 2] > PLAIN * plain.mean():
+        return False
+    y, x = (torch.arange(0.5, side, device=patches.device) - side / 2 for side in (h, w))
+    weight = weight * (torch.hypot(y[:, None], x) < min(h, w) / 2).flatten()  # the largest circle
+    distance = []
+    for part, own in zip(patches.split(count), weight.split(count)):
+        nearest_ones = torch.stack([nearest(part, patches[:count].roll(-step, 0))[0]
+                                    for step in range(1, count)]).amin(0).sqrt()
+        distance.append((nearest_ones * own).sum() / own.sum())
+    return bool(distance[1] <= NEAR * distance[0])

@@ -11,8 +11,10 @@ from ad.config import DAMAGE
 from ad.damage import damage
 from ad.ranks import own, total
 from ad.errors import error_maps
+from ad.gradients import expose
 from ad.ssim import ssim_loss
 
+MOMENTUM = 0.01  # of the mean brightness of training images
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
 
 
@@ -44,7 +46,8 @@ class UNetAutoencoder(nn.Module):
     here". patch: the first level works on blocks of patch x patch pixels, as so many more channels,
     and the head takes them apart again: faster, and it sees farther. Any image size works: the
     input is replicate-padded to a multiple of patch * 2 ** depth and the output cropped back.
-    places: a memory of its features at normal images, see ad.fitting.
+    brightness: mean of the images that it learned from, 0 before; whole images are brought to it,
+    see exposed. places: a memory of its features at normal images, see ad.fitting.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
@@ -65,6 +68,7 @@ class UNetAutoencoder(nn.Module):
         self.up = nn.ModuleList(conv_block(2 * w, w) for w in widths[:-1])
         self.head = nn.Conv2d(width, patch ** 2 * (3 + self.mask_head), 1)
         self.register_module("places", None)
+        self.register_buffer("brightness", torch.tensor(0.0))
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         if any(key.startswith(prefix + "places.") for key in state_dict):
@@ -73,13 +77,18 @@ class UNetAutoencoder(nn.Module):
 
     def features(self, images):
         """(N, 3, H, W) -> [the encoder's map (N, C, H / s, W / s)], s STRIDE or what is nearest."""
-        x, stride = self.blocks(images), self.patch
+        x, stride = self.blocks(self.exposed(images)), self.patch
         for block in self.down:
             x = block(x)
             if stride >= self.STRIDE or block is self.down[-1]:
                 height, width = (-(-side // stride) for side in images.shape[-2:])
                 return [x[..., :height, :width].float()]
             x, stride = F.max_pool2d(x, 2), 2 * stride
+
+    def exposed(self, images):
+        """Whole images (N, 3, H, W) in [0, 1] -> the same, as bright as those of training, since
+        more or less light is no defect: one factor an image."""
+        return torch.where(self.brightness > 0, expose(images, self.brightness), images)
 
     def blocks(self, images):
         """What the first level gets: the input, padded, in blocks of patch x patch pixels."""
@@ -120,6 +129,9 @@ class UNetAutoencoder(nn.Module):
         Dice. generator: of the damage."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.contiguous()  # faster for all but convolutions
+            if self.training:
+                step = torch.where(self.brightness > 0, MOMENTUM, 1.0)
+                self.brightness.lerp_(images.mean(), step)
             damaged = damage(images, generator, self.families) if self.repairs else (images, images)
         images, damaged, masks = map(own, (images, *damaged))
         output = self.outputs(damaged.contiguous(memory_format=torch.channels_last)).contiguous()

@@ -1,4 +1,5 @@
-"""Nearest neighbours of patches, anywhere or around their place, and coresets to search in."""
+"""Nearest neighbours of patches, anywhere or around their place, coresets to search in, and the
+Gaussians of patches."""
 
 import math
 
@@ -8,6 +9,7 @@ from ad.data import on_device
 
 POOL = 40_000  # random patches that a bank for anywhere is made from, at most
 ENTRIES = 400  # patches of every place that a memory learns from, at most
+SHRINKAGE = 20.0  # images; the weight of all places' covariance in that of one place
 BLOCK = 2 ** 22  # distances held at once: so many stay in a CPU's cache; a GPU gets 16 times more
 
 
@@ -81,3 +83,16 @@ def nearest_around(queries: torch.Tensor, bank: torch.Tensor, grid: tuple,
 def random_rows(sets: torch.Tensor, count: int) -> torch.Tensor:
     """(1, M, C) -> at most `count` of the M rows, drawn by torch's global generator."""
     return sets[:, on_device(torch.randperm(sets.shape[1])[:count], sets.device)]
+
+
+def gaussians(sets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(P, N, C) -> means (P, C) and whitening matrices W (P, C, C): |W (x - mean)| is Mahalanobis'
+    distance. Covariances are shrunk towards their mean with the weight of SHRINKAGE entries."""
+    centre = sets.mean(1)
+    spread = sets - centre[:, None]
+    local = spread.transpose(1, 2) @ spread / sets.shape[1]
+    weight = sets.shape[1] / (sets.shape[1] + SHRINKAGE)
+    eye = torch.eye(sets.shape[2], device=sets.device)
+    covariance = weight * local + (1 - weight) * local.mean(0) + 0.01 * eye
+    factor = torch.linalg.cholesky(covariance)
+    return centre, torch.linalg.solve_triangular(factor, eye, upper=False)

@@ -13,6 +13,7 @@ from ad import InputError, checkpoint, data, ranks
 from ad.folders import root_of
 from ad.images import read_image, reading
 from ad.machine import Machine
+from ad.metrics import standard_error
 from ad.model import build_model
 from ad.seed import seed_everything
 
@@ -37,6 +38,14 @@ class Run:
         self.config["args"] |= {"epochs": epochs, "minutes": None}
         checkpoint.write_config(self.folder, self.config)
 
+    def settled(self, record: dict) -> bool:
+        """Is an epoch as good as the best but for chance, and later? A cosine ends at its best, and
+        the highest of many AUROCs by a few normal images is the luckiest."""
+        if self.config["args"]["schedule"] != "cosine" or "accuracy" in record:
+            return False
+        best = self.state["best"][0]
+        return best - record["auroc"] <= standard_error(best, len(self.config["validation"]))
+
     def save(self, model: torch.nn.Module, updates, record: dict, begun=()) -> bool:
         """After an epoch, whose line of log.jsonl is `record`, or in the midst of one ({}), which
         has `begun`: everything needed to resume, in last.pt, and what else is due. Returns whether
@@ -47,6 +56,7 @@ class Run:
             key = [record.get("accuracy", record["auroc"]), -record["val_loss"]]
             better = state["best"] is None or key > state["best"]
             state |= {"stale": 0, "best": key} if better else {"stale": state["stale"] + 1}
+            better = better or self.settled(record)
         if ranks.rank():
             return better
         weights = {"model": {k: v.cpu() for k, v in model.state_dict().items()},

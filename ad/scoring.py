@@ -45,6 +45,7 @@ def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 
         names[:] = maps
         return torch.cat(list(maps.values()), dim=1)
 
+    images = getattr(model, "exposed", lambda x: x)(images)  # before they are cut into windows
     shape, done, result = images.shape[-2:], {}, {}
     for window in scoring.windows:
         size = tuple(min(window or side, side) for side in shape)

@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from timing import FIGURES, PROJECT
 from ad.checkpoint import write_atomic
 from ad.data import to_float
 from ad.detector import Detector
-from ad.images import as_image
+from ad.sets.files import as_image
 from ad.judging import MEMORY
 from ad.pictures import compare
 from ad.pictures.plots import (COLOURS, ORANGE, heat, overlay, plt,

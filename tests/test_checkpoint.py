@@ -4,12 +4,14 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import namedtuple
 
 import pytest
 import torch
 
 from ad import InputError, checkpoint
 from ad.model import build_model
+from ad.runs import Run
 from conftest import CONFIG, PROJECT
 
 
@@ -114,3 +116,19 @@ def test_incomplete_checkpoints_are_not_saved(tmp_path):
     with pytest.raises(ValueError, match="checkpoint lacks calibration, config"):
         checkpoint.save(tmp_path / "a.pt", {"model": {}, "model_args": {}, "epoch": 1,
                                             "val_auroc": 0})
+
+
+@pytest.mark.parametrize("schedule, expected", [("cosine", 4), ("constant", 2)])
+def test_best_is_the_last_epoch_that_only_chance_tells_from_the_best(tmp_path, schedule, expected):
+    """AUROCs by 25 normal images, with a standard error of 0.06 at most at 0.9."""
+    config = {"args": {"schedule": schedule}, "validation": ["x"] * 25}
+    run = Run(tmp_path, {"config": config, "model_args": {}, "best": None, "stale": 0})
+    model = torch.nn.Linear(1, 1)
+    updates = namedtuple("Updates", "optimizer scaler")(
+        torch.optim.Adam(model.parameters()), torch.amp.GradScaler("cpu"))
+    for epoch, auroc in enumerate((0.7, 0.9, 0.8, 0.86, 0.82), start=1):
+        run.state["epoch"] = epoch
+        run.save(model, updates, {"auroc": auroc, "val_loss": 1.0})
+    saved = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert (saved["epoch"], saved["val_auroc"]) == (expected, 0.9 if expected == 2 else 0.86)
+    assert run.state["best"][0] == 0.9 and run.state["stale"] == 3  # patience counts from the best

@@ -157,3 +157,9 @@ def test_augmented_images_are_moved_turned_zoomed_and_lit_a_little():
     light = result.amax((2, 3)) / image.amax((2, 3))
     assert light.mean(1).std() > 0.03 and light.std(1).max() > 0.005
     assert result.max() <= 1 and light.min() > 0.87
+
+
+@pytest.mark.parametrize("count, epochs", [(14, 1200), (54, 343), (96, 200), (2000, 200)])
+def test_few_images_are_passed_more_often(count, epochs):
+    """2,400 steps of batches of 8, the last of which may be smaller; 200 epochs at least."""
+    assert data.enough_epochs(count, 8) == epochs

@@ -125,7 +125,7 @@ READS = {
     "vae": {TABLES: 1},  # the latent draws
     "scoring": {VALUE: 1, READ: 1},  # whether what windows gave is finite; the scores
     "calibration": {READ: 6},  # the moments of every batch, before and after the logarithm
-    "fit, auto": {VALUE: 1},  # the alignment
+    "fit, auto": {VALUE: 2},  # the alignment; whether it lies at any angle
     "fit, free": {}, "fit, 1": {}, "search, auto": {}, "search, free": {}, "search, 1": {},
     "collapse": {READ: 20, VALUE: 4}}  # sums of every paste; the numbers that are shown
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ad.sets.demo import render
-from ad.gradients import ALIGNED, STRETCH, Gradients, alignment, equalise, light
+from ad.gradients import (ALIGNED, STRETCH, Gradients, alignment, equalise, expose,
+                          lies_at_any_angle, light, rotated)
 
 
 def test_gradients_of_a_ramp_point_one_way():
@@ -72,6 +73,30 @@ def test_alignment_of_shifted_images_by_hand():
     moved = [image.roll(40 * i, 2) for i in range(3)]
     assert alignment(moved) < 0.05
     assert 0.9 < alignment([torch.full((3, 64, 80), 0.5)] * 2) + 1  # plain: finite, whatever it is
+
+
+@pytest.mark.parametrize("category", ["tablet", "bolt", "carpet", "grid"])
+def test_only_the_bolt_lies_at_any_angle(category):
+    assert lies_at_any_angle(pictures(category, 12)) == (category == "bolt")
+
+
+def test_rotated_is_numpys_quarter_turn():
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rotated(image, math.pi / 2), torch.rot90(image, 1, (2, 3)),
+                               atol=1e-4, rtol=0)
+    wide = torch.zeros(1, 3, 40, 80)
+    wide[:, :, 8:32, 38:42] = 1  # an upright bar, which lies on its side, as long, a quarter later
+    torch.testing.assert_close(rotated(wide, math.pi / 2)[0, 0, 18:22, 28:52], torch.ones(4, 24),
+                               atol=0.1, rtol=0)
+
+
+def test_exposing_undoes_more_or_less_light():
+    image = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(0)) * 0.6
+    darker = image * torch.tensor([0.6, 1.5]).view(2, 1, 1, 1)
+    found = expose(darker, torch.tensor(0.3))
+    torch.testing.assert_close(found, image * (0.3 / image.mean((1, 2, 3))).view(2, 1, 1, 1))
+    black = expose(image / 100, torch.tensor(0.3))
+    torch.testing.assert_close(black, image / 100 * STRETCH)  # no further
 
 
 def test_equalise_takes_light_out_and_nothing_else():

@@ -1,6 +1,7 @@
 """The memory of normal patches: Gaussians and re-weighting against naive ones, round trips."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import torchvision
 
 from ad import InputError, checkpoint, fitting, neighbours
 from ad.config import Scoring
+from ad.gradients import rotated
 from ad.models import memory
 from ad.sets.demo import render
-from ad.models.memory import ALIGNED, GAUSSIAN, SHRINKAGE, PatchMemory, gaussians
+from ad.models.memory import ALIGNED, ANGLES, GAUSSIAN, PatchMemory
+from ad.neighbours import SHRINKAGE, gaussians
 from ad.model import build_model
 from ad.ssim import gaussian_blur
 from conftest import CONFIG
@@ -53,6 +56,23 @@ def test_gaussians_are_numpys_mahalanobis_distances():
         expected = np.sqrt(off @ np.linalg.inv(covariance) @ off)
         found = (whitening[i] @ (query[i] - centre[i])).norm().item()
         assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_lies_at_any_angle_is_remembered_at_several(monkeypatch):
+    """A part at an angle that no normal image shows is normal; without turned copies it is not."""
+    bar = torch.full((1, 3, 64, 64), 0.5)
+    bar[:, :, 30:34, 16:48] = 1
+    bar[:, :, 26:30, 40:48] = 0.8
+    train = torch.cat([rotated(bar, 0.01 * i) for i in range(12)])
+    test = rotated(bar, math.pi / 4)
+    found = []
+    for turned in (True, False):
+        monkeypatch.setattr("ad.models.memory.lies_at_any_angle", lambda images: turned)
+        monkeypatch.setattr("ad.models.memory.alignment", lambda images: 0.1)
+        model = fitted(train, distance="neighbours", coreset=1.0)
+        found.append(model.anomaly_maps(test)["neighbours"].max().item())
+        assert model.angles == (ANGLES if turned else 1)
+    assert found[0] < 0.7 * found[1]
 
 
 def test_normal_is_near_and_strange_is_far():

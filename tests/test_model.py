@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from ad import InputError
+from ad.config import Scoring
 from ad.cutpaste import seeded_generator
 from ad.damage import damage
 from ad.fitting import new_places
 from ad.model import SSIM_WEIGHT, build_model, mask_losses
+from ad.scoring import raw_maps
 from ad.ssim import ssim_map
 
 
@@ -145,6 +147,22 @@ def test_repair_damages_the_input_and_learns_the_mask():
     losses["loss"].backward()
     assert model.head.weight.grad[3].abs().sum() > 0
     assert list(model.anomaly_maps(images, ("mse", "mask"))) == ["mse", "mask"]
+
+
+def test_light_is_brought_to_that_of_training():
+    model = build_model("unet", width=4, depth=2)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.5
+    torch.testing.assert_close(model.exposed(images), images)  # nothing learned yet
+    for _ in range(3):
+        model.loss(images, torch.Generator().manual_seed(0))
+    assert model.brightness.item() == pytest.approx(images.mean().item())
+    model.eval()
+    model.loss(images / 2, torch.Generator().manual_seed(0))
+    assert model.brightness.item() == pytest.approx(images.mean().item())  # validation teaches none
+    scoring = Scoring(windows=(0,), window_input=0, error="repaired")
+    bright, dark = (raw_maps(model, x, scoring) for x in (images, images * 0.7))
+    for name in bright:
+        torch.testing.assert_close(dark[name], bright[name], atol=1e-4, rtol=1e-3)
 
 
 def test_reconstruction_has_no_mask():

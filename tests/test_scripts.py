@@ -258,8 +258,9 @@ def test_seeds_make_runs_that_vote(tiny, tmp_path):
         tables.append(np.array([[float(r[key]) for key in ("raw", "score")] for r in rows]))
     weights = vote_weights([checkpoint.load(tmp_path / f"runs/stripes/unet-seed{s}/best.pt")[
         "val_auroc"] for s in (0, 1)], [2, 2])
-    # Where two normal images judge, both scales are as wide: one standard deviation.
-    np.testing.assert_allclose(tables[2], np.tensordot(weights, tables[:2], 1), rtol=1e-4,
+    # Where two normal images judge, both scales are as wide: one standard deviation, but for the
+    # small number that is added to it.
+    np.testing.assert_allclose(tables[2], np.tensordot(weights, tables[:2], 1), rtol=1e-3,
                                atol=2e-5)
     assert not np.allclose(tables[0], tables[1])
     # A member that does not load is an error, not a smaller ensemble.

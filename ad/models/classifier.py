@@ -81,7 +81,7 @@ class Classifier(nn.Module):
                  side: int = 224, freeze: bool = False, class_weights: list | None = None):
         super().__init__()
         if normal_class not in classes or len(set(classes)) < 2:
-            raise ValueError(f"a classifier needs two classes or more, one of them --normal-class "
+            raise InputError(f"a classifier needs two classes or more, one of them --normal-class "
                              f"{normal_class}; there are: {', '.join(classes)}")
         if side < 32:
             raise ValueError(f"--side must be >= 32 pixels, got {side}")

@@ -1,6 +1,7 @@
 """A memory of normal features: nearest neighbours (PatchCore), or a Gaussian per place (PaDiM)."""
 
 import itertools
+import math
 
 import torch
 import torch.nn as nn
@@ -8,32 +9,20 @@ import torch.nn.functional as F
 
 import ad
 from ad.data import on_device
-from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
-from ad.neighbours import (ENTRIES, POOL, farthest_points, nearest, nearest_around, random_rows,
-                           sample, shares)
+from ad.gradients import (ALIGNED, CONTEXTS, alignment, equalise, lies_at_any_angle, light, rotated,
+                          surroundings)
+from ad.neighbours import (ENTRIES, POOL, farthest_points, gaussians, nearest, nearest_around,
+                           random_rows, sample, shares)
 
 PROJECTED = 32  # random directions in which distances between them are measured for that
 GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
+ANGLES = 8  # at which normal images are remembered of what lies at any angle
 LIT = 64  # batches whose light is averaged, and that are looked at for alignment
-SHRINKAGE = 20.0  # images; the weight of all places' covariance in that of one place
 
 
 def by_place(features):
     """(N, C, h, w) -> (h * w, N, C)."""
     return features.flatten(2).permute(2, 0, 1).contiguous()
-
-
-def gaussians(sets):
-    """(P, N, C) -> means (P, C) and whitening matrices W (P, C, C): |W (x - mean)| is Mahalanobis'
-    distance. Covariances are shrunk towards their mean with the weight of SHRINKAGE entries."""
-    centre = sets.mean(1)
-    spread = sets - centre[:, None]
-    local = spread.transpose(1, 2) @ spread / sets.shape[1]
-    weight = sets.shape[1] / (sets.shape[1] + SHRINKAGE)
-    eye = torch.eye(sets.shape[2], device=sets.device)
-    covariance = weight * local + (1 - weight) * local.mean(0) + 0.01 * eye
-    factor = torch.linalg.cholesky(covariance)
-    return centre, torch.linalg.solve_triangular(factor, eye, upper=False)
 
 
 class PatchMemory(nn.Module):
@@ -45,8 +34,8 @@ class PatchMemory(nn.Module):
     backbone, layers, weights: see load_backbone, or backbone is the function that gives the maps;
     fingerprint: of the weights there when fit() was called, or None. position: "auto" (by
     alignment), "free" (anywhere) or a radius in cells. coreset: share of the patches of each place,
-    or of POOL from anywhere, that is kept, in (0, 1]. equalise: bring images to
-    the same light first. Raises ValueError for other values.
+    or of POOL from anywhere, that is kept, in (0, 1]. equalise: bring images to the same light
+    first, and remember what lies at any angle at ANGLES of them. Raises ValueError for others.
     """
     BUFFERS = ("light", "mean", "std", "bank", "centre", "whitening", "projection")
 
@@ -69,6 +58,7 @@ class PatchMemory(nn.Module):
         self.distance, self.equalise = distance, equalise
         self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
         self.grid = self.radius = self.evidence = None
+        self.angles = 1
         for name in self.BUFFERS:
             self.register_buffer(name, None)
 
@@ -112,13 +102,20 @@ class PatchMemory(nn.Module):
         if self.equalise:
             self.light = torch.cat([light(batch) for batch in first]).mean(0)
         if self.position == "auto":
-            self.evidence = alignment([image for batch in first for image in batch])
+            images = [image for batch in first for image in batch]
+            self.evidence = alignment(images)
+            if self.equalise and self.evidence < ALIGNED and lies_at_any_angle(images):
+                self.angles = ANGLES
 
         def entries():
             for batch in itertools.chain(first, batches):
-                found = self.features(batch, self.grid)
-                self.grid = tuple(found.shape[-2:])
-                yield from by_place(found).unbind(1)
+                found = []
+                for number in range(self.angles):
+                    turned = rotated(batch, number * math.tau / self.angles) if number else batch
+                    maps = self.features(turned, self.grid)
+                    self.grid = tuple(maps.shape[-2:])
+                    found.append(by_place(maps))
+                yield from torch.cat(found).unbind(1)
         stream, generator = entries(), torch.Generator().manual_seed(0)
         parts = zip(groups, shares(groups)) if groups else [(None, ENTRIES)]
         parts = [part for size, count in parts
@@ -195,6 +192,7 @@ class PatchMemory(nn.Module):
         size = sum(b.numel() * b.element_size() for b in self.buffers()) / 2 ** 20
         bank = "" if self.bank is None else f"{self.bank.shape[:2].numel()} patches of "
         where = "anywhere" if self.radius is None else f"at most {self.radius} cells away"
+        where += f", {self.angles} angles" if self.angles > 1 else ""
         return f"{bank}{len(self.mean)} values, {size:.1f} MiB; neighbours {where}" + (
             "" if self.evidence is None else f" (alignment of normal images "
             f"{self.evidence:.2f}; near the same place from {ALIGNED} on)")

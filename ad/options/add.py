@@ -90,7 +90,8 @@ def add_training_arguments(parser):
     add = group.add_argument
     add("--recipe", choices=RECIPES, help="where defaults come from (default: the --objective's or "
         "the --model's)")
-    add("--epochs", type=int, help="passes over the training images (default: 200)")
+    add("--epochs", type=int, help="passes over the training images (default: 200; "
+        "of repair more where images are few, as many as make 2,400 steps)")
     add("--minutes", type=float, help="as many epochs as fit into this time on this machine")
     add("--batch", type=int, help="images per step (default: 8; reconstruct 32)")
     add("--lr", type=float, help="learning rate (default: 1e-3; reconstruct 1e-4)")
