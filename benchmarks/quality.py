@@ -220,8 +220,8 @@ def main():
     add("--models", nargs="+", default=list(MODELS), metavar="MODEL", help="names of "
         f"{', '.join((*MODELS, *VOTES))}, NAME=OPTIONS or NAME+NAME (default: {' '.join(MODELS)})")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
-    add("--minutes", type=float, default=40, help="for what is trained (default: 40)")
-    add("--epochs", type=int, help="in place of --minutes")
+    add("--minutes", type=float, help="for what is trained (default: train.py's epochs)")
+    add("--epochs", type=int, help="in place of those")
     add("--maps", action="store_true", help="score with each map of a U-Net alone, too")
     add("--workers", type=int, default=1, metavar="N", help="sets at once (default: 1)")
     add("--work", type=Path, default=Path("runs/quality"), metavar="DIR",
@@ -229,7 +229,8 @@ def main():
     add("--out", type=Path, default=RESULTS / "quality.json", metavar="FILE",
         help="default: benchmarks/results/quality.json")
     args = parser.parse_args()
-    budget = ["--epochs", str(args.epochs)] if args.epochs else ["--minutes", f"{args.minutes:g}"]
+    budget = ["--epochs", str(args.epochs)] if args.epochs else \
+        ["--minutes", f"{args.minutes:g}"] if args.minutes else []
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // args.workers)))
     models, sets = models_of(args.models, budget), sets_of(args.data)
     there = [[row[k] for k in ("set", "model", "seed", "options")] for row in read_rows(args.out)]
