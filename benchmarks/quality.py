@@ -195,9 +195,9 @@ def cells(rows, spread, sign):
     return found
 
 
-def table(rows):
-    """Markdown: a line a set and model, means over seeds with largest minus smallest in brackets,
-    then a line a model, the mean of its sets with its standard error."""
+def table_lines(rows):
+    """Cells, the header first: a line a set and model, means over seeds with largest minus smallest
+    in brackets, then a line a model, the mean of its sets with its standard error."""
     groups, models = {}, {}
     for row in rows:
         groups.setdefault((row["model"], row["options"], row["set"]), []).append(row)
@@ -210,7 +210,7 @@ def table(rows):
     for (model, options), sets in models.items():
         lines.append([f"{model} `{options}`", f"mean of {len(sets)}", "", *cells(
             sets, lambda values: stdev(values) / len(values) ** 0.5, " ± {}")])
-    return markdown(lines)
+    return lines
 
 
 def main():
@@ -240,7 +240,7 @@ def main():
             for seed in args.seeds for place in sets]
     with ThreadPoolExecutor(args.workers) as pool:
         done = sum(pool.map(lambda jobs: [work_on(job, args) for job in jobs], todo), [])
-    print(table(read_rows(args.out)))
+    print(markdown(table_lines(read_rows(args.out))))
     sys.exit(not all(done))
 
 

@@ -4,6 +4,7 @@ from statistics import mean, stdev
 
 from cells import (DEMO, REAL, RESULTS, SEEDS, by_set, minutes, over_seeds, own_error, recorded,
                    runs, test, text)
+from quality import table_lines
 
 
 def unet(records):
@@ -20,13 +21,9 @@ def unet(records):
     return rows
 
 
-MEMORIES = {"memory of gradients": "gradients",
-            "memory of EfficientNet-Lite0": "efficientnet_lite0"}
-
-
 def normals(records):
-    """Promises of the memories beside what was seen: a row a set and memory, means over its seeds.
-    Recorded by a script whose figures quality.py gives now, but for plain, mask and fair."""
+    """normals.py's: promises of the memories beside what was seen: a row a set and memory, means
+    over its seeds."""
     columns = ("auroc", "plain", "pixel_auroc", "pro", "called", "promised", "bound", "seen",
                "recall", "best", "mask", "fair")
     lines, groups = [["set", "memory", *columns]], {}
@@ -46,48 +43,23 @@ def memory_mean(name, backbone, key="auroc"):
                 if place.startswith(f"{name}|{backbone}|"))
 
 
-PLACES = {"MVTec transistor": ["transistor"], "MVTec toothbrush": ["toothbrush"],
-          "MVTec grid": ["grid"], "three papers, mean": ["BDP01", "BTN01", "FVN02"],
-          **{f"demo {c}": [f"demo {c}"] for c in (*DEMO, "bolt")}}
-
-
-def which(records):
-    """A row a data set: the U-Net, the memories, and the vote of the U-Net and the first memory."""
-    votes = recorded("vote")["rows"]
-
-    def voted(kind, names):
-        return text(votes[kind].get(names[0] if len(names) == 1 else "papers"))
-    first = runs(records, "transistor", SEEDS)
-    times = [f"{memory_mean('transistor', backbone, 'train, s'):.0f} s"
-             for backbone in MEMORIES.values()]
-    return [["image AUROC", "U-Net", *MEMORIES, "U-Net and gradients, voting"],
-            *([place, voted("U-Net", names), *(
-                text(mean(memory_mean(name, backbone) for name in names))
-                for backbone in MEMORIES.values()), voted("both, weights 0.5 each", names)]
-              for place, names in PLACES.items()),
-            ["training, transistor (213 images)", f"{first[0]['training, s'] / 60:.0f} min of one "
-             "core", *times, "both"],
-            ["options of train.py", "(none)", "`--model patchcore`",
-             "`--model patchcore --backbone efficientnet_lite0`", "train both"],
-            ["pretrained weights", "none", "none", "ImageNet", "none"]]
-
-
-QUALITY = {"unet": "U-Net", "gradients": "memory without weights", "lite0": "memory with Lite0",
+QUALITY = {"unet": "U-Net", "memory": "memory without weights", "lite0": "memory with Lite0",
            "vote": "vote of the first two"}
+SETS = {"mvtec_ad/transistor": "MVTec transistor", "mvtec_ad/toothbrush": "MVTec toothbrush",
+        "mvtec_ad_more/grid": "MVTec grid", "paper/BDP01": "three papers",
+        "paper/BTN01": "three papers", "paper/FVN02": "three papers",
+        **{f"demo/{c}": f"demo {c}" for c in (*DEMO, "bolt")}}
 
 
 def quality(records):
-    """Image AUROC by set and model: mean of the runs, its standard error where there are several;
-    below, the mean over the sets, and differences to the U-Net with 95 % intervals by set.
-
-    benchmarks/results/quality.json: {"rows": {set: {key of QUALITY: [AUROC of each run]}}}; of
-    three papers the values of each paper. What was not run is left out or [].
-    """
-    if not (RESULTS / "quality.json").exists():
-        return [["(to be measured: benchmarks/results/quality.json)"]]
-    found = recorded("quality")["rows"]
-    means = {k: {place: mean(row[k]) for place, row in found.items() if row.get(k)}
-             for k in QUALITY}
+    """quality.py's image AUROC by set and model, with default options: mean of the runs and, where
+    there are several, its standard error; below, the mean over all sets, and differences to the
+    U-Net with 95 % intervals by set."""
+    found = {place: {k: [] for k in QUALITY} for place in SETS.values()}
+    for row in recorded("quality")["rows"]:
+        if row["set"] in SETS and row["model"] in QUALITY:
+            found[SETS[row["set"]]][row["model"]].append(row["auroc"])
+    means = {k: {place: mean(row[k]) for place, row in found.items() if row[k]} for k in QUALITY}
 
     def cell(values):
         error = f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
@@ -95,17 +67,16 @@ def quality(records):
     apart = [[means[k][place] - means["unet"][place] for place in means[k]
               if place in means["unet"]] for k in QUALITY]
     return [["image AUROC", *QUALITY.values()],
-            *([place, *(cell(row.get(k, [])) for k in QUALITY)] for place, row in found.items()),
-            ["mean of the sets", *(text(mean(means[k].values())) if means[k] else "-"
-                                   for k in QUALITY)],
+            *([place, *(cell(row[k]) for k in QUALITY)] for place, row in found.items()),
+            ["mean of the sets", *(text(mean(means[k].values())) if len(means[k]) == len(found)
+                                   else "-" for k in QUALITY)],
             ["minus the U-Net, 95 % interval by set", "",
              *(by_set(values) if len(values) > 1 else "-" for values in apart[1:])]]
 
 
-def vote(records):
-    rows = recorded("vote")["rows"]
-    return [["", *rows["U-Net"]]] + [[kind, *map(text, found.values())] for kind, found in
-                                     rows.items()]
+def quality_all(records):
+    """Every figure of quality.py but pseudo-anomalies' of votes, which have none."""
+    return table_lines(recorded("quality")["rows"])
 
 
 PUBLISHED = [["published, at full data and GPU budgets: RIAD", "0.909", "1.000"],

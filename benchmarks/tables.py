@@ -120,8 +120,8 @@ def options(script):
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
     patchcore, collapse, survive, router, train_step, inference, many_images, peers,
-    run_tables.unet, run_tables.which, run_tables.published, run_tables.windows, run_tables.pooled,
-    run_tables.normals, run_tables.ablations, run_tables.quality, run_tables.vote,
+    run_tables.unet, run_tables.published, run_tables.windows, run_tables.pooled,
+    run_tables.normals, run_tables.ablations, run_tables.quality, run_tables.quality_all,
     run_tables.objectives,
     run_tables.maps, run_tables.correlation, run_tables.memory,
     label_tables.wells, label_tables.encoders, label_tables.merged, label_tables.classes,

@@ -14,6 +14,7 @@ from conftest import PROJECT, run, write_tiny
 
 sys.path.append(str(PROJECT / "benchmarks"))
 import quality
+from timing import markdown
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_best_recall_by_hand():
 def test_the_table_by_hand():
     rows = [{"set": place, "model": "m", "options": "o", "seed": seed, "auroc": auroc}
             for place, seed, auroc in (("a", 0, 0.9), ("a", 1, 0.8), ("b", 0, 0.95))]
-    lines = quality.table(rows).splitlines()
+    lines = markdown(quality.table_lines(rows)).splitlines()
     assert lines[2].startswith("| m `o` | a | 2 | 0.850 (0.100) | - |")
     assert lines[3].startswith("| m `o` | b | 1 | 0.950 | - |")
     assert lines[4].startswith("| m `o` | mean of 2 | | 0.900 ± 0.050 | - |")  # of 0.85 and 0.95
