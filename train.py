@@ -27,7 +27,7 @@ from ad.config import RECIPES, Scoring
 from ad.options import (add_data_arguments, add_model_arguments, add_scoring_arguments,
                         add_training_arguments, check_model, check_training, choice_from, config_of,
                         given_scoring, model_arguments, read_arguments, recipe_of,
-                        training_from)
+                        settle_epochs, training_from)
 
 START = time.perf_counter()
 FIRST = ("data", "runs", "category", "all", "model", "minutes", "epochs", "seeds", "resume",
@@ -57,8 +57,8 @@ def build_parser():
     add_scoring_arguments(parser, trained=False)
     group = parser.add_argument_group("output")
     group.add_argument("--name", help="of the run (default: <model>-seed<seed>)")
-    group.add_argument("--save-every", type=int, default=4, metavar="EPOCHS",
-                       help="write epoch_N.pt; 1 is the debug mode (default: 4)")
+    group.add_argument("--save-every", type=int, metavar="EPOCHS",
+                       help="write epoch_N.pt; 1 is the debug mode (default: 4, or --epochs / 50)")
     group.add_argument("--resume", action="store_true", help="continue an existing run exactly")
     group.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     group.add_argument("--verbose", action="store_true", help="a line for every epoch, and how the "
@@ -160,7 +160,7 @@ def train_detector(root, table, args, machine):
         args.window_input = CLOSELY
     scoring = Scoring(**given_scoring(args))
     args.symmetries = ad.augment.symmetries(images) if args.augment else []
-    args.epochs = args.epochs or ad.data.enough_epochs(len(images), args.batch)
+    settle_epochs(args, len(images))
     config = config_of(args, root, {"train": train, "validation": val, "anomalous": anomalous},
                        images + val_images, machine)
     model, run = begin(config, {"name": args.model} | model_arguments(args), args, machine)

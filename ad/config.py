@@ -117,7 +117,7 @@ class Training:
 # What learning suits an objective or a model: the defaults of train.py's options. A plain start;
 # the score of PLAIN is the mean error of the whole image.
 START = {"schedule": "constant", "optimizer": "adam", "augment": False, "weight_decay": 1e-5,
-         "long_side": (256, 256), "crop": 0, "patience": 500, "val_every": 4}
+         "long_side": (256, 256), "crop": 0, "patience": 500, "val_every": 4, "save_every": 4}
 PLAIN = {"windows": (0,), "window_input": 0, "error": "mse", "calibration": "global", "sigma": 0.0,
          "topk": 1.0}
 WELLS = START | PLAIN | {"batch": 512, "long_side": (72, 72), "weight_decay": 0.0,
@@ -129,7 +129,8 @@ RECIPES = {
     "reconstruct": START | {
         "epochs": 200, "lr": 1e-4, "batch": 32, "long_side": (256, 512), "crop": 256,
         "patience": 10},
-    "repair": START | {  # epochs: data.enough_epochs
+    "repair": START | {  # epochs and what they decide: options.read.settle_epochs
+        "val_every": None, "save_every": None,
         "lr": 1e-3, "batch": 8, "schedule": "cosine", "augment": True, "patch": 4,
         "patience": 50, "error": "fused", "windows": (0,)},
     "patchcore": START | {  # nothing of it is trained

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ad import InputError
 from ad.detector import Detector
+from ad.options import settle_epochs
 
 MEMORY = ("--model", "patchcore", "--layers", 8)
 
@@ -181,3 +183,12 @@ def test_a_near_miss_of_a_category_is_named(photos, tiny, tmp_path):
 def test_what_single_images_cannot_have_is_refused(photos, option):
     result = run("infer.py", "--image", "photos/today", "--category", "good", *option, cwd=photos)
     assert result.returncode == 2 and "not for --image" in result.stderr
+
+
+@pytest.mark.parametrize("given, images, expected", [
+    ({}, 96, (200, 4, 4)), ({}, 14, (1200, 24, 24)), ({"epochs": 12}, 14, (12, 4, 4)),
+    ({"val_every": 1, "save_every": 2}, 14, (1200, 1, 2))])
+def test_epochs_validations_and_saves_suit_the_number_of_images(given, images, expected):
+    args = Namespace(**{"epochs": None, "val_every": None, "save_every": None, "batch": 8} | given)
+    settle_epochs(args, images)
+    assert (args.epochs, args.val_every, args.save_every) == expected

@@ -127,18 +127,21 @@ def test_intervals_of_the_tables():
 
 def test_table_of_qualities(tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "RESULTS", tmp_path)
-    monkeypatch.setattr(run_tables, "RESULTS", tmp_path)
-    assert len(run_tables.quality({})) == 1  # nothing was measured
-    rows = {"grid": {"unet": [0.9], "gradients": [0.8], "lite0": [1.0]},
-            "demo carpet": {"unet": [0.7, 0.9], "gradients": [0.9], "lite0": [1.0], "vote": []}}
+    rows = [{"set": place, "model": model, "auroc": auroc} for place, model, auroc in (
+        ("mvtec_ad_more/grid", "unet", 0.9), ("mvtec_ad_more/grid", "memory", 0.8),
+        ("paper/BDP01", "unet", 0.7), ("paper/BTN01", "unet", 0.9), ("paper/FVN02", "memory", 0.9),
+        ("elsewhere/grid", "unet", 0.1), ("demo/carpet", "all", 0.1))]
     (tmp_path / "quality.json").write_text(json.dumps({"rows": rows}))
     head, *found = run_tables.quality({})
     assert len({len(row) for row in (head, *found)}) == 1
-    assert found[0][1:] == ["0.900", "0.800", "1.000", "-"]
-    assert found[1][:2] == ["demo carpet", "0.800 ± 0.100"]
-    assert found[2][1:] == ["0.850", "0.850", "1.000", "-"]
-    assert found[3][2].startswith("+0.000 (") and found[3][3].startswith("+0.150 (")
-    assert found[3][4] == "-"
+    table = {row[0]: row[1:] for row in found}
+    assert table["MVTec grid"] == ["0.900", "0.800", "-", "-"]
+    assert table["three papers"] == ["0.800 ± 0.100", "0.900", "-", "-"]
+    assert table["demo carpet"] == ["-"] * 4
+    assert table["mean of the sets"] == ["-"] * 4  # some were not run
+    # Minus 0.1 and plus 0.1: 12.7 is Student's t of one degree of freedom, 0.1 the standard error.
+    assert table["minus the U-Net, 95 % interval by set"] == [
+        "", "+0.000 (-1.271 to +1.271)", "-", "-"]
 
 
 SMALL = ("--width", "8", "--long-side", "64", "64")

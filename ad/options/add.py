@@ -111,7 +111,8 @@ def add_training_arguments(parser):
         "no)")
     add("--seed", type=int, default=0, help="of the split, the weights, every draw (default: 0)")
     add("--seeds", type=int, nargs="+", metavar="N", help="train one run per seed, to vote")
-    add("--val-every", type=int, metavar="EPOCHS", help="validate (default: 4; classifiers 1)")
+    add("--val-every", type=int, metavar="EPOCHS", help="validate (default: 4, or --epochs / 50; "
+        "classifiers 1)")
     add("--patience", type=int, metavar="N", help="stop after this many validations without a "
         "better pseudo-anomaly AUROC (default: 50, as a cosine is best at its end; reconstruct 10)")
 

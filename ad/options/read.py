@@ -102,6 +102,15 @@ def training_from(args):
         for field in fields(Training)})
 
 
+def settle_epochs(args, images):
+    """What was not given, of a U-Net that learns from so many images: epochs, and how many of them
+    lie between two validations and two epoch_N.pt, about 50 times in all."""
+    from ad.data import enough_epochs  # which imports torch
+    args.epochs = args.epochs or enough_epochs(images, args.batch)
+    often = max(4, args.epochs // 50)
+    args.val_every, args.save_every = args.val_every or often, args.save_every or often
+
+
 def plain(args):
     """Parsed arguments -> {name: value} that JSON can hold, for config.json."""
     return {name: list(value) if isinstance(value, tuple) else

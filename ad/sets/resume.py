@@ -5,9 +5,10 @@ from pathlib import Path
 from ad import InputError, checkpoint
 
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
-MAY_CHANGE = {"epochs", "minutes", "patience", "save_every", "resume", "overwrite", "runs", "name",
-              "data", "device", "window_batch", "all", "seeds", "groups", "names_from", "verbose",
-              "merge_categories", "pool", "config", "deterministic", "recipe", "parallel", "white"}
+MAY_CHANGE = {"all", "config", "data", "deterministic", "device", "epochs", "groups",
+              "merge_categories", "minutes", "name", "names_from", "overwrite", "parallel",
+              "patience", "pool", "recipe", "resume", "runs", "save_every", "seeds", "val_every",
+              "verbose", "white", "window_batch"}
 
 
 def open_again(folder: Path, config: dict) -> dict:
