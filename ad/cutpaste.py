@@ -19,7 +19,7 @@ SIZES = {"small": (0.0005, 0.003), "medium": (0.003, 0.02), "large": (0.02, 0.1)
 VISIBLE = 0.03  # mean absolute change inside a mask below which a defect counts as invisible
 
 
-def seeded_generator(device, *numbers):
+def seeded_generator(device, *numbers) -> torch.Generator:
     """A torch.Generator on `device`, seeded by integers; CPU and CUDA streams are not equal.
 
     The seed is 63 bits of the SHA-256 of the numbers joined by commas: (1, 23) and (12, 3) differ.
@@ -161,7 +161,7 @@ def _damages(images, generator, v):
 
 
 @torch.no_grad()
-def texture_damage(images, generator, area=(0.002, 0.05)):
+def texture_damage(images: torch.Tensor, generator: torch.Generator, area: tuple = (0.002, 0.05)):
     """Damage the texture inside an irregular blob: blur, noise, shuffled blocks or scratches.
 
     images: (N, 3, H, W) in [0, 1]; area: fraction of H * W, uniform. Returns (images, masks): each
@@ -183,7 +183,7 @@ def texture_damage(images, generator, area=(0.002, 0.05)):
     return _blend(images, patch, mask[:, None], generator)
 
 
-def pseudo_anomalies(image, seed, index):
+def pseudo_anomalies(image: torch.Tensor, seed: int, index: int) -> list:
     """The validation positives of one image: [(family, size, image, mask), ...], all pairs.
 
     image: (1, 3, H, W) in [0, 1], else ValueError; index: its number; seed: the run's. A variant's

@@ -67,7 +67,7 @@ def stain(images, cover, centre, generator):
     return torch.addcmul(shift, images, tint).clamp_(0, 1), cover
 
 
-def turned(images, matrix):
+def turned(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Images read at matrix (N, 2, 3) times a pixel's (x, y, 1), in [-1, 1], mirrored at edges."""
     grid = F.affine_grid(matrix, images.shape, align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
@@ -130,7 +130,7 @@ FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": s
 
 
 @torch.no_grad()
-def strike(images, plan, generator):
+def strike(images: torch.Tensor, plan: list, generator: torch.Generator):
     """(damaged images, masks): plan is what to do, [(first, last + 1, family's name), ...] images;
     a mask (N, 1, H, W) is 1 where all of it together changed something."""
     if not plan:
@@ -152,7 +152,7 @@ def strike(images, plan, generator):
     return result, (change > CHANGED).to(images.dtype)
 
 
-def damage(images, generator, families=DAMAGE):
+def damage(images: torch.Tensor, generator: torch.Generator, families: tuple = DAMAGE):
     """(damaged images, masks): CLEAN of the images stay as they are, the others are damaged up to
     ROUNDS times, each time by a family that is drawn evenly, for half of them, 2 or more, at once;
     a mask holds all of it. The first images, which in training are any, are damaged most."""

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ad.ssim import ssim_map
 
 
-def gradient_magnitude(images):
+def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
     """Prewitt gradient magnitude, edges replicated: (N, 1, H, W) -> same shape."""
     column = images.new_tensor([[-1., 0, 1]] * 3) / 3
     kernels = torch.stack([column, column.T])[:, None]
@@ -16,7 +16,7 @@ def gradient_magnitude(images):
     return (gradients.square().sum(1, keepdim=True) + 1e-12).sqrt()
 
 
-def msgms_map(x, y, scales=4, c=0.0026):
+def msgms_map(x: torch.Tensor, y: torch.Tensor, scales: int = 4, c: float = 0.0026) -> torch.Tensor:
     """Multi-scale gradient-magnitude dissimilarity, in [0, 1]: (N, 3, H, W) twice -> (N, 1, H, W).
 
     1 - mean over scales of (2 g_x g_y + c) / (g_x^2 + g_y^2 + c), g of the grey images in [0, 1],
@@ -35,7 +35,7 @@ def msgms_map(x, y, scales=4, c=0.0026):
     return 1 - total / scales
 
 
-def error_maps(images, output, names):
+def error_maps(images: torch.Tensor, output: torch.Tensor, names: list) -> dict:
     """{name: (N, 1, H, W)} for names among mse, ssim, msgms; images in [0, 1].
 
     mse: squared error, channel mean. ssim: 1 - SSIM, channel mean, in [0, 2]. msgms: see msgms_map.

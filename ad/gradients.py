@@ -40,7 +40,7 @@ class Gradients(nn.Module):
 
     @torch.autocast("cuda", enabled=False)
     @torch.autocast("cpu", enabled=False)
-    def forward(self, images):
+    def forward(self, images: torch.Tensor):
         grey = images.mean(1, keepdim=True)
         angles = torch.arange(DIRECTIONS, device=images.device) * (2 * torch.pi / DIRECTIONS)
         energies = []
@@ -55,7 +55,7 @@ class Gradients(nn.Module):
                 for s in self.strides]
 
     @staticmethod
-    def normalised(energy, stride):
+    def normalised(energy: torch.Tensor, stride: int):
         energy = cells(energy, stride)
         around = F.avg_pool2d(energy.sum(1, keepdim=True), NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2,
                               count_include_pad=False)

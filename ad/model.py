@@ -18,7 +18,7 @@ MOMENTUM = 0.01  # of the mean brightness of training images
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
 
 
-def conv_block(in_channels, out_channels):
+def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """Two 3 x 3 convolutions with batch norm and ReLU, size kept."""
     layers = []
     for channels in (in_channels, out_channels):
@@ -27,7 +27,7 @@ def conv_block(in_channels, out_channels):
     return nn.Sequential(*layers)
 
 
-def mask_losses(logits, masks, gamma=2.0):
+def mask_losses(logits: torch.Tensor, masks: torch.Tensor, gamma: float = 2.0):
     """Focal loss (Lin et al., ICCV 2017; per pixel, mean) and Dice loss (over the batch)."""
     cross = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     probability = logits.sigmoid()
@@ -75,7 +75,7 @@ class UNetAutoencoder(nn.Module):
             self.places = new_memory(self)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> list:
         """(N, 3, H, W) -> [the encoder's map (N, C, H / s, W / s)], s STRIDE or what is nearest."""
         x, stride = self.blocks(self.exposed(images)), self.patch
         for block in self.down:
@@ -85,22 +85,22 @@ class UNetAutoencoder(nn.Module):
                 return [x[..., :height, :width].float()]
             x, stride = F.max_pool2d(x, 2), 2 * stride
 
-    def exposed(self, images):
+    def exposed(self, images: torch.Tensor) -> torch.Tensor:
         """Whole images (N, 3, H, W) in [0, 1] -> the same, as bright as those of training, since
         more or less light is no defect: one factor an image."""
         return torch.where(self.brightness > 0, expose(images, self.brightness), images)
 
-    def blocks(self, images):
+    def blocks(self, images: torch.Tensor) -> torch.Tensor:
         """What the first level gets: the input, padded, in blocks of patch x patch pixels."""
         height, width = images.shape[-2:]
         x = F.pad(images, (0, -width % self.step, 0, -height % self.step), mode="replicate")
         return F.pixel_unshuffle(x, self.patch)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> reconstruction (N, 3, H, W), float32, in (0, 1)."""
         return self.outputs(images)[:, :3]
 
-    def outputs(self, images):
+    def outputs(self, images: torch.Tensor) -> torch.Tensor:
         """As forward, but with mask_head a fourth channel, the mask's logit.
 
         The sigmoid keeps the reconstruction in the range of the data: SSIM multiplies luminance by
@@ -123,7 +123,7 @@ class UNetAutoencoder(nn.Module):
             x = x[..., :height, :width]
             return torch.cat([x[:, :3].sigmoid(), x[:, 3:]], dim=1)
 
-    def loss(self, images, generator):
+    def loss(self, images: torch.Tensor, generator: torch.Generator) -> dict:
         """Loss of a batch (N, 3, H, W): the homework's MSE + 0.84 (1 - SSIM), with mask_head
         plus focal and Dice, and all parts; of several processes that of the own images, but for
         Dice. generator: of the damage."""
@@ -145,7 +145,7 @@ class UNetAutoencoder(nn.Module):
             parts["loss"] = parts["loss"] + focal + dice
         return parts
 
-    def anomaly_maps(self, images, names=("mse", "ssim")):
+    def anomaly_maps(self, images: torch.Tensor, names: tuple = ("mse", "ssim")) -> dict:
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps; "mask", in
         [0, 1], with a mask head; for "places" the memory's maps, once it is there."""
         output = self.outputs(images)
@@ -168,7 +168,7 @@ MODELS = {"unet": "ad.model.UNetAutoencoder", "patchcore": "ad.models.memory.Pat
 CLASSIFIER = "ad.models.classifier.Classifier"
 
 
-def load_object(path):
+def load_object(path: str):
     """"package.module.name" -> what it names."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
@@ -179,12 +179,12 @@ def new_memory(unet):
     return load_object(MODELS["patchcore"])(unet.features, equalise=False)
 
 
-def is_classifier(name):
+def is_classifier(name: str) -> bool:
     """Does the name stand for a model that learns from labels?"""
     return name not in MODELS and name in load_object("ad.models.classifier.classifiers")()
 
 
-def model_class(name):
+def model_class(name: str):
     """What builds the model of this name: of MODELS, or Classifier. Raises ValueError for another
     name."""
     if name in MODELS or is_classifier(name):
@@ -193,7 +193,7 @@ def model_class(name):
                      "with labels, resnet, efficientnet_lite0 and torchvision's classifiers")
 
 
-def build_model(name, **model_args):
+def build_model(name: str, **model_args) -> nn.Module:
     """Build a model by name; raises ValueError for an unknown name or argument."""
     build = model_class(name)
     return build(**model_args) if name in MODELS else build(name, **model_args)

@@ -17,7 +17,7 @@ PLAIN = 0.25  # weight of a plain place against one with the image's mean gradie
 WAVES = 25  # in noise, a fifth of them of the finer octave
 
 
-def on_cpu(generator):
+def on_cpu(generator: torch.Generator) -> torch.Generator:
     """The generator, or for one of a GPU a new one of the CPU, seeded by its state, no wait."""
     if generator.device.type == "cpu":
         return generator
@@ -31,26 +31,26 @@ def uniform(generator, count, low=0.0, high=1.0, size=1):
     return low + (high - low) * torch.rand(count, size, generator=generator)
 
 
-def whole(generator, *limits):
+def whole(generator: torch.Generator, *limits) -> list:
     """A whole number from 0 to below each limit, which may decide what is done."""
     return [int(draw * limit) for draw, limit in
             zip(torch.rand(len(limits), generator=generator).tolist(), limits)]
 
 
-def move(values, images):
+def move(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """values on the images' device and in their dtype; nothing waits for those of the CPU."""
     pinned = images.is_cuda and not values.is_cuda
     return (values.pin_memory() if pinned else values).to(images, non_blocking=True)
 
 
-def bring(images, *values):
+def bring(images: torch.Tensor, *values) -> list:
     """CPU tensors (N, ...) -> the same on the images' device and in their dtype, in one copy."""
     flat = move(torch.cat([value.flatten(1) for value in values], 1), images)
     parts = flat.split([value[0].numel() for value in values], 1)
     return [part.view(value.shape) for part, value in zip(parts, values)]
 
 
-def axes(images):
+def axes(images: torch.Tensor) -> list:
     """Pixels' centres: y (H, 1), x (W, 1), in pixels."""
     return [torch.arange(0.5, side, device=images.device, dtype=images.dtype)[:, None]
             for side in images.shape[2:]]
@@ -80,7 +80,7 @@ def clouds(images, generator, cells=(2, 24), channels=1):
     return (noise - low) / (high - low)
 
 
-def density(images):
+def density(images: torch.Tensor) -> torch.Tensor:
     """(N, CELLS ** 2): how likely damage lies in a cell, in proportion to the gradient there +
     PLAIN: damage to a plain background teaches little."""
     grey = images.mean(1, keepdim=True)
@@ -90,7 +90,7 @@ def density(images):
     return torch.add(cells, cells.mean(1, keepdim=True) + 1e-6, alpha=PLAIN)
 
 
-def centres(density, generator):
+def centres(density: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Places (N, 2), y and x in [0, 1], drawn by `density`."""
     # The first of events that come at these rates: no running sum, whose GPU kernel may vary.
     events = -uniform(generator, len(density), size=CELLS ** 2).clamp_min(1e-30).log()
@@ -124,7 +124,7 @@ def blobs(images, centre, shapes, generator):
     return ((level[..., None, None] - relief) * steep[..., None, None]).clamp(0, 1)
 
 
-def others(images, generator):
+def others(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Other images of the batch, moved round by any distance and mirrored at random."""
     *shift, flip = whole(generator, len(images), *images.shape[2:], 4)
     result = images.roll(shift, (0, 2, 3))

@@ -67,7 +67,7 @@ def sliding_window(images: Tensor, predict, window, stride, padding="reflect",
     return merged.contiguous()
 
 
-def check_arguments(images, window, stride, padding, weighting, window_batch):
+def check_arguments(images: torch.Tensor, window, stride, padding, weighting, window_batch):
     """Raise ValueError for what cannot be done; returns (height, width) pairs of the first two."""
     pairs = []
     for name, value in (("window", window), ("stride", stride)):
@@ -87,7 +87,7 @@ def check_arguments(images, window, stride, padding, weighting, window_batch):
     return pairs
 
 
-def pad_to_window(images, window, padding):
+def pad_to_window(images: torch.Tensor, window, padding):
     """Pad (N, C, H, W) on both sides where it is smaller than the window: (padded, top, left)."""
     missing = [max(0, w - side) for w, side in zip(window, images.shape[-2:])]
     top, left = missing[0] // 2, missing[1] // 2
@@ -113,7 +113,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
                                    for i in range(count)]
 
 
-def axis_weights(starts, window, length, weighting, device):
+def axis_weights(starts, window, length, weighting, device: torch.device):
     """Merge weights along one axis: those of a window (window,), and their sum (length,)."""
     weight = torch.ones(window, device=device)
     if weighting == "gaussian":

@@ -56,7 +56,7 @@ def validate(model: torch.nn.Module, examples: Examples, scoring: Scoring, devic
 
 
 @torch.no_grad()
-def mean_loss(model, images, device):
+def mean_loss(model, images: list, device):
     """The model's own loss, mean over uint8 images, one at a time, with fixed draws."""
     losses = [model.loss(to_float(image, device)[None], seeded_generator(device, 0, i))["loss"]
               for i, image in enumerate(images)]

@@ -20,7 +20,7 @@ ANGLES = 8  # at which normal images are remembered of what lies at any angle
 LIT = 64  # batches whose light is averaged, and that are looked at for alignment
 
 
-def by_place(features):
+def by_place(features: torch.Tensor):
     """(N, C, h, w) -> (h * w, N, C)."""
     return features.flatten(2).permute(2, 0, 1).contiguous()
 
@@ -75,7 +75,7 @@ class PatchMemory(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
-    def features(self, images, grid=None):
+    def features(self, images: torch.Tensor, grid=None) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, each averaged over its
         neighbourhood; (h, w) is `grid` or, where that is None, that of the finest layer."""
         trunk = self.trunk[0]
@@ -133,7 +133,7 @@ class PatchMemory(nn.Module):
     @torch.autocast("cuda", enabled=False)
     @torch.autocast("cpu", enabled=False)
     @torch.no_grad()
-    def learn(self, placed):
+    def learn(self, placed: torch.Tensor):
         """Learn from patches (h * w, N, C) of N images. Draws from torch's global generator."""
         std, self.mean = torch.std_mean(placed, (0, 1))
         self.std = std + 1e-6
@@ -158,11 +158,11 @@ class PatchMemory(nn.Module):
             torch.arange(size, device=sets.device).expand(len(sets), -1)
         self.bank = sets.gather(1, keep[..., None].expand(-1, -1, sets.shape[2]))
 
-    def standardised(self, features):
+    def standardised(self, features: torch.Tensor):
         return (features - self.mean) / self.std
 
     @torch.no_grad()
-    def anomaly_maps(self, images, names=None):
+    def anomaly_maps(self, images: torch.Tensor, names=None) -> dict:
         """(N, 3, H, W) -> {"neighbours" and/or "gaussian": distances (N, 1, H, W)}; names is of no
         use here, it chooses among the errors of a reconstruction."""
         features = self.features(images, None if self.radius is None else self.grid)
@@ -175,19 +175,19 @@ class PatchMemory(nn.Module):
         return {name: F.interpolate(d.view(h, w, n).permute(2, 0, 1)[:, None], images.shape[-2:],
                                     mode="bilinear") for name, d in found.items()}
 
-    def projected(self, patches):
+    def projected(self, patches: torch.Tensor):
         return patches if self.projection is None else patches @ self.projection
 
-    def gaussian(self, queries):
+    def gaussian(self, queries: torch.Tensor):
         off = self.projected(queries) - self.centre[:, None]
         return (off @ self.whitening.transpose(1, 2)).norm(dim=2)
 
-    def neighbours(self, queries):
+    def neighbours(self, queries: torch.Tensor):
         if self.radius is None:
             return nearest(queries, self.bank)[0].sqrt()
         return nearest_around(queries, self.bank, self.grid, self.radius).sqrt()
 
-    def describe(self):
+    def describe(self) -> str:
         """Bank size and memory, and whether neighbours are looked for near the place, and why."""
         size = sum(b.numel() * b.element_size() for b in self.buffers()) / 2 ** 20
         bank = "" if self.bank is None else f"{self.bank.shape[:2].numel()} patches of "
