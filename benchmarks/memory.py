@@ -72,9 +72,9 @@ def main():
         add("--images", type=int, nargs="*", default=(300, 1000, 3000), help="of the growth"),
         add("--side", type=int, default=512, help="of those, in pixels")))
     results = {"search": search(args.runs)}
-    report(args, "memory", results, ("scikit-learn",))
+    report(args, "memory_growth", results, ("scikit-learn",))
     results |= growth(args.images, args.side)
-    report(args, "memory", results, ("scikit-learn",))
+    report(args, "memory_growth", results, ("scikit-learn",))
 
 
 if __name__ == "__main__":

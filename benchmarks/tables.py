@@ -45,6 +45,21 @@ def patchcore(records):
             text(found[c][name]["auroc"])))] for name, title in names.items()]
 
 
+def growth(records):
+    """What a memory's fit costs as its images become more."""
+    found = bench("memory_growth")
+    return [["fit", "images", "CPU", "an image to score", "peak memory"]] + [
+        [case.removeprefix("fit, "), count, f"{r['seconds']:.0f} s",
+         f"{r['seconds_to_score'] * 1e3:.0f} ms", f"{r['mib']:,.0f} MiB" if "mib" in r else "-"]
+        for case, rows in found.items() if case != "search" for count, r in rows.items()]
+
+
+def nearest_search(records):
+    return [["nearest of 19,456 patches for 16,384", "time", "times ours"]] + [
+        [name, f"{r['seconds']:.2f} s", f"{r['ratio']:.2f}"]
+        for name, r in bench("memory_growth")["search"].items()]
+
+
 def collapse(records):
     """The four numbers of visualize.py for the runs whose pictures are shown."""
     found = records["collapse"]
@@ -119,7 +134,7 @@ def options(script):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, collapse, survive, router, train_step, inference, many_images, peers,
+    patchcore, growth, nearest_search, collapse, survive, router, train_step, inference, many_images, peers,
     run_tables.unet, run_tables.published, run_tables.windows, run_tables.pooled,
     run_tables.normals, run_tables.ablations, run_tables.quality, run_tables.quality_all,
     run_tables.objectives,
