@@ -89,6 +89,8 @@ def parse_args():
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     require(args.masks is None or 0 < args.masks < 1,
             f"--masks must be in (0, 1), got {args.masks}")
+    require(args.results.is_dir() or not args.results.exists(),
+            f"--results {args.results} is a file, not a folder")
     ad.threshold.parse_threshold(args.threshold)
     given_scoring(args)
     if args.image:

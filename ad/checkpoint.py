@@ -69,7 +69,8 @@ def load(path: Path, device="cpu") -> dict:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError,
             zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot load checkpoint {path}: {reason[:200]}") from error
+        raise InputError(f"cannot load checkpoint {path}: it is damaged, or no PyTorch file "
+                         f"({reason[:100]})") from error
     if not isinstance(checkpoint, dict) or KEYS - checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of this project")
     config, known = checkpoint["config"], checkpoint["calibration"]

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from ad import InputError
 from ad.ssim import ssim_map
 
 
@@ -46,6 +47,8 @@ def error_maps(images: torch.Tensor, output: torch.Tensor, names: list) -> dict:
             return (output - images).square().mean(1, keepdim=True)
         if name == "msgms":
             return msgms_map(output, images)
+        if name != "ssim":
+            raise InputError(f"--error {name} is not one of this model's")
         similarity = ssim_map(output, images, data_range=1.0, padding="reflect")
         return 1 - similarity.mean(1, keepdim=True)
     return {name: one(name) for name in names}

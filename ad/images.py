@@ -54,6 +54,8 @@ def opened(path):
 
 def shrunk(image, image_size, white):
     """A Pillow image as read_image gives it. Raises ValueError for what that refuses."""
+    if not min(image.size):
+        raise ValueError("it has no pixels")
     scale = image_size / max(image.size)
     if image.width * image.height > LARGE:  # a JPEG is decoded at a fraction of its size
         image.draft(None, [max(1, int(2 * scale * side)) for side in image.size])

@@ -54,7 +54,8 @@ def the_category(choice: Choice, root: Path, found: list[str]) -> Choice:
 def how_to_go_on(choice: Choice, tested: bool, path: Path | None) -> str:
     """Lines after training. tested: is there a test split?; path: of the checkpoint, None for
     several."""
-    score = command("infer.py", choice.data, choice.runs, *choice.options) if tested else command(
+    options = ["--category", "+".join(choice.merged)] if choice.merged else choice.options
+    score = command("infer.py", choice.data, choice.runs, *options) if tested else command(
         "infer.py", None, choice.runs, "--image", "FOLDER", *([] if choice.every else
                                                               choice.options))
     lines = [f"to score {'the test images' if tested else 'new images'}: {score}"]

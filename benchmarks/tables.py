@@ -134,7 +134,8 @@ def options(script):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, growth, nearest_search, collapse, survive, router, train_step, inference, many_images, peers,
+    patchcore, growth, nearest_search, collapse, survive, router, train_step, inference,
+    many_images, peers,
     run_tables.unet, run_tables.published, run_tables.windows, run_tables.pooled,
     run_tables.normals, run_tables.ablations, run_tables.quality, run_tables.quality_all,
     run_tables.objectives,

@@ -14,6 +14,7 @@ from PIL import Image
 from ad import InputError
 from ad.detector import Detector
 from ad.options import settle_epochs
+from ad.sets.files import as_image
 
 MEMORY = ("--model", "patchcore", "--layers", 8)
 
@@ -192,3 +193,21 @@ def test_epochs_validations_and_saves_suit_the_number_of_images(given, images, e
     args = Namespace(**{"epochs": None, "val_every": None, "save_every": None, "batch": 8} | given)
     settle_epochs(args, images)
     assert (args.epochs, args.val_every, args.save_every) == expected
+
+
+@pytest.mark.parametrize("script, options, message", [
+    ("train.py", ["--name", "a/b"], "--name a/b must be the name of one folder"),
+    ("train.py", ["--name", ".."], "--name .. must be the name of one folder"),
+    ("train.py", ["--error", "elbo"], "--error elbo is for variational autoencoders"),
+    ("infer.py", ["--results", "file"], "--results file is a file, not a folder")])
+def test_what_cannot_work_is_told_before_any_work(tmp_path, script, options, message):
+    (tmp_path / "file").touch()
+    tiny = write_tiny(tmp_path / "data")
+    result = run(script, "--data", tiny, "--category", "stripes", *options, cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_array_without_pixels_is_no_image():
+    with pytest.raises(InputError, match="not an image: ndarray: it has no pixels"):
+        as_image(np.zeros((0, 0, 3), np.uint8), 64)

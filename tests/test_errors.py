@@ -1,8 +1,10 @@
 """Error maps against naive numpy and scikit-image."""
 
 import numpy as np
+import pytest
 import torch
 
+from ad import InputError
 from ad.errors import error_maps, gradient_magnitude, msgms_map
 from ad.ssim import ssim_map
 
@@ -61,3 +63,8 @@ def test_error_maps_by_hand():
     similarity = ssim_map(y, x, 1.0, padding="reflect").mean(1)
     np.testing.assert_allclose(maps["ssim"][:, 0], 1 - similarity, atol=1e-6)
     assert list(error_maps(x, y, ("msgms",))) == ["msgms"]
+
+
+def test_a_map_of_another_model_is_refused():
+    with pytest.raises(InputError, match="--error elbo is not one of this model's"):
+        error_maps(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), ["elbo"])

@@ -37,6 +37,8 @@ def check_training(args):
     """Raise InputError, naming the value, for arguments that cannot work."""
     require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
     require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
+    require(not args.name or args.name == Path(args.name).name != "..",
+            f"--name {args.name} must be the name of one folder, without slashes")
     for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr",
                  "t_max", "groups", "minutes"):
         value = 1 if getattr(args, name) is None else getattr(args, name)

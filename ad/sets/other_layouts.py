@@ -69,7 +69,8 @@ def find_samples(root: Path, category: str, wanted: list[str], split: str,
     """As layouts.find_samples. wanted: the categories that are meant by `category`."""
     kind = layout(root)
     if kind == "classes":
-        raise InputError(f"{root} holds class folders; they are for classifiers: --model resnet")
+        raise InputError(f"{root} holds class folders; they are for classifiers: train.py --model "
+                         "resnet; and infer.py --image FOLDER scores single images with them")
     if kind == "wells":
         samples = ad.sets.wells.samples(root, split)
     elif split == "validation":

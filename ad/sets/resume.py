@@ -25,6 +25,8 @@ def open_again(folder: Path, config: dict) -> dict:
             f"--{name.replace('_', '-')} {old.get(name)}" for name in differ))
     if any(last["config"][part] != config[part] for part in ("train", "validation")):
         raise InputError(f"{folder} was trained on other images than {config['root']} holds now")
+    if last["epoch"] > (new["epochs"] or last["epoch"]):
+        print(f"{folder} has {last['epoch']} epochs already, more than --epochs {new['epochs']}")
     lines = (folder / "log.jsonl").read_text().splitlines() if last["epoch"] else []
     kept = lines[:last["epoch"]]  # one line per epoch
     checkpoint.write_atomic(folder / "log.jsonl", "".join(line + "\n" for line in kept))
