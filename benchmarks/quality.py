@@ -195,6 +195,10 @@ def cells(rows, spread, sign):
     return found
 
 
+def titled(model, options):
+    return f"{model} `{options}`" if options else model
+
+
 def table_lines(rows):
     """Cells, the header first: a line a set and model, means over seeds with largest minus smallest
     in brackets, then a line a model, the mean of its sets with its standard error."""
@@ -203,12 +207,12 @@ def table_lines(rows):
         groups.setdefault((row["model"], row["options"], row["set"]), []).append(row)
     lines = [["model", "set", "seeds", *DIGITS]]
     for (model, options, place), group in groups.items():
-        lines.append([f"{model} `{options}`", place, str(len(group)), *cells(
+        lines.append([titled(model, options), place, str(len(group)), *cells(
             group, lambda values: max(values) - min(values), " ({})")])
         models.setdefault((model, options), []).append({name: mean(known) for name in DIGITS if (
             known := [row[name] for row in group if row.get(name) is not None])})
     for (model, options), sets in models.items():
-        lines.append([f"{model} `{options}`", f"mean of {len(sets)}", "", *cells(
+        lines.append([titled(model, options), f"mean of {len(sets)}", "", *cells(
             sets, lambda values: stdev(values) / len(values) ** 0.5, " ± {}")])
     return lines
 
