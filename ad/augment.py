@@ -8,13 +8,13 @@ import torch.nn.functional as F
 
 from ad.config import Training
 from ad.data import resize_long_side, resize_to, to_float
-from ad.regions import bring, on_cpu, uniform
+from ad.gradients import NEAR
+from ad.regions import bring, on_cpu, turned, uniform
 
 FLIPS = {"left-right": (lambda x: x.flip(-1), torch.tensor([[-1., 0], [0, 1]])),
          "up-down": (lambda x: x.flip(-2), torch.tensor([[1., 0], [0, -1]])),
          "diagonal": (lambda x: x.mT, torch.tensor([[0., 1], [1, 0]]))}  # and of (x, y)
 TURN, SHIFT, ZOOM, LIGHT = 3.0, 0.04, 0.03, 0.1  # degrees, share of the side, and of 1; see augment
-NEAR = 1.1  # a flip is allowed up to this many times the distance between normal images
 
 
 def symmetries(images: list, side: int = 16) -> list:
@@ -50,8 +50,7 @@ def augment(images: torch.Tensor, generator: torch.Generator, flips=()) -> torch
     # Factors only, so that black stays black: SSIM looks closely there.
     light = (1 + LIGHT * brightness) * uniform(generator, n, 1 - LIGHT / 4, 1 + LIGHT / 4, 3)
     matrix, light = bring(images, matrix, light[..., None, None])
-    grid = F.affine_grid(matrix, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, "bicubic", "reflection", False).mul_(light).clamp_(0, 1)
+    return turned(images, matrix, "bicubic").mul_(light).clamp_(0, 1)
 
 
 def random_crops(images: list, long_side: int, crop: int,

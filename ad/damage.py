@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ad.config import DAMAGE
 from ad.cutpaste import cutpaste, cutpaste_scar, texture_damage
 from ad.regions import (AREA, CHANGED, blobs, bring, centres, clouds, density, on_cpu, others,
-                        uniform, waves, whole)
+                        turned, uniform, waves, whole)
 
 CLEAN = 0.2  # share of the images that stay as they are
 ROUNDS = 3  # the others are damaged once to so many times
@@ -65,12 +65,6 @@ def stain(images, cover, centre, generator):
     shift = uniform(generator, len(images), -0.15, 0.15)
     tint, shift = bring(images, tint[..., None, None], shift[..., None, None])
     return torch.addcmul(shift, images, tint).clamp_(0, 1), cover
-
-
-def turned(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Images read at matrix (N, 2, 3) times a pixel's (x, y, 1), in [-1, 1], mirrored at edges."""
-    grid = F.affine_grid(matrix, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def warp(images, cover, centre, generator):

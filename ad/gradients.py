@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ad.data import on_device, resize_long_side
 from ad.neighbours import nearest
+from ad.regions import turned
 from ad.ssim import gaussian_blur
 
 SCALES = (1.0, 2.0, 4.0)  # of the gradients, pixels
@@ -22,7 +23,7 @@ MOST, PAIRS = 12, 3  # images that alignment() looks at, and others that each is
 REACH = 2  # cells; as far from its place a patch's nearest neighbour is at the same place
 ALIGNED = 0.4  # alignment() from which images are aligned
 PLAIN = 0.5  # of an object's patches the median one's weight is at most this share of the mean
-NEAR = 1.1  # turned images are normal up to this many times the distance between normal images
+NEAR = 1.1  # turned or flipped images are normal up to this many times the normal ones' distance
 
 
 class Gradients(nn.Module):
@@ -100,8 +101,7 @@ def rotated(images: torch.Tensor, angle: float) -> torch.Tensor:
     ratio = images.shape[2] / images.shape[3]
     matrix = on_device(torch.tensor([[math.cos(angle), -math.sin(angle) * ratio, 0],
                                      [math.sin(angle) / ratio, math.cos(angle), 0]]), images.device)
-    grid = F.affine_grid(matrix.expand(len(images), 2, 3), images.shape, align_corners=False)
-    return F.grid_sample(images, grid, "bicubic", "reflection", False).clamp_(0, 1)
+    return turned(images, matrix.expand(len(images), 2, 3), "bicubic").clamp_(0, 1)
 
 
 def descriptors(images: list) -> tuple[torch.Tensor, torch.Tensor, tuple]:
@@ -154,10 +154,10 @@ def lies_at_any_angle(images: list) -> bool:
     """
     images = [resize_long_side(image, SIDE) for image in images[:MOST]]
     count = len(images)
-    turned = [rotated(image, 2 * math.pi * (k + 0.5) / count) for k, image in enumerate(images)]
+    askew = [rotated(image, 2 * math.pi * (k + 0.5) / count) for k, image in enumerate(images)]
     # What is interpolated is smoother, and so nearer to anything: both are.
     images = [rotated(image, 0.02) for image in images]
-    patches, weight, (h, w) = descriptors([image[0] for image in images + turned])
+    patches, weight, (h, w) = descriptors([image[0] for image in images + askew])
     plain = weight[:count].flatten().sort().values
     if plain[len(plain) // 2] > PLAIN * plain.mean():
         return False

@@ -129,3 +129,9 @@ def others(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     *shift, flip = whole(generator, len(images), *images.shape[2:], 4)
     result = images.roll(shift, (0, 2, 3))
     return result.flip([axis for axis in (2, 3) if flip & axis - 1]) if flip else result
+
+
+def turned(images: torch.Tensor, matrix: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+    """Images read at matrix (N, 2, 3) times a pixel's (x, y, 1), in [-1, 1], mirrored at edges."""
+    grid = F.affine_grid(matrix, images.shape, align_corners=False)
+    return F.grid_sample(images, grid, mode, "reflection", align_corners=False)

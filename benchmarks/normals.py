@@ -30,15 +30,17 @@ import run_tables
 import torch
 from PIL import Image
 from plain_patchcore import plain_patchcore
+from quality import best_recall
 from timing import PROJECT, RESULTS, markdown, parser_of, record
 
 from ad import checkpoint, layouts
 from ad.config import Scoring
-from ad.fitting import folds
-from ad.images import load_images, read_image, reading
-from ad.judging import Examples, aurocs, held_out_maps, judge
+from ad.fitting import judged_maps
+from ad.images import load_images
+from ad.judging import Examples, aurocs, judge
+from ad.machine import Machine
 from ad.metrics import auroc
-from ad.seed import seed_everything
+from ad.runs import run_images
 from ad.sets.demo import CATEGORIES, write_demo
 
 RECORDS = RESULTS / "normals.json"
@@ -66,14 +68,11 @@ def results(folder):
 def fair_auroc(saved, category):
     """The memory of best.pt fitted again, and its normal images judged as if they were damaged."""
     config = saved["config"]
-    normals = [read_image(Path(config["root"]) / name, *reading(config))
-               for name in config["validation"]]
+    normals = run_images(config, "validation")
     examples = Examples(normals, normals, range(len(normals)), ["normal"] * len(normals))
     model, seed = checkpoint.restore_model(saved, category), config["args"]["seed"]
-    scoring, device = Scoring(**saved["calibration"]["scoring"]), torch.device("cpu")
-    seed_everything(seed)
-    maps = held_out_maps(folds(model, [], normals, scoring, device, seed), examples, scoring,
-                         device)
+    scoring, machine = Scoring(**saved["calibration"]["scoring"]), Machine(torch.device("cpu"))
+    maps = judged_maps(model, [], examples, scoring, machine, seed)
     return aurocs(judge(*maps, examples, scoring))["auroc"]
 
 
@@ -89,18 +88,14 @@ def measure(root, category, backbone, seed, folder):
     run("infer.py", *options, "--results", folder / "training", "--image", *training)
     called = sum(row["prediction"] == "1" for row in results(folder / "training")[1])
     found, rows = results(folder)
-    labels, scores = (np.array([float(row[key]) for row in rows]) for key in ("label", "score"))
-    good, bad = scores[labels == 0], scores[labels == 1]
-    alarms = int((good > found["threshold"]).sum())
-    lowest = np.sort(good)[-alarms - 1]
     masks = [np.asarray(Image.open(folder / "masks" / category / f"{row['id']}.png").convert("L"))
              for row in rows if row["label"] == "0"]
     saved = checkpoint.load(folder / f"runs/{category}/patchcore-seed{seed}/best.pt")
     row = {key: found[key] for key in ("auroc", "pixel_auroc", "pro")} | {
         "pseudo": saved["val_auroc"], "called": called / len(training),
         "promised": found["limits"]["expected"], "bound": found["limits"]["bound"],
-        "seen": alarms / len(good), "good": len(good), "recall": float((bad > found[
-            "threshold"]).mean()), "best": float((bad > lowest).mean()),
+        "seen": 1 - found["tnr"], "good": len(masks), "recall": found["tpr"],
+        "best": best_recall(rows),
         "mask": float(np.mean([mask > 127 for mask in masks])),
         "train, s": trained - start, "infer, s": scored - trained}
     if seed == 0:
@@ -108,7 +103,7 @@ def measure(root, category, backbone, seed, folder):
     if backbone != "gradients":
         images = [load_images(layouts.find_samples(root, category, split), 512)
                   for split in ("train", "test")]
-        row["plain"] = auroc(labels, plain_patchcore(*images, seed))
+        row["plain"] = auroc([int(r["label"]) for r in rows], plain_patchcore(*images, seed))
     return row
 
 

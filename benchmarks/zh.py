@@ -8,8 +8,6 @@ TRANSLATED = {
     "demo tablet": "demo 藥錠 tablet", "demo bolt": "demo 螺栓 bolt",
     "mean of the sets": "各資料集平均",
     "minus the U-Net, 95 % interval by set": "減去 U-Net，95 % 區間（逐資料集）",
-    "(to be measured: benchmarks/results/quality.json)":
-        "（尚待量測：benchmarks/results/quality.json）",
     # F1 and AUC
     "share of anomalous images": "異常影像比例", "best F1": "最佳 F1", "its threshold": "其門檻",
     "F1 at the threshold chosen on 40%": "沿用在 40% 時選定門檻的 F1",
