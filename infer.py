@@ -200,8 +200,8 @@ def write_results(rows, results, averages, args, machine, flat):
 
 
 def main(args):
-    machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
-                                        args.deterministic)
+    machine = ad.machine.choose_machine(args.device, window_batch=args.window_batch,
+                                        deterministic=args.deterministic)
     choice = choice_from(args)
     if args.export:
         job = ad.jobs.find_job(args.category, [], choice, args.members)

@@ -202,9 +202,8 @@ def train_classifier(root, args, machine):
             labels, len(classes))} | model_arguments(args), args, machine)
 
     def check(model, images, labels):
-        with machine.autocast():
-            return classify.classification_metrics(
-                classify.predict(model, images, machine.device), labels, classes, model.normal)
+        return classify.classification_metrics(
+            classify.predict(model, images, machine.device), labels, classes, model.normal)
     fit(model, (images, labels), lambda: check(model, val_images, val_labels), run, args, machine)
     if ad.ranks.rank():
         return

@@ -149,8 +149,8 @@ def main(args: Namespace) -> None:
     pictures = ad.pictures
     if args.compare:
         return compare_runs(args)
-    machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
-                                        args.deterministic)
+    machine = ad.machine.choose_machine(args.device, window_batch=args.window_batch,
+                                        deterministic=args.deterministic)
     if args.report:
         return pictures.report.write_report(args.results, args.runs, args.data,
                                             args.ckpt or "best.pt", machine)

@@ -116,10 +116,9 @@ class Detector:
         have the size of the first reading's. names: of the images, for errors."""
         votes, raws, maps = [], [], []
         for member in self.members:
-            with self.machine.autocast():
-                parts = list(score_images(
-                    member.model, pictures[reading(member.config)], member.calibration,
-                    self.machine.device, self.machine.window_batch, names))
+            parts = list(score_images(
+                member.model, pictures[reading(member.config)], member.calibration,
+                self.machine.device, self.machine.window_batch, names))
             raws.append(torch.cat([s for s, _ in parts]).cpu().double().numpy())
             votes.append(standardise(raws[-1], member.normal))
             own = [m.cpu() for _, batch in parts for m in batch]

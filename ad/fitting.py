@@ -73,10 +73,8 @@ def validation(model: nn.Module, images: list, examples: Examples, scoring: Scor
 def judged_maps(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
                 machine: Machine, seed: int) -> tuple[list, list]:
     """held_out_maps of the Examples, by what has not learned from them: see folds."""
-    with machine.autocast():
-        return held_out_maps(
-            folds(model, images, examples.normals, scoring, machine.device, seed), examples,
-            scoring, machine.device, machine.window_batch)
+    return held_out_maps(folds(model, images, examples.normals, scoring, machine.device, seed),
+                         examples, scoring, machine.device, machine.window_batch)
 
 
 def folds(model: nn.Module, images: list, judged: list, scoring: Scoring, device, seed: int):

@@ -13,14 +13,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Machine:
-    """device; precision of the convolutions: a key of DTYPES; window_batch: 256 x 256 windows per
-    forward pass."""
+    """device; precision of the convolutions of a training step: a key of DTYPES, all that judges
+    images has fp32, or they would be judged otherwise on another machine; window_batch: 256 x 256
+    windows per forward pass."""
     device: torch.device
     precision: str = "fp32"
     window_batch: int = 16
 
     def autocast(self):
-        """Context in which convolutions run in `precision`; nothing at all for fp32."""
+        """Context of a training step, see precision; nothing at all for fp32."""
         return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(
             self.device.type, dtype=DTYPES[self.precision])
 
@@ -41,7 +42,7 @@ def choose_machine(device="auto", precision="auto", window_batch=16,
     device = torch.device(device)
     precision = choose_precision(precision, device)
     # cuDNN's default for float32 is TF32, whose scores depend on the batch in the fourth digit.
-    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.cudnn.allow_tf32 = False
     return Machine(device, precision, window_batch)
 
 

@@ -145,8 +145,7 @@ def epochs_in(seconds: float, model, data_set, check, plan: Training, machine: M
         train_epoch(model, part, make_updates(model, plan, machine), 1)
         times.append((time.perf_counter() - start) / len(images[few]))
     start = time.perf_counter()
-    with machine.autocast():
-        ranks.from_rank_0(check)
+    ranks.from_rank_0(check)
     checking = time.perf_counter() - start
     model.load_state_dict(before)
     each = times[-1] * len(images) + checking / plan.val_every
@@ -185,8 +184,7 @@ def run_epochs(model, data_set, check, run, plan: Training, machine: Machine, ve
                 continue
             record = {"epoch": epoch} | record
             if epoch % plan.val_every == 0 or epoch == plan.epochs:
-                with machine.autocast():
-                    record |= ranks.from_rank_0(check)
+                record |= ranks.from_rank_0(check)
             record |= {"seconds": time.perf_counter() - start,
                        "lr": updates.optimizer.param_groups[0]["lr"]}
             state["epoch"] = epoch

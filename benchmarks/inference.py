@@ -59,10 +59,9 @@ def make_detector(samples, scoring, count, image_size, small):
         torch.manual_seed(seed)
         model = build_model("unet", **{"width": 4, "depth": 2} if small else {"patch": 4})
         model = model.to(memory_format=torch.channels_last).eval()
-        with machine.autocast():
-            if not small:
-                model.places = new_places(model, normals, 256, machine.device, seed)
-            saved = calibrate(model, normals, scoring, machine.device)
+        if not small:
+            model.places = new_places(model, normals, 256, machine.device, seed)
+        saved = calibrate(model, normals, scoring, machine.device)
         members.append(Member(str(seed), model, config, saved))
     return Detector(members, machine)
 

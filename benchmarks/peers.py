@@ -97,14 +97,12 @@ def peer_scores(model):
     return score
 
 
-def our_scores(model, normals, scoring, machine):
+def our_scores(model, normals, scoring):
     """Scoring as infer.py does it, calibrated on normal images."""
-    with machine.autocast():
-        saved = calibrate(model, normals, scoring, CPU)
+    saved = calibrate(model, normals, scoring, CPU)
 
     def score(samples):
-        with machine.autocast():
-            scores, maps = zip(*score_images(model, load_images(samples, 256), saved, CPU))
+        scores, maps = zip(*score_images(model, load_images(samples, 256), saved, CPU))
         return torch.cat(scores).tolist(), [m[0].numpy() for batch in maps for m in batch]
     return score
 
@@ -208,9 +206,8 @@ def unet(train, normals, test, options):
 
     def judge():
         start = time.perf_counter()
-        with machine.autocast():
-            model.places = new_places(model, images, scoring.window_input, CPU, 0)
-        score = our_scores(model, normals, scoring, machine)
+        model.places = new_places(model, images, scoring.window_input, CPU, 0)
+        score = our_scores(model, normals, scoring)
         extra = {"memory_seconds": time.perf_counter() - start}
         result = evaluate(test, score)
         model.places = None
@@ -221,9 +218,8 @@ def unet(train, normals, test, options):
 def memory(train, normals, test, options, backbone="gradients"):
     start = time.perf_counter()
     model = PatchMemory(backbone=backbone)
-    with options.machine.autocast():
-        model.fit(floats(train).split(1))
-    score = our_scores(model, load_images(normals, 256), Scoring(windows=(0,)), options.machine)
+    model.fit(floats(train).split(1))
+    score = our_scores(model, load_images(normals, 256), Scoring(windows=(0,)))
     return [{"training_seconds": time.perf_counter() - start} | evaluate(test, score)]
 
 

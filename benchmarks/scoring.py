@@ -30,10 +30,9 @@ def all_maps(model, images, window_input, machine):
     """Raw maps of every image, at half precision to save memory: [{name@window: (1, 1, H, W)}]."""
     scoring = Scoring(windows=(128, 256, 512, 0), window_input=window_input, error="all")
     result = []
-    with machine.autocast():
-        for image in tqdm(images, disable=not sys.stderr.isatty()):
-            maps = next(sc.map_images(model, [image], scoring, machine.device))
-            result.append({name: m.half() for name, m in maps.items()})
+    for image in tqdm(images, disable=not sys.stderr.isatty()):
+        maps = next(sc.map_images(model, [image], scoring, machine.device))
+        result.append({name: m.half() for name, m in maps.items()})
     return result
 
 

@@ -1,10 +1,9 @@
-"""Our sliding window against MONAI's: same model, windows, weights and precision, in one run.
+"""Our sliding window against MONAI's: same model, windows, weights, precision (fp32), in one run.
 
     pip install -r benchmarks/requirements.txt && python benchmarks/sliding_window.py
 
 Four 512 x 512 images, windows of 128 with stride 64, uniform weights; once with the real U-Net
-(width 16) in the precision that train.py would choose, once with a nearly free model, so that
-cutting and merging is what is measured.
+(width 16), once with a nearly free model, so that cutting and merging is what is measured.
 """
 
 import time
@@ -14,7 +13,6 @@ from timing import alternate, arguments, report
 
 from monai.inferers import sliding_window_inference
 
-from ad.machine import choose_machine
 from ad.model import build_model
 from ad.sliding_window import sliding_window
 
@@ -47,7 +45,7 @@ def main():
             "ours": lambda: sliding_window(images, timed, 128, 64, window_batch=16),
             "monai": lambda: sliding_window_inference(images, (128, 128), 16, timed, overlap=0.5,
                                                       mode="constant")}
-        with torch.no_grad(), choose_machine("cpu").autocast():
+        with torch.no_grad():
             torch.testing.assert_close(functions["ours"](), functions["monai"]().float(),
                                        rtol=0, atol=1e-4)
             results[case] = alternate(functions, args.runs)

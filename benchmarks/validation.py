@@ -60,7 +60,7 @@ def history(folder, machine):
     def row(path, error):
         found = checkpoint.load(path)
         model = checkpoint.restore_model(found, path, device).eval()
-        with torch.no_grad(), machine.autocast():
+        with torch.no_grad():
             one = replace(scoring, error=error)
             saved = judge(*held_out_maps([(model, range(len(normals)))], examples, one, device),
                           examples, one)

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_tiny
+import torchvision
+from conftest import run, write_tiny
 
-from ad import InputError, detector, layouts
+from ad import InputError, checkpoint, detector, layouts
 from ad.config import Scoring
 from ad.images import load_images
 from ad.judging import calibrate
+from ad.machine import Machine
 from ad.scoring import score_images
+from ad.sets.rejudge import judge_again
 
 CPU = torch.device("cpu")
 
@@ -73,3 +76,25 @@ def test_a_bad_file_of_a_later_chunk_is_named(dark, tmp_path, monkeypatch, capsy
     found = list(dark.score_samples(samples, skip=True))
     assert [f.sample for f in found] == samples[:9] + samples[10:]
     assert str(samples[9].path) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", (
+    ("--width", 4, "--depth", 2, "--batch", 4, "--epochs", 2),
+    ("--model", "patchcore", "--backbone", "shufflenet_v2_x0_5", "--weights", "weights.pth")))
+def test_images_are_judged_alike_whatever_precision_a_step_had(tiny, tmp_path, options):
+    """Features of half precision are others, strange to a memory of those of single precision, and
+    the machine that scores may not have it."""
+    torch.manual_seed(0)
+    network = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    options = [tmp_path / o if o == "weights.pth" else o for o in options]
+    done = run("train.py", "--data", tiny, "--category", "stripes", "--name", "half", "--precision",
+               "bf16", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "runs/stripes/half/best.pt"
+    saved = checkpoint.load(path)
+    scoring = Scoring(**saved["calibration"]["scoring"])
+    again = judge_again(checkpoint.restore_model(saved, path), saved["config"], scoring, False,
+                        Machine(CPU))
+    np.testing.assert_allclose(again["scores"], saved["calibration"]["scores"], rtol=1e-3,
+                               atol=1e-3)

@@ -173,7 +173,7 @@ def test_training_with_two_processes(pair):
 
 @pytest.mark.parametrize("pair", ["reconstruct"], indirect=True)
 def test_infer_with_two_processes(many, pair, tmp_path):
-    options = ("--data", many, "--all", "--runs", pair[0] / "runs", "--precision", "fp32")
+    options = ("--data", many, "--all", "--runs", pair[0] / "runs")
     for name, start in (("one", run), ("two", torchrun)):
         result = start("infer.py", *options, "--maps", "--results", tmp_path / name, cwd=tmp_path)
         assert result.returncode == 0, result.stderr

@@ -27,11 +27,11 @@ RUNS = {"unet": REPAIR, "free": ("--model", "patchcore", "--position", "free")}
 
 @pytest.mark.parametrize("name", RUNS)
 def test_an_exported_program_gives_the_maps_and_scores_of_infer(tiny, tmp_path, name):
-    done = run("train.py", "--data", tiny, "--category", "stripes", "--name", name,
-               "--precision", "fp32", *RUNS[name], cwd=tmp_path)
+    done = run("train.py", "--data", tiny, "--category", "stripes", "--name", name, *RUNS[name],
+               cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = run("infer.py", "--data", tiny, "--category", "stripes", "--export", "a.pt2",
-               "--precision", "fp32", cwd=tmp_path)
+               cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "float images (N, 3, 64, 80)" in done.stdout
     samples = layouts.find_samples(tiny, "stripes", "test")[:5]

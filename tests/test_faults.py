@@ -433,8 +433,7 @@ def test_scores_do_not_depend_on_threads_or_batches(whole, tiny, tmp_path):
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         result = subprocess.run(
             [sys.executable, str(PROJECT / "infer.py"), "--data", str(tiny), "--category",
-             "stripes", "--runs", str(folder / "runs"), "--precision", "fp32", "--window-batch",
-             str(batch)],
+             "stripes", "--runs", str(folder / "runs"), "--window-batch", str(batch)],
             cwd=tmp_path, env=env, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         rows = (tmp_path / "results/scores.csv").read_text().splitlines()[1:]

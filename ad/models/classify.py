@@ -51,9 +51,8 @@ def finish(run, images: dict, normal: list, scoring, machine):
     path = run.folder / "best.pt"
     saved = checkpoint.load(path)
     model = checkpoint.restore_model(saved, path, machine.device)
-    with machine.autocast():
-        saved["calibration"] = calibrate(model, [images[s] for s in normal], scoring,
-                                         machine.device, machine.window_batch)
+    saved["calibration"] = calibrate(model, [images[s] for s in normal], scoring, machine.device,
+                                     machine.window_batch)
     checkpoint.save(path, saved)
     return model, saved
 

@@ -8,8 +8,7 @@ from ad.config import (CALIBRATIONS, DAMAGE, DISTANCES, ENCODERS, ERRORS, MODELS
 
 
 def add_data_arguments(parser, categories=True):
-    """--data, --runs, and which categories; --device, --precision, --window-batch. Returns the data
-    group."""
+    """--data, --runs, and which categories; --device, --window-batch. Returns the data group."""
     group = parser.add_argument_group("data")
     group.add_argument("--data", help="folder in MVTec AD layout, or demo: a procedural set written"
                        " on first use (default: $AD_DATA, else data/mvtec_ad)")
@@ -24,8 +23,6 @@ def add_data_arguments(parser, categories=True):
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"),
                          help="where to compute (default: auto, CUDA when there is one)")
-    machine.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS),
-                         help="of the convolutions (default: auto, bf16 or fp16 where fast)")
     machine.add_argument("--deterministic", action="store_true", help="only algorithms that give "
                          "the same result every time, slower on a GPU")
     machine.add_argument("--window-batch", type=int, default=16, metavar="N",
@@ -107,6 +104,8 @@ def add_training_arguments(parser):
     add("--crop", type=int, metavar="PX", help="largest side of the random crops; each batch draws "
         "it from half of this to all of it, in steps of 32; 0: whole images (default: 0; "
         "reconstruct 256)")
+    add("--precision", default="auto", choices=("auto", *PRECISIONS), help="of the convolutions of "
+        "a step; images are judged in fp32 (default: auto, bf16 or fp16 where fast)")
     add("--augment", action=argparse.BooleanOptionalAction, help="turn, move, zoom and light "
         "images a little, and flip them where normal images allow it (default: yes; reconstruct "
         "no)")

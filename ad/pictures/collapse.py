@@ -94,8 +94,7 @@ def side_of_whole(scoring: Scoring) -> int:
 def reconstruct(member: Member, images: list, machine: Machine) -> list[torch.Tensor]:
     """What a member's model makes of images (3, H, W) in [0, 1]: the same, float32."""
     predict = resized(member.model, side_of_whole(member.scoring))
-    with machine.autocast():
-        return [predict(image[None])[0].float() for image in images]
+    return [predict(image[None])[0] for image in images]
 
 
 def check_member(member: Member, normals: list, machine: Machine, seed: int = 0) -> dict:
@@ -107,8 +106,7 @@ def check_member(member: Member, normals: list, machine: Machine, seed: int = 0)
                for image in normals]
     batch = torch.cat([F.interpolate(image, normals[0].shape[2:], mode="bilinear")
                        for image in normals])
-    with machine.autocast():
-        return collapse_check(member.model, batch, seeded_generator(machine.device, seed))
+    return collapse_check(member.model, batch, seeded_generator(machine.device, seed))
 
 
 def grades(numbers: dict[str, float]) -> dict[str, str]:

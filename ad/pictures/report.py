@@ -147,7 +147,7 @@ def write_report(folder: Path, runs: str, data_name: str | None, ckpt: str,
             images.append(row | {"entry": len(entries), "pictures": pictures})
         if differ:
             print(f"note: {name}: {differ} of {len(rows)} scores are not those of scores.csv; give "
-                  "the --ckpt and --precision that infer.py was given")
+                  "the --ckpt that infer.py was given")
         entries.append({"name": name, "metrics": result, "differ": differ, **charts(rows, edges),
                         "runs": [describe_run(m, compare.load_run(paths[m.name], folder), machine)
                                  for m in detector.members]})
