@@ -158,8 +158,10 @@ def train_detector(root, table, args, machine):
     images, val_images = ([images[s] for s in part] for part in (train, val))
     if args.closely and ad.gradients.alignment(val_images) < ad.gradients.ALIGNED:
         args.window_input = CLOSELY
-    scoring = Scoring(**given_scoring(args))
     args.symmetries = ad.augment.symmetries(images) if args.augment else []
+    # A network learned them all; windows, many a photo, take long enough as they are.
+    args.flips = args.symmetries if trained and args.windows == (0,) else ()
+    scoring = Scoring(**given_scoring(args))
     settle_epochs(args, len(images))
     config = config_of(args, root, {"train": train, "validation": val, "anomalous": anomalous},
                        images + val_images, machine)

@@ -35,6 +35,7 @@ class Scoring:
     window is resized before the model, see scoring.side_for_model, 0 = not at all. error: a key of
     ERRORS, for models that reconstruct. calibration: one of CALIBRATIONS. sigma: Gaussian smoothing
     of the final map in pixels, 0 = none. topk: share of the pixels that is averaged, in (0, 1].
+    flips: names of augment.FLIPS; raw maps are the mean over all ways to flip an image by them.
     """
     windows: tuple = (128, 256, 512)
     window_input: int = 256
@@ -42,6 +43,11 @@ class Scoring:
     calibration: str = "auto"
     sigma: float = 4.0
     topk: float = 0.005
+    flips: tuple = ()
+
+    def __post_init__(self):
+        for name in ("windows", "flips"):  # JSON has only lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def check(self, model=None):
         """Raise InputError for values that cannot be used, with this model if any; returns self."""

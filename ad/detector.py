@@ -172,8 +172,7 @@ def load_member(path: Path, machine: Machine, rule: str, given: dict, data=None)
     config, calibration = moved(saved["config"], data), saved["calibration"]
     trained = calibration["scoring"] if calibration else {
         name: config["args"][name] for name in asdict(Scoring())}
-    windows = {"windows": tuple(trained["windows"])}  # JSON has only lists
-    scoring = Scoring(**trained | windows | given).check(model)
+    scoring = Scoring(**trained | given).check(model)
     if not calibration or asdict(scoring) != calibration["scoring"] or (
             rule in LABELLED and not calibration["positives"]):
         known = "none of this scoring" if calibration else "no calibration"

@@ -1,9 +1,12 @@
 """Error maps -> calibrated map -> top-k score."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
 from ad import InputError
+from ad.augment import FLIPS
 from ad.calibration import Calibration
 from ad.config import ERRORS, Scoring
 from ad.data import to_float
@@ -31,6 +34,26 @@ def resized(predict, size):
     return wrapped if size else predict
 
 
+def flipped(images: torch.Tensor, names: tuple) -> torch.Tensor:
+    """Images or maps (N, C, H, W) after the FLIPS of these names, one after the other."""
+    for name in names:
+        images = FLIPS[name][0](images)
+    return images
+
+
+def mean_of_flips(model, images, scoring, window_batch):
+    """raw_maps, the mean over all ways to flip the images that keep their shape: a network is not
+    equally sure about them, though to the eye they are alike."""
+    ways = [()]
+    for name in scoring.flips:
+        if name != "diagonal" or images.shape[-2] == images.shape[-1]:
+            ways += [(*way, name) for way in ways]
+    maps = raw_maps(model, torch.cat([flipped(images, way) for way in ways]),
+                    replace(scoring, flips=()), window_batch)
+    return {name: sum(flipped(part, way[::-1]) for part, way in zip(m.chunk(len(ways)), ways))
+            / len(ways) for name, m in maps.items()}
+
+
 @torch.no_grad()
 def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 16) -> dict:
     """Maps of every error and scale: images (N, 3, H, W) -> {"mse@128": (N, 1, H, W), ...}.
@@ -38,6 +61,8 @@ def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 
     A window is cut down to the image where it is larger, so nothing is ever padded. window_batch
     counts windows of 256 x 256 pixels; larger ones go in smaller batches, smaller ones in larger.
     """
+    if scoring.flips:
+        return mean_of_flips(model, images, scoring, window_batch)
     names = []
 
     def predict(batch):
@@ -85,7 +110,7 @@ def raw_batches(model, images, scoring, device, window_batch, names):
     start = 0
     while start < len(images):
         shape, stop = images[start].shape, start + 1
-        most = max(1, 2 ** 24 // (shape[-2] * shape[-1]))
+        most = max(1, 2 ** (24 - len(scoring.flips)) // (shape[-2] * shape[-1]))
         while stop < len(images) and images[stop].shape == shape and stop - start < most:
             stop += 1
         batch = to_float(torch.stack(images[start:stop]), device)
@@ -93,7 +118,7 @@ def raw_batches(model, images, scoring, device, window_batch, names):
             maps = raw_maps(model, batch.contiguous(memory_format=torch.channels_last), scoring,
                             window_batch)
         except NonFiniteError as error:
-            raise not_finite(start + error.index, names) from error
+            raise not_finite(start + error.index % len(batch), names) from error
         yield start, maps
         start = stop
 

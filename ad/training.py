@@ -32,9 +32,9 @@ def learning_rate(plan: Training, epochs: float) -> float:
 
 def validation_scoring(scoring: Scoring, plan: Training, long_side: int) -> Scoring:
     """Scoring of the U-Net's validation. Windows belong to the final score; validation looks at
-    whole images, as large as in training, where sigma is the same share of an image as in the
-    final score of images of this long side (pixels)."""
-    return replace(scoring, windows=(0,), window_input=0,
+    whole images as they are, as large as in training, where sigma is the same share of an image as
+    in the final score of images of this long side (pixels)."""
+    return replace(scoring, windows=(0,), window_input=0, flips=(),
                    sigma=scoring.sigma * plan.validation_side / long_side)
 
 

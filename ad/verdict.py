@@ -41,6 +41,7 @@ def verdict(saved: dict, before: float | None = None, verbose=False) -> str:
 def changed(before: float, after: float, asked: dict, scoring: dict) -> str:
     """Why the AUROC of best.pt is another than its epoch had. asked: arguments of the run."""
     looks = ", ".join(f"windows of {w} pixels" if w else "as a whole" for w in scoring["windows"])
+    looks += f", flipped {2 ** len(scoring['flips'])} ways" if scoring["flips"] else ""
     return (f"the AUROC was {before:.3f} in its epoch and is {after:.3f} now: epochs are judged by "
             f"images shrunk to {asked['crop'] or asked['long_side'][1]} pixels, best.pt by images "
             f"as infer.py scores them ({looks}; --windows, --window-input)"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 # One thread: these networks are tiny, and threads of neighbours only wait for each other.
@@ -17,12 +18,14 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from ad.config import Scoring  # noqa: E402
+
 PROJECT = Path(__file__).parent.parent
 
 
 # What the config of any checkpoint has; the values of a Scoring are among its args.
 CONFIG = dict.fromkeys(("root", "category", "image_size", "train", "validation")) | {
-    "args": dict.fromkeys(("windows", "window_input", "error", "calibration", "sigma", "topk"))}
+    "args": asdict(Scoring())}
 
 # Files whose tests take minutes: first, so that none of them runs alone at last.
 SLOW = ("survive", "distributed", "router", "classifier", "export", "vae", "scripts", "calls",

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from ad import InputError
+from ad.augment import FLIPS
 from ad.config import Scoring
 from ad.judging import calibrate
 from ad.scoring import (combine, map_images, raw_maps, resized, score_images, side_for_model,
@@ -71,6 +72,29 @@ def test_raw_maps_names_scales_and_whole_image():
     assert list(raw_maps(Echo(), images, Scoring(windows=(0,), error="ssim"))) == ["ssim@0"]
 
 
+class Sided(torch.nn.Module):
+    """The red channel, but less and less of it to the right and to the bottom."""
+
+    def anomaly_maps(self, images, names):
+        rows, columns = (torch.arange(1., side + 1).flip(0) for side in images.shape[-2:])
+        return {"mse": images[:, :1] * rows[:, None] ** 2 * columns}
+
+
+@pytest.mark.parametrize("shape", ((40, 40), (40, 56)))
+def test_maps_that_are_the_mean_over_flips_do_not_know_which_way_round_an_image_is(shape):
+    images, ways = torch.rand(2, 3, *shape), list(FLIPS) if shape[0] == shape[1] else [
+        "left-right", "up-down"]
+
+    def maps(images, *flips):
+        return raw_maps(Sided(), images, Scoring((0,), 0, "mse", flips=flips))["mse@0"]
+    found = maps(images, *FLIPS)  # a diagonal flip of what is not square has another shape
+    for name in ways:
+        torch.testing.assert_close(maps(FLIPS[name][0](images), *FLIPS), FLIPS[name][0](found))
+        assert not torch.allclose(maps(FLIPS[name][0](images)), FLIPS[name][0](maps(images)))
+    ramp = torch.arange(float(shape[0]), 0, -1)[:, None] ** 2 * (shape[1] + 1) / 2
+    torch.testing.assert_close(maps(images, "left-right"), images[:, :1] * ramp)
+
+
 def test_windows_are_resized_before_the_model_and_maps_back():
     seen = []
 
@@ -123,9 +147,10 @@ def test_non_finite_model_names_the_image():
                     super().anomaly_maps(images, names).items()}
     images = pictures(3)
     images[1] = torch.zeros_like(images[1])
-    with pytest.raises(InputError, match="NaN or infinity for image b.png"):
-        list(map_images(Broken(), images, Scoring(windows=(32,)), "cpu",
-                        names=["a.png", "b.png", "c.png"]))
+    for flips in ((), ("left-right", "up-down")):
+        with pytest.raises(InputError, match="NaN or infinity for image b.png"):
+            list(map_images(Broken(), images, Scoring(windows=(32,), flips=flips), "cpu",
+                            names=["a.png", "b.png", "c.png"]))
 
 
 def test_standardise_and_thresholds():

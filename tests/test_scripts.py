@@ -183,7 +183,7 @@ def test_other_scoring_is_calibrated_anew(trained, tiny, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["categories"]["stripes"]["scoring"] == {
         "windows": [0], "window_input": 0, "error": "ssim",
-        "calibration": "auto", "sigma": 4.0, "topk": 0.2}
+        "calibration": "auto", "sigma": 4.0, "topk": 0.2, "flips": []}
 
 
 def test_single_files(trained, tiny, tmp_path):
@@ -343,6 +343,10 @@ def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
                      for name in ("unet-seed0", "halves"))
     assert all(torch.equal(v, halves["model"][k]) if torch.is_tensor(v) else v == halves["model"][k]
                for k, v in whole["model"].items())
+    # It is scored in every way in which it has seen normal images; a memory is as they are.
+    best = checkpoint.load(tmp_path / "runs/stripes/unet-seed0/best.pt")
+    flips = best["calibration"]["scoring"]["flips"]
+    assert "up-down" in flips and flips == tuple(best["config"]["args"]["symmetries"])
     assert whole["config"]["args"]["error"] == "fused" and whole["calibration"] is None
     assert whole["model_args"]["damage"] == ["dropout", "stain"]
     best = checkpoint.load(tmp_path / "runs/stripes/unet-seed0/best.pt")

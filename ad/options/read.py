@@ -91,8 +91,6 @@ def given_scoring(args):
     """{field of Scoring: value} of those that are given; InputError for a value that is no use."""
     given = {field.name: getattr(args, field.name) for field in fields(Scoring)
              if getattr(args, field.name, None) is not None}
-    if "windows" in given:
-        given["windows"] = tuple(given["windows"])
     Scoring(**{"windows": (0,)} | given).check()
     return given
 
@@ -141,5 +139,5 @@ def read_arguments(path):
     if found.get("merge_categories") or found.get("pool"):
         del found["category"]  # which is both, a+b, or all
     return {name: value for name, value in found.items()
-            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries", "all",
-                            "seeds", "parallel", "verbose", "minutes")}
+            if name not in ("runs", "name", "resume", "overwrite", "config", "symmetries", "flips",
+                            "all", "seeds", "parallel", "verbose", "minutes")}

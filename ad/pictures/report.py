@@ -138,8 +138,7 @@ def write_report(folder: Path, runs: str, data_name: str | None, ckpt: str,
         result = results["categories"][name]
         paths = {member: Path(runs, result["folder"], member) for member in result["members"]}
         detector = Detector.load([path / ckpt for path in paths.values()], machine, result["rule"],
-                                 result["scoring"] | {"windows": tuple(
-                                     result["scoring"]["windows"])}, data_name)
+                                 result["scoring"], data_name)
         differ, roots = 0, roots | {Path(m.config["root"]).name: None for m in detector.members}
         for row, (score, pictures) in zip(rows, show_images(
                 rows, detector, side, root, folder / "masks" if masks else None)):
