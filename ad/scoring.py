@@ -1,7 +1,5 @@
 """Error maps -> calibrated map -> top-k score."""
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 
@@ -41,17 +39,17 @@ def flipped(images: torch.Tensor, names: tuple) -> torch.Tensor:
     return images
 
 
-def mean_of_flips(model, images, scoring, window_batch):
-    """raw_maps, the mean over all ways to flip the images that keep their shape: a network is not
-    equally sure about them, though to the eye they are alike."""
-    ways = [()]
-    for name in scoring.flips:
-        if name != "diagonal" or images.shape[-2] == images.shape[-1]:
-            ways += [(*way, name) for way in ways]
-    maps = raw_maps(model, torch.cat([flipped(images, way) for way in ways]),
-                    replace(scoring, flips=()), window_batch)
-    return {name: sum(flipped(part, way[::-1]) for part, way in zip(m.chunk(len(ways)), ways))
-            / len(ways) for name, m in maps.items()}
+def over_flips(predict, flips):
+    """Wrap a window predictor: its mean over all ways to flip a window that keep its shape. A
+    network is not equally sure about them, though to the eye they are alike."""
+    def wrapped(windows):
+        ways = [()]
+        for name in flips:
+            if name != "diagonal" or windows.shape[-2] == windows.shape[-1]:
+                ways += [(*way, name) for way in ways]
+        maps = predict(torch.cat([flipped(windows, way) for way in ways])).chunk(len(ways))
+        return sum(flipped(part, way[::-1]) for part, way in zip(maps, ways)) / len(ways)
+    return wrapped if flips else predict
 
 
 @torch.no_grad()
@@ -61,8 +59,6 @@ def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 
     A window is cut down to the image where it is larger, so nothing is ever padded. window_batch
     counts windows of 256 x 256 pixels; larger ones go in smaller batches, smaller ones in larger.
     """
-    if scoring.flips:
-        return mean_of_flips(model, images, scoring, window_batch)
     names = []
 
     def predict(batch):
@@ -77,8 +73,9 @@ def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 
         if size not in done:
             stride = tuple(max(1, side // 2) for side in size)
             scale = side_for_model(max(size), scoring.window_input) / max(size)
-            batch = max(1, round(window_batch * 256 ** 2 / (size[0] * size[1] * scale ** 2)))
-            run = resized(predict, scoring.window_input)
+            pixels = size[0] * size[1] * scale ** 2 * 2 ** len(scoring.flips)
+            batch = max(1, round(window_batch * 256 ** 2 / pixels))
+            run = resized(over_flips(predict, scoring.flips), scoring.window_input)
             if size == shape:  # nothing to cut or to merge; an exported program cannot loop
                 parts = [images] if torch.compiler.is_exporting() else images.split(batch)
                 parts = [run(part) for part in parts]
@@ -110,7 +107,7 @@ def raw_batches(model, images, scoring, device, window_batch, names):
     start = 0
     while start < len(images):
         shape, stop = images[start].shape, start + 1
-        most = max(1, 2 ** (24 - len(scoring.flips)) // (shape[-2] * shape[-1]))
+        most = max(1, 2 ** 24 // (shape[-2] * shape[-1]))
         while stop < len(images) and images[stop].shape == shape and stop - start < most:
             stop += 1
         batch = to_float(torch.stack(images[start:stop]), device)
@@ -118,7 +115,7 @@ def raw_batches(model, images, scoring, device, window_batch, names):
             maps = raw_maps(model, batch.contiguous(memory_format=torch.channels_last), scoring,
                             window_batch)
         except NonFiniteError as error:
-            raise not_finite(start + error.index % len(batch), names) from error
+            raise not_finite(start + error.index, names) from error
         yield start, maps
         start = stop
 
