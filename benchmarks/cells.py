@@ -25,24 +25,6 @@ def text(value, digits=3):
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def runs(records, category, names):
-    """Records of runs that are there."""
-    return [records[f"{category}/{n}"] for n in names if f"{category}/{n}" in records]
-
-
-def over_seeds(values):
-    """Mean, and, of several, each in brackets."""
-    values = list(values)
-    if not values:
-        return "-"
-    each = f" ({', '.join(text(v) for v in values)})" if len(values) > 1 else ""
-    return text(mean(values)) + each
-
-
-def test(found, name):
-    return [r["test"][name] for r in found if r["test"].get(name) is not None]
-
-
 def auroc_error(area, anomalous, normal):
     """Standard error of an AUROC of so many images (Hanley and McNeil, Radiology 1982)."""
     one, two = area / (2 - area), 2 * area ** 2 / (1 + area)
@@ -72,9 +54,6 @@ def minutes(found):
     short = all(r["training, s"] < 60 for r in found)
     return ", ".join(f"{r['training, s'] / (1 if short else 60):.0f}" for r in found) + (
         " s" if short else " min")
-
-
-SEEDS = [f"unet-seed{s}" for s in range(3)]
 
 
 def rates(result):

@@ -37,7 +37,7 @@ PICTURES = {
     "vae_wells_latent": ("wells/vae-small/best.pt", "latent", "--count 2"),
     "classes_transistor": ("transistor-classes/lite0-pretrained/best.pt", "look",
                            "--count 4 --detector RUNS/transistor/patchcore-seed0/best.pt")}
-CURVES = {"failure_curves": ("transistor/homework", "transistor/unet-seed0"),
+CURVES = {"failure_curves": ("carpet/reconstruct", "carpet/unet-seed0"),
           "vae_wells_curves": ("wells/vae-linear", "wells/vae-small", "wells/vae-big"),
           "classes_curves": ("transistor-classes/resnet", "transistor-classes/lite0-scratch",
                              "transistor-classes/lite0-pretrained",

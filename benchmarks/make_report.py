@@ -30,12 +30,8 @@ from ad.pictures import compare
 RECORDS = RESULTS / "report.json"
 TEXTS = [PROJECT / name for name in ("README.md", "REPORT.md", "REPORT.zh-TW.md")] + sorted(
     (PROJECT / "docs").glob("*.md"))
-FIVE = ("carpet", "grid", "tablet", "toothbrush", "transistor")
 # Scored in another way than every run alone: folder of the results, options of infer.py.
-TOGETHER = {"pooled-memory": "--data FIVE --all --members patchcore-seed0",
-            "pooled-unet": "--data FIVE --all --members unet-seed0",
-            "pooled-one": "--data FIVE --pool",
-            "wells-midpoint": "--data demo-wells --category wells --separately "
+TOGETHER = {"wells-midpoint": "--data demo-wells --category wells --separately "
                               "--threshold midpoint",
             "merged": "--data DATA --merge-categories toothbrush transistor --members vae-cnn "
                       "--threshold best-accuracy"}
@@ -51,22 +47,10 @@ def experiments():
 def data_options(category, args):
     """--data and the category, as train.py and infer.py want them."""
     name = category.removesuffix("-classes")
-    root = {"wells": "demo-wells", "pool": five(args)}.get(
-        name, args.data if set(name.split("+")) <= {"transistor", "toothbrush"} else "demo")
-    which = ["--pool"] if name == "pool" else ["--merge-categories", *name.split("+")] \
-        if "+" in name else ["--category", name]
+    root = "demo-wells" if name == "wells" else args.data if set(name.split("+")) <= {
+        "transistor", "toothbrush"} else "demo"
+    which = ["--merge-categories", *name.split("+")] if "+" in name else ["--category", name]
     return ["--data", str(root), *which]
-
-
-def five(args):
-    """A folder of links to the demo's categories and the two real ones."""
-    folder = args.results / "five"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FIVE:
-        source = Path("data/demo") if name in FIVE[:3] else args.data
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to((source / name).resolve())
-    return folder
 
 
 def run(script, *options):
@@ -78,11 +62,11 @@ def train_missing(args):
     """Train every listed run that has no best.pt, and score what has no results."""
     for name, options in experiments().items():
         category, run_name = name.split("/")
-        if not (args.runs / name / "best.pt").exists() and not options.startswith("("):
+        if not (args.runs / name / "best.pt").exists():
             run("train.py", *data_options(category, args), "--name", run_name, "--runs",
                 str(args.runs), *options.replace("RUNS", str(args.runs)).split())
     for category in dict.fromkeys(name.split("/")[0] for name in experiments()):
-        if category == "pool" or category.endswith("-classes") or "+" in category:
+        if category.endswith("-classes") or "+" in category:
             continue  # scored below, or by train.py itself
         names = [n.split("/")[1] for n in experiments() if n.startswith(f"{category}/")]
         vaes = [n for n in names if n.startswith("vae")]
@@ -94,9 +78,8 @@ def train_missing(args):
                     *members, "--runs", str(args.runs), "--results", str(out), *more)
     for name, options in TOGETHER.items():
         if not (args.results / name / "metrics.json").exists():
-            options = options.replace("FIVE", str(five(args))).replace("DATA", str(args.data))
-            run("infer.py", *options.split(), "--runs", str(args.runs), "--results",
-                str(args.results / name))
+            run("infer.py", *options.replace("DATA", str(args.data)).split(), "--runs",
+                str(args.runs), "--results", str(args.results / name))
 
 
 def record(folder, results, options):

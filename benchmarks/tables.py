@@ -136,10 +136,7 @@ def options(script):
 TABLES = {f.__name__.replace("_", "-"): f for f in (
     patchcore, growth, nearest_search, collapse, survive, router, train_step, inference,
     many_images, peers,
-    run_tables.unet, run_tables.published, run_tables.windows, run_tables.pooled,
-    run_tables.normals, run_tables.ablations, run_tables.quality, run_tables.quality_all,
-    run_tables.objectives,
-    run_tables.maps, run_tables.correlation, run_tables.memory,
+    run_tables.published, run_tables.normals, run_tables.quality, run_tables.quality_all,
     label_tables.wells, label_tables.encoders, label_tables.merged, label_tables.classes,
     label_tables.classes_demo, label_tables.labels, label_tables.f1_and_auc)} | {
     "ssim": against("ssim"), "sliding-window": against("sliding_window"),
