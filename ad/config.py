@@ -49,7 +49,7 @@ class Scoring:
         for name in ("windows", "flips"):  # JSON has only lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
-    def check(self, model=None):
+    def check(self, model: object = None) -> "Scoring":
         """Raise InputError for values that cannot be used, with this model if any; returns self."""
         if hasattr(model, "fit") and self.windows != (0,):
             raise InputError("--windows: a memory looks at whole images, which is --windows 0")
@@ -83,7 +83,7 @@ class Choice:
     merged: tuple = ()
 
     @property
-    def options(self):
+    def options(self) -> list[str]:
         """The words of a command line that mean these categories."""
         return ["--all"] if self.every else ["--pool"] if self.pool else \
             ["--merge-categories", *self.merged] if self.merged else \
@@ -117,7 +117,7 @@ class Training:
     seed: int = 0
 
     @property
-    def validation_side(self):
+    def validation_side(self) -> int:
         """Long side in pixels at which a network is validated: as large as in training."""
         return self.crop or self.long_side[1]
 

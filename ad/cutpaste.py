@@ -19,11 +19,9 @@ SIZES = {"small": (0.0005, 0.003), "medium": (0.003, 0.02), "large": (0.02, 0.1)
 VISIBLE = 0.03  # mean absolute change inside a mask below which a defect counts as invisible
 
 
-def seeded_generator(device, *numbers) -> torch.Generator:
-    """A torch.Generator on `device`, seeded by integers; CPU and CUDA streams are not equal.
-
-    The seed is 63 bits of the SHA-256 of the numbers joined by commas: (1, 23) and (12, 3) differ.
-    """
+def seeded_generator(device: torch.device | str, *numbers: int) -> torch.Generator:
+    """A generator on `device`, seeded by 63 bits of the SHA-256 of the numbers joined by commas, so
+    that (1, 23) and (12, 3) differ. A CPU and a GPU do not draw the same from one seed."""
     digest = hashlib.sha256(",".join(str(int(number)) for number in numbers).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -116,7 +114,8 @@ def _blend(images, patch, mask, generator):
 
 
 @torch.no_grad()
-def cutpaste(images, generator, area=(0.02, 0.15), aspect=(0.3, 3.3)):
+def cutpaste(images: torch.Tensor, generator: torch.Generator, area: tuple = (0.02, 0.15),
+             aspect: tuple = (0.3, 3.3)) -> tuple[torch.Tensor, torch.Tensor]:
     """CutPaste: a patch of each image, rotated, rescaled and recoloured, at another place of it.
 
     images: (N, 3, H, W) in [0, 1]; area: fraction of H * W, uniform; aspect: width over height,
@@ -136,7 +135,8 @@ def cutpaste(images, generator, area=(0.02, 0.15), aspect=(0.3, 3.3)):
     return _blend(images, patch, mask, generator)
 
 
-def cutpaste_scar(images, generator, area=(0.0005, 0.01), aspect=(5, 20)):
+def cutpaste_scar(images: torch.Tensor, generator: torch.Generator, area: tuple = (0.0005, 0.01),
+                  aspect: tuple = (5, 20)) -> tuple[torch.Tensor, torch.Tensor]:
     """CutPaste-Scar (same paper): `cutpaste` with a long thin patch, at any angle."""
     return cutpaste(images, generator, area, aspect)
 
@@ -161,7 +161,8 @@ def _damages(images, generator, v):
 
 
 @torch.no_grad()
-def texture_damage(images: torch.Tensor, generator: torch.Generator, area: tuple = (0.002, 0.05)):
+def texture_damage(images: torch.Tensor, generator: torch.Generator,
+                   area: tuple = (0.002, 0.05)) -> tuple[torch.Tensor, torch.Tensor]:
     """Damage the texture inside an irregular blob: blur, noise, shuffled blocks or scratches.
 
     images: (N, 3, H, W) in [0, 1]; area: fraction of H * W, uniform. Returns (images, masks): each

@@ -10,12 +10,14 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
 from ad.config import DAMAGE
 from ad.cutpaste import cutpaste, cutpaste_scar, texture_damage
 from ad.regions import (AREA, CHANGED, blobs, bring, centres, clouds, density, on_cpu, others,
                         turned, uniform, waves, whole)
 
+Blend = tuple[Tensor, Tensor]  # what a family returns
 CLEAN = 0.2  # share of the images that stay as they are
 ROUNDS = 3  # the others are damaged once to so many times
 # Of blobs, see ad.regions.blobs: area (of the others AREA), one or the other width of the edge, and
@@ -26,7 +28,7 @@ SHARP, SOFT, ROUGH = 4e-5, 0.02, 0.13
 EDGES = {"dropout": (SHARP, SHARP), "warp": (0.06, 0.06)}
 
 
-def dropout(images, cover, centre, generator):
+def dropout(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """Coarse dropout: a rectangle of one colour (or of the image's mean)."""
     kind, colour = bring(images, (uniform(generator, len(images)) < 0.5).view(-1, 1, 1, 1),
                          uniform(generator, len(images), size=3)[..., None, None])
@@ -34,7 +36,7 @@ def dropout(images, cover, centre, generator):
             cover.amax(2, True) * cover.amax(3, True))
 
 
-def perlin(images, cover, centre, generator):
+def perlin(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """DRAEM's: foreign texture (noise, a colour, another image) where Perlin noise is high, at an
     opacity of 0.2 to 1 (Zavrtanik et al., ICCV 2021)."""
     level, opacity, flat = bring(images, *(uniform(generator, len(images), *limits)[..., None, None]
@@ -45,7 +47,7 @@ def perlin(images, cover, centre, generator):
     return texture, (clouds(images, generator) > level) * opacity
 
 
-def patches(images, cover, centre, generator):
+def patches(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """NSA's: a piece of another image, blended in (Schlueter et al., ECCV 2022).
 
     Instead of a Poisson solve the piece keeps its detail and takes over, by a part, the local mean
@@ -58,7 +60,7 @@ def patches(images, cover, centre, generator):
     return torch.addcmul(piece, part, difference).clamp_(0, 1), cover
 
 
-def stain(images, cover, centre, generator):
+def stain(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """Lighten, darken or tint a blob, its structure kept."""
     factor = uniform(generator, len(images), -0.9, 0.9).exp()
     tint = factor * uniform(generator, len(images), 0.8, 1.25, 3)
@@ -67,7 +69,7 @@ def stain(images, cover, centre, generator):
     return torch.addcmul(shift, images, tint).clamp_(0, 1), cover
 
 
-def warp(images, cover, centre, generator):
+def warp(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """Bend a region: pixels move by up to 8 % of the image, smoothly fading to nothing outside."""
     straight, amount = bring(images, torch.eye(2, 3).expand(len(images), 2, 3),
                              uniform(generator, len(images), 0.02, 0.08)[..., None, None])
@@ -78,7 +80,7 @@ def warp(images, cover, centre, generator):
     return bent, (cover > 0).to(cover.dtype)
 
 
-def misplaced(images, cover, centre, generator):
+def misplaced(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """A part is turned and moved, or gone: a blob, of up to 40 % of the image, shows the image
     turned about the blob's centre by up to half a turn and moved by up to half a side."""
     size = uniform(generator, len(images), size=2) ** 2  # often only one of the two, often little
@@ -92,7 +94,7 @@ def misplaced(images, cover, centre, generator):
     return turned(images, torch.cat([turn, c - turn @ c + shift[..., None] + 1], 2)), cover
 
 
-def missing(images, cover, centre, generator):
+def missing(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """Thin parts vanish in a blob: bright ones (morphological opening), dark ones (closing), or
     what is there at all (a clone stamp, from beside the blob). No other edge gives it away."""
     kind, steps = whole(generator, 20, 3)
@@ -124,7 +126,7 @@ FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": s
 
 
 @torch.no_grad()
-def strike(images: torch.Tensor, plan: list, generator: torch.Generator):
+def strike(images: Tensor, plan: list, generator: Generator) -> tuple[Tensor, Tensor]:
     """(damaged images, masks): plan is what to do, [(first, last + 1, family's name), ...] images;
     a mask (N, 1, H, W) is 1 where all of it together changed something."""
     if not plan:
@@ -146,10 +148,11 @@ def strike(images: torch.Tensor, plan: list, generator: torch.Generator):
     return result, (change > CHANGED).to(images.dtype)
 
 
-def damage(images: torch.Tensor, generator: torch.Generator, families: tuple = DAMAGE):
-    """(damaged images, masks): CLEAN of the images stay as they are, the others are damaged up to
-    ROUNDS times, each time by a family that is drawn evenly, for half of them, 2 or more, at once;
-    a mask holds all of it. The first images, which in training are any, are damaged most."""
+def damage(images: Tensor, generator: Generator,
+           families: tuple = DAMAGE) -> tuple[Tensor, Tensor]:
+    """(damaged images, masks): CLEAN of the images stay as they are, the others are damaged 1 to
+    ROUNDS times. Each time one family, drawn evenly, damages half of them, another the other half;
+    of 3 or fewer, all. A mask holds all of it. The first images are damaged most."""
     generator, plan = on_cpu(generator), []
     draw = torch.rand(len(images), generator=generator)
     rounds = ((draw - CLEAN) / (1 - CLEAN) * ROUNDS).ceil()

@@ -1,6 +1,8 @@
 """Images in memory: sizes, the split, and copies that leak."""
 
+from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +24,8 @@ def copies(files: list, others: list) -> list:
     return [(path, other) for path, other in pairs if other]
 
 
-def digest(path):
+def digest(path: Path) -> bytes:
+    """SHA-256 of a file."""
     return sha256(path.read_bytes()).digest()
 
 
@@ -42,7 +45,7 @@ def drop_copies(samples: list, images: list) -> tuple[list, list]:
     return [s for s, _ in first.values()], [i for _, i in first.values()]
 
 
-def report_copies(files, others, what):
+def report_copies(files: list, others: list, what: str) -> None:
     """Print which of `files` are copies of `others`, if any: leakage; what: e.g. "test"."""
     found = copies(files, [path for path in others if path.is_file()])
     if found:
@@ -67,9 +70,9 @@ def near_by(images: list, device: torch.device) -> list:
     return [image.to(device) for image in images]
 
 
-def later(values: torch.Tensor):
-    """The function that gives values (N,) to the CPU, as a list: from a GPU without waiting for
-    more than it was told to do before now."""
+def later(values: torch.Tensor) -> Callable[[], list]:
+    """A function that returns values (N,) as a list. From a GPU they are copied at once; the
+    function waits for that copy, not for what the GPU is told to do after it."""
     if not values.is_cuda:
         return values.tolist
     copied, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()

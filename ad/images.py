@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_image(path: Path, image_size: int, white: int | None = None) -> torch.T
 
 
 @contextmanager
-def opened(path):
+def opened(path: Path) -> Iterator[Image.Image]:
     """The file as a Pillow image that is not decoded yet. Raises ValueError above MOST pixels."""
     with Image.open(path) as image:
         image.filename = ""  # no memory map, in which Pillow 13 muddles turned TIFFs
@@ -52,7 +53,7 @@ def opened(path):
             yield image
 
 
-def shrunk(image, image_size, white):
+def shrunk(image: Image.Image, image_size: int, white: int | None) -> torch.Tensor:
     """A Pillow image as read_image gives it. Raises ValueError for what that refuses."""
     if not min(image.size):
         raise ValueError("it has no pixels")
@@ -72,7 +73,7 @@ def shrunk(image, image_size, white):
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def flat(image, white):
+def flat(image: Image.Image, white: int | None) -> Image.Image:
     """Pillow image of any mode -> one of mode L or RGB."""
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(ad.sets.deep_grey.to_bytes(np.asarray(image), white))
@@ -86,13 +87,14 @@ def flat(image, white):
     return image if image.mode == mode else image.convert(mode)
 
 
-def load_images(samples: list, image_size: int, white=None) -> list[torch.Tensor]:
+def load_images(samples: list, image_size: int, white: int | None = None) -> list[torch.Tensor]:
     """Decode samples once, on threads: list of uint8 (3, H, W), in order. See read_image. Raises
     InputError with a line for every file that cannot be read."""
     return load_readable(samples, image_size, white, skip=False)[1]
 
 
-def load_readable(samples: list, image_size: int, white=None, skip=True) -> tuple[list, list]:
+def load_readable(samples: list, image_size: int, white: int | None = None,
+                  skip: bool = True) -> tuple[list, list]:
     """As load_images, but with `skip` leaves out what cannot be read, and says so: (samples,
     images)."""
     def one(sample):

@@ -1,6 +1,7 @@
 """Judging a model by normal images that it has not learned from, and by anomalous ones: what is
 normal, how normal images score, and what is told from them."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -31,8 +32,8 @@ class Examples:
     alignment: float | None = None
 
 
-def calibrate(model: torch.nn.Module, images: list, scoring: Scoring, device,
-              window_batch=16) -> dict:
+def calibrate(model: torch.nn.Module, images: list, scoring: Scoring,
+              device: torch.device | str, window_batch: int = 16) -> dict:
     """`judge` of a model by normal images (uint8 (3, H, W)) that it has not learned from."""
     examples = Examples(images)
     return judge(*held_out_maps([(model, range(len(images)))], examples, scoring.check(model),
@@ -91,8 +92,8 @@ def aurocs(saved: dict) -> dict:
     return result
 
 
-def held_out_maps(folds, examples: Examples, scoring: Scoring, device,
-                  window_batch=16) -> tuple[list, list]:
+def held_out_maps(folds: Iterable, examples: Examples, scoring: Scoring,
+                  device: torch.device | str, window_batch: int = 16) -> tuple[list, list]:
     """raw_maps of every normal and positive image of the Examples, by a model that has not learned
     from it: two lists of {name: (1, 1, H, W)}, all in memory at once.
 
@@ -117,7 +118,7 @@ def held_out_maps(folds, examples: Examples, scoring: Scoring, device,
     return found
 
 
-def sample_pixels(map_):
+def sample_pixels(map_: torch.Tensor) -> torch.Tensor:
     """(1, 1, H, W) -> float32 (PIXELS ** 2,), at places evenly spaced, whatever the size."""
     rows, columns = (((torch.arange(PIXELS) + 0.5) / PIXELS * side).long().to(map_.device)
                      for side in map_.shape[-2:])

@@ -13,21 +13,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Machine:
-    """device; precision of the convolutions of a training step: a key of DTYPES, all that judges
-    images has fp32, or they would be judged otherwise on another machine; window_batch: 256 x 256
-    windows per forward pass."""
+    """device. precision: of the convolutions of a training step, a key of DTYPES; images are always
+    judged in fp32, so that another machine judges them alike. window_batch: 256 x 256 windows per
+    forward pass."""
     device: torch.device
     precision: str = "fp32"
     window_batch: int = 16
 
-    def autocast(self):
+    def autocast(self) -> contextlib.AbstractContextManager:
         """Context of a training step, see precision; nothing at all for fp32."""
         return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(
             self.device.type, dtype=DTYPES[self.precision])
 
 
-def choose_machine(device="auto", precision="auto", window_batch=16,
-                   deterministic=False) -> Machine:
+def choose_machine(device: str = "auto", precision: str = "auto", window_batch: int = 16,
+                   deterministic: bool = False) -> Machine:
     """Names of a device ("auto", "cpu", "cuda") and a precision ("auto" or a key of DTYPES) ->
     Machine. deterministic: algorithms that are not repeatable raise an error instead of running.
     Raises InputError for what this machine does not have."""

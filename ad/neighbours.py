@@ -2,6 +2,7 @@
 Gaussians of patches."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -13,17 +14,17 @@ SHRINKAGE = 20.0  # images; the weight of all places' covariance in that of one 
 BLOCK = 2 ** 22  # distances held at once: so many stay in a CPU's cache; a GPU gets 16 times more
 
 
-def shares(groups) -> list:
-    """How many of each of successive groups of images a memory learns from: numbers of images ->
-    the same or, where they are more than ENTRIES, as many in proportion."""
+def shares(groups: list) -> list[int]:
+    """Sizes of groups of images -> how many of each a memory learns from: all or, of more than
+    ENTRIES in total, about ENTRIES in proportion to the sizes, at least one of each not empty."""
     total = sum(groups)
     return [n if total <= ENTRIES else max(min(n, 1), ENTRIES * n // total) for n in groups]
 
 
-def sample(entries, count: int, generator: torch.Generator) -> list:
-    """Of an iterable of (P, C), entries of P places, `count` of each place, one with the chance of
-    another, as a list of (P, k, C); all, in order, where they are no more. Only those are ever in
-    memory (algorithm R: Vitter, "Random sampling with a reservoir", ACM TOMS 1985)."""
+def sample(entries: Iterable, count: int, generator: torch.Generator) -> list:
+    """Of an iterable of (P, C), entries of P places, `count` of each place, all with the same
+    chance, as a list of one (P, k, C); all, in order, where they are no more. Only those are
+    ever in memory (algorithm R: Vitter, "Random sampling with a reservoir", ACM TOMS 1985)."""
     kept = [entry for _, entry in zip(range(count), entries)]
     if not kept:
         return []

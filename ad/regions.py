@@ -9,16 +9,17 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
 AREA = (0.002, 0.15)  # of blobs, as a share of the image
 CHANGED = 0.02  # mean absolute change of a pixel below which it is not part of the mask
 CELLS = 16  # per axis, of the choice of a place
-PLAIN = 0.25  # weight of a plain place against one with the image's mean gradient, whose is 1 more
+PLAIN = 0.25  # weight of a plain place; one with the image's mean gradient has 1 more
 WAVES = 25  # in noise, a fifth of them of the finer octave
 
 
-def on_cpu(generator: torch.Generator) -> torch.Generator:
-    """The generator, or for one of a GPU a new one of the CPU, seeded by its state, no wait."""
+def on_cpu(generator: Generator) -> Generator:
+    """A generator of the CPU: this one or, instead of a GPU's, one seeded by its state, no wait."""
     if generator.device.type == "cpu":
         return generator
     state = hashlib.sha256(generator.get_state().numpy().tobytes()).digest()
@@ -26,37 +27,39 @@ def on_cpu(generator: torch.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(state[:8], "big") >> 1)
 
 
-def uniform(generator, count, low=0.0, high=1.0, size=1):
-    """Uniform draws (count, size)."""
+def uniform(generator: Generator, count: int, low: float = 0.0, high: float = 1.0,
+            size: int = 1) -> Tensor:
+    """Uniform draws (count, size) from low to high, on the CPU."""
     return low + (high - low) * torch.rand(count, size, generator=generator)
 
 
-def whole(generator: torch.Generator, *limits) -> list:
-    """A whole number from 0 to below each limit, which may decide what is done."""
+def whole(generator: Generator, *limits: int) -> list[int]:
+    """For each limit a whole number from 0 to below it: an int, which may decide what is done."""
     return [int(draw * limit) for draw, limit in
             zip(torch.rand(len(limits), generator=generator).tolist(), limits)]
 
 
-def move(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+def move(values: Tensor, images: Tensor) -> Tensor:
     """values on the images' device and in their dtype; nothing waits for those of the CPU."""
     pinned = images.is_cuda and not values.is_cuda
     return (values.pin_memory() if pinned else values).to(images, non_blocking=True)
 
 
-def bring(images: torch.Tensor, *values) -> list:
+def bring(images: Tensor, *values: Tensor) -> list[Tensor]:
     """CPU tensors (N, ...) -> the same on the images' device and in their dtype, in one copy."""
     flat = move(torch.cat([value.flatten(1) for value in values], 1), images)
     parts = flat.split([value[0].numel() for value in values], 1)
     return [part.view(value.shape) for part, value in zip(parts, values)]
 
 
-def axes(images: torch.Tensor) -> list:
+def axes(images: Tensor) -> list[Tensor]:
     """Pixels' centres: y (H, 1), x (W, 1), in pixels."""
     return [torch.arange(0.5, side, device=images.device, dtype=images.dtype)[:, None]
             for side in images.shape[2:]]
 
 
-def waves(images, generator, cells=(2, 24), channels=1):
+def waves(images: Tensor, generator: Generator, cells: tuple = (2, 24),
+          channels: int = 1) -> Tensor:
     """Noise (N, channels, H, W) of mean 0 and standard deviation 1: standing waves of two octaves,
     as fine as a grid of random values of which cells[0] to cells[1] lie across an image."""
     n, long = len(images) * channels, max(images.shape[2:])
@@ -65,7 +68,7 @@ def waves(images, generator, cells=(2, 24), channels=1):
     grain[..., ::5] *= 2
     pace = uniform(generator, n, -1, 1, 2 * WAVES).view_as(grain) * grain * math.pi / long
     phase = uniform(generator, n, 0, math.tau, 2 * WAVES).view_as(grain)
-    # Each wave has half of a product of cosines' amplitude, which the number of waves makes up for.
+    # A product of two cosines has a variance of 1/4, the sum of them WAVES times that.
     pace, phase = bring(images.new_empty(n, 0), pace, phase)
     rows, columns = (torch.addcmul(phase[:, i, None], axis, pace[:, i, None]).cos()
                      for i, axis in enumerate(axes(images)))
@@ -73,16 +76,17 @@ def waves(images, generator, cells=(2, 24), channels=1):
     return noise.view(len(images), channels, *images.shape[2:])
 
 
-def clouds(images, generator, cells=(2, 24), channels=1):
-    """waves, each image's and channel's in [0, 1]."""
+def clouds(images: Tensor, generator: Generator, cells: tuple = (2, 24),
+           channels: int = 1) -> Tensor:
+    """waves, stretched to [0, 1] in every channel of every image."""
     noise = waves(images, generator, cells, channels)
     low, high = noise.amin((2, 3), True), noise.amax((2, 3), True)
     return (noise - low) / (high - low)
 
 
-def density(images: torch.Tensor) -> torch.Tensor:
-    """(N, CELLS ** 2): how likely damage lies in a cell, in proportion to the gradient there +
-    PLAIN: damage to a plain background teaches little."""
+def density(images: Tensor) -> Tensor:
+    """(N, CELLS ** 2): how likely damage lies in a cell, in proportion to the gradient there plus
+    PLAIN times the image's mean one: damage to a plain background teaches little."""
     grey = images.mean(1, keepdim=True)
     gradient = torch.hypot(grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1],
                            grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2])
@@ -90,7 +94,7 @@ def density(images: torch.Tensor) -> torch.Tensor:
     return torch.add(cells, cells.mean(1, keepdim=True) + 1e-6, alpha=PLAIN)
 
 
-def centres(density: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def centres(density: Tensor, generator: Generator) -> Tensor:
     """Places (N, 2), y and x in [0, 1], drawn by `density`."""
     # The first of events that come at these rates: no running sum, whose GPU kernel may vary.
     events = -uniform(generator, len(density), size=CELLS ** 2).clamp_min(1e-30).log()
@@ -100,7 +104,7 @@ def centres(density: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (torch.cat([row, torch.sub(cell, row, alpha=CELLS)], 1) + inside) / CELLS
 
 
-def blobs(images, centre, shapes, generator):
+def blobs(images: Tensor, centre: Tensor, shapes: Tensor, generator: Generator) -> Tensor:
     """Irregular regions around centre (N, 2): covers (N, 1, H, W) in [0, 1].
 
     shapes: of each image, (N, 3), on the CPU: the area as a share of the image, the width of the
@@ -124,14 +128,14 @@ def blobs(images, centre, shapes, generator):
     return ((level[..., None, None] - relief) * steep[..., None, None]).clamp(0, 1)
 
 
-def others(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Other images of the batch, moved round by any distance and mirrored at random."""
+def others(images: Tensor, generator: Generator) -> Tensor:
+    """For each image one of the batch, by chance itself, moved round and mirrored."""
     *shift, flip = whole(generator, len(images), *images.shape[2:], 4)
     result = images.roll(shift, (0, 2, 3))
     return result.flip([axis for axis in (2, 3) if flip & axis - 1]) if flip else result
 
 
-def turned(images: torch.Tensor, matrix: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+def turned(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:
     """Images read at matrix (N, 2, 3) times a pixel's (x, y, 1), in [-1, 1], mirrored at edges."""
     grid = F.affine_grid(matrix, images.shape, align_corners=False)
     return F.grid_sample(images, grid, mode, "reflection", align_corners=False)

@@ -1,5 +1,7 @@
 """Sliding-window prediction: cut, run, merge. Any window, stride, padding and predictor."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,13 +15,14 @@ WEIGHTINGS = ("uniform", "gaussian")
 class NonFiniteError(ValueError):
     """The predictor gave NaN or infinity for image number `index` of the batch."""
 
-    def __init__(self, index):
+    def __init__(self, index: int):
         super().__init__(f"non-finite prediction for image {index} of the batch")
         self.index = index
 
 
-def sliding_window(images: Tensor, predict, window, stride, padding="reflect",
-                   weighting="uniform", window_batch=16) -> Tensor:
+def sliding_window(images: Tensor, predict: Callable, window: int | tuple, stride: int | tuple,
+                   padding: str = "reflect", weighting: str = "uniform",
+                   window_batch: int = 16) -> Tensor:
     """Run `predict` on overlapping windows of every image and average what it says of each pixel.
 
     images: (N, C, H, W), any floating dtype and device. predict: (B, C, h, w) -> (B, K, h, w),
@@ -67,8 +70,9 @@ def sliding_window(images: Tensor, predict, window, stride, padding="reflect",
     return merged.contiguous()
 
 
-def check_arguments(images: torch.Tensor, window, stride, padding, weighting, window_batch):
-    """Raise ValueError for what cannot be done; returns (height, width) pairs of the first two."""
+def check_arguments(images: Tensor, window: int | tuple, stride: int | tuple, padding: str,
+                    weighting: str, window_batch: int) -> list[tuple]:
+    """Raise ValueError for what cannot be done; returns (height, width) of window and of stride."""
     pairs = []
     for name, value in (("window", window), ("stride", stride)):
         pair = (value, value) if isinstance(value, int) else tuple(value)
@@ -87,7 +91,7 @@ def check_arguments(images: torch.Tensor, window, stride, padding, weighting, wi
     return pairs
 
 
-def pad_to_window(images: torch.Tensor, window, padding):
+def pad_to_window(images: Tensor, window: tuple, padding: str) -> tuple[Tensor, int, int]:
     """Pad (N, C, H, W) on both sides where it is smaller than the window: (padded, top, left)."""
     missing = [max(0, w - side) for w, side in zip(window, images.shape[-2:])]
     top, left = missing[0] // 2, missing[1] // 2
@@ -113,7 +117,8 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
                                    for i in range(count)]
 
 
-def axis_weights(starts, window, length, weighting, device: torch.device):
+def axis_weights(starts: list, window: int, length: int, weighting: str,
+                 device: torch.device) -> tuple[Tensor, Tensor]:
     """Merge weights along one axis: those of a window (window,), and their sum (length,)."""
     weight = torch.ones(window, device=device)
     if weighting == "gaussian":
@@ -125,13 +130,13 @@ def axis_weights(starts, window, length, weighting, device: torch.device):
     return weight, total
 
 
-def uniform_step(starts):
+def uniform_step(starts: list) -> int | None:
     """The one distance between neighbouring starts, or None when they differ by a pixel."""
     steps = {b - a for a, b in zip(starts, starts[1:])}
     return None if len(steps) > 1 else steps.pop() if steps else 1
 
 
-def cut_row(strip, starts, step, width):
+def cut_row(strip: Tensor, starts: list, step: int | None, width: int) -> Tensor:
     """Windows (S, C, h, width) of a strip (C, h, W); a view of it if they are `step` apart."""
     if step is None:
         windows = strip.unfold(2, width, 1)[:, :, starts]
@@ -140,7 +145,8 @@ def cut_row(strip, starts, step, width):
     return windows.permute(2, 0, 1, 3)
 
 
-def add_row(strip, row, starts, step, weight):
+def add_row(strip: Tensor, row: Tensor, starts: list, step: int | None,
+            weight: Tensor | None) -> None:
     """Add weighted windows (S, K, h, w) to a strip (K, h, W) of the sum, in place.
 
     Where they are `step` apart (not None), those that do not overlap are added in one operation:
@@ -158,7 +164,7 @@ def add_row(strip, row, starts, step, weight):
             place.addcmul_(part, weight[:, None])
 
 
-def check_finite(maps):
+def check_finite(maps: Tensor) -> None:
     """Raise NonFiniteError naming the first image of (N, K, H, W) that holds NaN or infinity."""
     # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
     if not maps.sum().isfinite():

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def ssim_map(x: Tensor, y: Tensor, data_range: float, window_size=11, sigma=1.5,
-             padding="valid") -> Tensor:
+def ssim_map(x: Tensor, y: Tensor, data_range: float, window_size: int = 11, sigma: float = 1.5,
+             padding: str = "valid") -> Tensor:
     """Local SSIM of two image batches, per channel, in [-1, 1]; 1 = identical.
 
     x, y: (N, C, H, W) with values spanning `data_range` (1.0 for images in [0, 1]). Returns
@@ -39,7 +39,8 @@ def ssim_map(x: Tensor, y: Tensor, data_range: float, window_size=11, sigma=1.5,
     return _SSIM.apply(x, y, kernel, (0.01 * data_range) ** 2, (0.03 * data_range) ** 2)
 
 
-def ssim_loss(x: Tensor, y: Tensor, data_range: float, window_size=11, sigma=1.5) -> Tensor:
+def ssim_loss(x: Tensor, y: Tensor, data_range: float, window_size: int = 11,
+              sigma: float = 1.5) -> Tensor:
     """1 - mean SSIM over valid windows: a scalar in [0, 2], 0 for equal images. See ssim_map."""
     return 1 - ssim_map(x, y, data_range, window_size, sigma).mean()
 
@@ -49,7 +50,7 @@ class _SSIM(torch.autograd.Function):
     eight. Not differentiable twice."""
 
     @staticmethod
-    def forward(ctx, x, y, kernel, c1, c2):
+    def forward(ctx, x: Tensor, y: Tensor, kernel: Tensor, c1: float, c2: float) -> Tensor:
         # Only the sum of the two variances enters SSIM, so four blurred moments do, not five.
         moments = blur(torch.cat([x, y, x * x + y * y, x * y], dim=1), kernel)
         mean_x, mean_y, mean_squares, mean_xy = moments.chunk(4, dim=1)
@@ -61,7 +62,7 @@ class _SSIM(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx, gradient: Tensor) -> tuple:
         x, y, kernel, mean_x, mean_y, above_1, above_2, below_1, below_2 = ctx.saved_tensors
         gradient = gradient / (below_1 * below_2)
         weighted = above_1 * above_2 * gradient  # SSIM times the incoming gradient
@@ -83,7 +84,7 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
     return gaussian_blur(maps, 2 * radius + 1, sigma, "reflect") if radius > 0 else maps
 
 
-def gaussian_blur(images: Tensor, size: int, sigma: float, padding="valid") -> Tensor:
+def gaussian_blur(images: Tensor, size: int, sigma: float, padding: str = "valid") -> Tensor:
     """Separable Gaussian blur of (N, C, H, W), in the input's precision, outside autocast.
 
     padding "valid" gives (N, C, H - size + 1, W - size + 1), "reflect" keeps (N, C, H, W).
@@ -93,7 +94,7 @@ def gaussian_blur(images: Tensor, size: int, sigma: float, padding="valid") -> T
     return blur(images, gaussian_kernel(size, sigma, images.dtype, images.device))
 
 
-def blur(images: Tensor, kernel: Tensor, padding=0) -> Tensor:
+def blur(images: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
     """Separable convolution of every channel with a symmetric `kernel` (size,), zero padding."""
     channels, size = images.shape[1], len(kernel)
     rows = kernel.view(1, 1, size, 1).expand(channels, 1, size, 1)
@@ -112,7 +113,8 @@ def reflect(images: Tensor, size: int) -> Tensor:
     return F.pad(images, (left, right, left, right), mode="reflect")
 
 
-def gaussian_kernel(size: int, sigma: float, dtype=torch.float32, device=None) -> Tensor:
+def gaussian_kernel(size: int, sigma: float, dtype: torch.dtype = torch.float32,
+                    device: torch.device | str | None = None) -> Tensor:
     """Normalised 1-D Gaussian of `size` taps, centred at (size - 1) / 2: (size,), sums to 1."""
     offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)

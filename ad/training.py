@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections import namedtuple
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -31,14 +32,13 @@ def learning_rate(plan: Training, epochs: float) -> float:
 
 
 def validation_scoring(scoring: Scoring, plan: Training, long_side: int) -> Scoring:
-    """Scoring of the U-Net's validation. Windows belong to the final score; validation looks at
-    whole images as they are, as large as in training, where sigma is the same share of an image as
-    in the final score of images of this long side (pixels)."""
+    """Scoring of the U-Net's validation: whole images, as large as in training, without windows or
+    flips. sigma, which is that of images of this long side (pixels), is scaled with them."""
     return replace(scoring, windows=(0,), window_input=0, flips=(),
                    sigma=scoring.sigma * plan.validation_side / long_side)
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Have glibc keep what is freed, which every step needs again: on a CPU page faults of large
     tensors are a tenth of a step. Elsewhere nothing happens."""
     try:
@@ -49,7 +49,7 @@ def keep_freed_memory():
     mallopt(-4, 0)  # M_MMAP_MAX
 
 
-def require_finite(tensors, what, epoch):
+def require_finite(tensors: Iterable, what: str, epoch: int) -> None:
     """Raise InputError unless all tensors are finite: a run that diverged is not saved."""
     # One answer for all of them: a GPU is only waited for once.
     if not torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():
@@ -57,7 +57,8 @@ def require_finite(tensors, what, epoch):
                          "--precision fp32 (what was saved is from the epochs before)")
 
 
-def step_losses(model, images, labels, generator, updates):
+def step_losses(model: torch.nn.Module, images: list, labels: torch.Tensor | None,
+                generator: torch.Generator, updates: Updates) -> tuple[dict, float]:
     """The model's losses of a batch of the cache, and this process's share of the batch."""
     plan, crops = updates.plan, draw_crops(model, images, generator, updates.plan)
     if plan.augment:
@@ -68,7 +69,7 @@ def step_losses(model, images, labels, generator, updates):
     return losses, len(ranks.own(images)) / len(images)
 
 
-def account(unread, totals, epoch):
+def account(unread: list, totals: dict, epoch: int) -> None:
     """Add losses [(names, function that reads them, images), ...] to the totals."""
     for names, read, count in unread:
         values = read()
@@ -77,7 +78,8 @@ def account(unread, totals, epoch):
             totals[name] = totals.get(name, 0) + value * count
 
 
-def train_epoch(model, data_set: tuple, updates: Updates, epoch: int, begun=None, stop=()):
+def train_epoch(model: torch.nn.Module, data_set: tuple, updates: Updates, epoch: int,
+                begun: dict | None = None, stop: list | tuple = ()) -> dict | None:
     """One pass over the images: {"loss", ..., "images_per_s"}, means over images.
 
     data_set: (uint8 images, class numbers (N,) or None). updates: of make_updates. begun: {}, or
@@ -123,7 +125,7 @@ def train_epoch(model, data_set: tuple, updates: Updates, epoch: int, begun=None
         "images_per_s": len(images) / begun["seconds"]}
 
 
-def make_updates(model, plan: Training, machine: Machine) -> Updates:
+def make_updates(model: torch.nn.Module, plan: Training, machine: Machine) -> Updates:
     """Updates of a model by a plan (config.Training); the gradient scaler only scales for fp16."""
     optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[plan.optimizer](
         [p for p in model.parameters() if p.requires_grad], lr=plan.lr,
@@ -132,7 +134,8 @@ def make_updates(model, plan: Training, machine: Machine) -> Updates:
         machine.device.type, enabled=machine.precision == "fp16"))
 
 
-def epochs_in(seconds: float, model, data_set, check, plan: Training, machine: Machine) -> int:
+def epochs_in(seconds: float, model: torch.nn.Module, data_set: tuple, check: Callable,
+              plan: Training, machine: Machine) -> int:
     """How many epochs of this plan fit into so many seconds, by the time that a few steps and a
     validation take here; the model stays as it is. At least one; the end of a run, which judges
     once more, gets the time of three validations."""
@@ -153,7 +156,8 @@ def epochs_in(seconds: float, model, data_set, check, plan: Training, machine: M
     return ranks.from_rank_0(lambda: max(1, int(left / each)))
 
 
-def run_epochs(model, data_set, check, run, plan: Training, machine: Machine, verbose=False):
+def run_epochs(model: torch.nn.Module, data_set: tuple, check: Callable, run, plan: Training,
+               machine: Machine, verbose: bool = False) -> None:
     """Train until the plan's epochs or patience; after every epoch log.jsonl, last.pt and the like.
 
     data_set: see train_epoch. check(): the validation's figures, among them val_loss and accuracy

@@ -16,7 +16,7 @@ from ad.models.pretrained import (LITE0, input_statistics, load_weights, network
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions with batch norm, and the identity, or a 1 x 1 convolution, beside."""
 
-    def __init__(self, in_channels, channels, stride):
+    def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -25,7 +25,7 @@ class BasicBlock(nn.Module):
         self.downsample = None if stride == 1 and in_channels == channels else nn.Sequential(
             nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         beside = x if self.downsample is None else self.downsample(x)
         x = self.bn1(self.conv1(x)).relu()
         return (self.bn2(self.conv2(x)) + beside).relu()
@@ -52,7 +52,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, 2, 1)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
@@ -77,8 +77,9 @@ class Classifier(nn.Module):
     can_be_pretrained = True
     localises = False  # its anomaly map is one value an image
 
-    def __init__(self, name: str, classes=("good", "defect"), normal_class: str = "good",
-                 side: int = 224, freeze: bool = False, class_weights: list | None = None):
+    def __init__(self, name: str, classes: list | tuple = ("good", "defect"),
+                 normal_class: str = "good", side: int = 224, freeze: bool = False,
+                 class_weights: list | None = None):
         super().__init__()
         if normal_class not in classes or len(set(classes)) < 2:
             raise InputError(f"a classifier needs two classes or more, one of them --normal-class "
@@ -113,7 +114,7 @@ class Classifier(nn.Module):
                              " give --weights FILE, or take --model resnet18 --pretrained")
         load_weights(self.net, self.original, weights, self.head)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "Classifier":
         """As nn.Module's; frozen batch norm keeps its statistics."""
         super().train(mode)
         if self.frozen:
@@ -140,7 +141,8 @@ class Classifier(nn.Module):
                     weight / total(weight * share)),
                 "training_accuracy": (logits.argmax(1) == labels).float().mean().detach()}
 
-    def anomaly_maps(self, images: torch.Tensor, names=("mse",)) -> dict[str, torch.Tensor]:
+    def anomaly_maps(self, images: torch.Tensor,
+                     names: tuple = ("mse",)) -> dict[str, torch.Tensor]:
         """{"mse": (N, 1, H, W)}: everywhere 1 - P(normal), so that it is scored like a detector."""
         defect = 1 - self(images).softmax(1)[:, self.normal]
         return {"mse": defect.view(-1, 1, 1, 1).expand(-1, 1, *images.shape[-2:])}

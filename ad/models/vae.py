@@ -1,5 +1,6 @@
 """Variational autoencoders (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,13 +27,13 @@ def reparameterise(mu: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) 
     return mu + (0.5 * logvar).exp() * noise
 
 
-def conv_layer(kind, in_channels, out_channels):
+def conv_layer(kind: type, in_channels: int, out_channels: int) -> nn.Sequential:
     """4 x 4 convolution, or its transpose, of stride 2, batch norm, LeakyReLU."""
     return nn.Sequential(kind(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels),
                          nn.LeakyReLU())
 
 
-def linear_stack(sizes):
+def linear_stack(sizes: list) -> nn.Sequential:
     """Fully connected layers with LeakyReLU between and after them."""
     return nn.Sequential(*(layer for i, o in zip(sizes, sizes[1:])
                            for layer in (nn.Linear(i, o), nn.LeakyReLU())))
@@ -147,7 +148,8 @@ class VAE(nn.Module):
         return {"loss": error + self.beta * kl / images[0].numel(), "mse": mse.detach(),
                 "kl": kl.detach()}
 
-    def anomaly_maps(self, images: torch.Tensor, names=("mse",)) -> dict[str, torch.Tensor]:
+    def anomaly_maps(self, images: torch.Tensor,
+                     names: tuple = ("mse",)) -> dict[str, torch.Tensor]:
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for names of errors.error_maps, and "elbo": squared
         error + 2 variance beta KL / values, everywhere the same: the negative evidence lower bound
         up to a factor and a constant."""
@@ -182,7 +184,7 @@ def initialise(layer: nn.Module) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def wells_vae(encoder: str, latent_dim: int, widths: tuple):
+def wells_vae(encoder: str, latent_dim: int, widths: tuple) -> Callable[..., VAE]:
     """The function that builds a VAE of the casting wells' report, for their images of 40 x 72."""
     def build(image_height=40, image_width=72, latent_dim=latent_dim, beta=1.0, latent_samples=0,
               variance="fixed"):

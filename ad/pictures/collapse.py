@@ -42,7 +42,8 @@ def centred(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def collapse_check(model, images: torch.Tensor, generator: torch.Generator) -> dict[str, float]:
+def collapse_check(model: torch.nn.Module, images: torch.Tensor,
+                   generator: torch.Generator) -> dict[str, float]:
     """Numbers that tell a working autoencoder from a useless one: {name in CHECKS: float}, and
     "copied", the coefficient a of the least-squares fit output = a pasted + b original inside the
     patches.
@@ -80,7 +81,7 @@ def collapse_check(model, images: torch.Tensor, generator: torch.Generator) -> d
     return {name: value.item() for name, value in numbers.items()}
 
 
-def reconstructs(model) -> bool:
+def reconstructs(model: torch.nn.Module) -> bool:
     """Does it learn to give images back? A memory and a classifier do not."""
     return hasattr(model, "loss") and not hasattr(model, "classes")
 

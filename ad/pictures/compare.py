@@ -66,7 +66,7 @@ def points(run: dict, key: str) -> list[tuple]:
     return [(row["epoch"], row[key]) for row in run["log"] if row.get(key) is not None]
 
 
-def text(value) -> str:
+def text(value: float | int | str | None) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else value

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ad import InputError, layouts
 from ad.checkpoint import write_atomic, write_rows
 from ad.cli import command, require
+from ad.config import Choice
 from ad.images import white_of
 from ad.layouts import POOL
 from ad.sets.other_layouts import flat_files, list_images
@@ -22,7 +24,7 @@ COLUMNS = ("file", "category", "confidence")
 FULL = {"categories": 15, "train": 3629, "test": 1725}  # MVTec AD, and the competition's release
 
 
-def describe_split(root, split, runs):
+def describe_split(root: Path, split: str, runs: Path) -> tuple[list, np.ndarray]:
     """A flat folder's (samples, descriptors). Descriptors are kept in runs/descriptors_<split>.npz
     and made again only for files that are new, or have changed."""
     samples, path = flat_files(root, split), runs / f"descriptors_{split}.npz"
@@ -46,7 +48,7 @@ def describe_split(root, split, runs):
     return samples, np.stack([known[key] for key in keys])
 
 
-def read_table(path, files):
+def read_table(path: Path, files: list[str]) -> dict[str, str]:
     """categories.csv -> {file: category} of `files`. InputError for a line that cannot be read, a
     file without a line or with two that differ, or a name that cannot be a folder's."""
     header, *rows = read_rows(path) or [[]]
@@ -69,7 +71,7 @@ def read_table(path, files):
     return {file: table[file] for file in files}
 
 
-def report_orphans(runs, table):
+def report_orphans(runs: Path, table: dict) -> None:
     """Say which run folders a renaming in categories.csv has left without images, and which name
     most of these have now."""
     names = set(table.values())
@@ -87,7 +89,7 @@ def report_orphans(runs, table):
                   f"{path.parent} are in {new}; to use it, rename {folder} to {runs / new}")
 
 
-def real_names(space, labels, folder):
+def real_names(space: Space, labels: np.ndarray, folder: Path | str) -> dict[int, str]:
     """{label: name}: every category in the MVTec layout `folder` names the group that most of its
     images are nearest to; the others stay unnamed."""
     votes, folder = {}, Path(folder)
@@ -100,7 +102,8 @@ def real_names(space, labels, folder):
     return {label: max(names)[1] for label, names in votes.items()}
 
 
-def make_table(root, runs, draw, groups=None, names_from=None):
+def make_table(root: Path, runs: Path, draw: Callable, groups: int | None = None,
+               names_from: Path | str | None = None) -> None:
     """Group the images of a flat folder, write categories.csv and a contact sheet per group."""
     samples, described = describe_split(root, "train", runs)
     space = Space(described)
@@ -125,7 +128,7 @@ def make_table(root, runs, draw, groups=None, names_from=None):
           f"after a look at {runs / 'groups'}/*.png")
 
 
-def check_counts(root, table):
+def check_counts(root: Path, table: dict) -> None:
     """Say in one line how the counts of a flat folder differ from the full MVTec AD's."""
     found = {"categories": len(set(table.values())), **{
         split: len(list_images(root / split)) for split in ("train", "test")}}
@@ -135,11 +138,12 @@ def check_counts(root, table):
                 "" if found[k] == v else f" (the full MVTec AD: {v:,})") for k, v in FULL.items()))
 
 
-def training_table(root, runs, draw, groups=None, names_from=None, again=False):
+def training_table(root: Path, runs: Path, draw: Callable, groups: int | None = None,
+                   names_from: Path | str | None = None, again: bool = False) -> dict[str, str]:
     """{training file: category} of a flat folder, from runs/categories.csv, which is made where
-    there is none. draw(path, files, notes, heading) writes a contact sheet. Raises InputError for
-    options that the table that is there does not obey; `again`: but for names_from, of a run that
-    is repeated."""
+    there is none. draw(path, files, notes, heading) writes a contact sheet. Raises InputError
+    where a table is there and `groups` is not its number of them, or names_from is given; `again`,
+    for a run that is repeated, lets names_from pass."""
     path = runs / "categories.csv"
     there = path.exists()
     if not there:
@@ -156,7 +160,7 @@ def training_table(root, runs, draw, groups=None, names_from=None, again=False):
     return table
 
 
-def full_table(root, runs):
+def full_table(root: Path, runs: Path) -> dict[str, str]:
     """{training or test file: category} of a flat folder. Test files go to the category of the
     nearest training image; those are named that are less certain of it than every training image.
     """
@@ -182,7 +186,7 @@ def full_table(root, runs):
     return table | {f"test/{s.path.name}": name for s, name in zip(test, found)}
 
 
-def tested(table, trained, choice):
+def tested(table: dict, trained: list, choice: Choice) -> list[str]:
     """Categories of a flat folder that have test images. Raises InputError unless all of them are
     `trained`: every image must get a score."""
     names = sorted({c for file, c in table.items() if file.startswith("test/")})

@@ -17,7 +17,7 @@ def white_of(paths: list) -> int | None:
     return None if most is None else next((w for w in RANGES if most <= w), RANGES[-1])
 
 
-def report_range(samples: list, config: dict):
+def report_range(samples: list, config: dict) -> None:
     """Say which images have deep grey above the range of a run's training images."""
     white, deep = config.get("white"), deep_grey([s.path for s in samples])
     above = [path for path, value in brightest(deep).items() if value > (white or 0)]
@@ -41,7 +41,7 @@ def brightest(paths: list) -> dict:
                 if value is not None}
 
 
-def to_bytes(grey, white=None):
+def to_bytes(grey: np.ndarray, white: int | None = None) -> np.ndarray:
     """Grey pixels of more than 8 bits (H, W) -> uint8: integers from [0, white], or 16 bits where
     that is None, white where they are higher; floats from [0, 1]. Raises ValueError for floats
     outside and for integers outside 16 bits, whose range cannot be known."""

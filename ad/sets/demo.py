@@ -23,7 +23,8 @@ DIM = {"bolt": 0.75}  # how much darker the test photographs of a category are, 
 COUNTS = {"train": 64, "good": 20}  # photographs per group; 10 per defect
 
 
-def photograph(rng, scene, index, dim=1.0):
+def photograph(rng: np.random.Generator, scene: np.ndarray, index: int,
+               dim: float = 1.0) -> np.ndarray:
     """Light, colour cast and sensor noise: scene (H, W, 3) in [0, 1] -> uint8 of that shape."""
     # A low-discrepancy sequence over the index: ten photographs span the same light as twenty.
     level, contrast = (index * np.array([0.7549, 0.5698]) + rng.uniform(-0.1, 0.1, 2)) % 1
@@ -33,7 +34,7 @@ def photograph(rng, scene, index, dim=1.0):
     return np.uint8(255 * np.clip(seen + rng.normal(0, 0.015, scene.shape), 0, 1) + 0.5)
 
 
-def render(category, group, index, seed=0):
+def render(category: str, group: str, index: int, seed: int = 0) -> tuple[np.ndarray, ...]:
     """One photograph from its own random draws; `group` is "train", "good" or a defect.
 
     Returns uint8 (image, clean, mask): the photograph and its twin without the defect, both
@@ -59,7 +60,7 @@ def render(category, group, index, seed=0):
     return photograph(np.random.default_rng([*key, 3]), flawed, index, dim), picture, mask
 
 
-def write_demo(root, seed=0):
+def write_demo(root: Path | str, seed: int = 0) -> Path:
     """Write the data set below `root` unless it is there already; return `root` as a Path.
 
     A killed call leaves nothing under that name. InputError if anything else is at `root`.

@@ -5,18 +5,20 @@ y and x (H, W) in pixels from the centre, and a defect's name or None; it gives 
 """
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 # The tablet's mark, L and 7: strokes (y0, x0, y1, x1) in pixels from its centre.
 MARK = ((-22, -56, 22, -56), (22, -56, 22, -30)), ((-22, 28, -22, 56), (-22, 56, 22, 38))
 
 
-def ramp(start, end, value):
+def ramp(start: float, end: float, value: ndarray) -> ndarray:
     """Smooth step from 0 at `start` to 1 at `end`, which may be the smaller of the two."""
     t = np.clip((value - start) / (end - start), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def noise(rng, y, x, height, width):
+def noise(rng: Generator, y: ndarray, x: ndarray, height: float, width: float) -> ndarray:
     """Smooth noise in [-1, 1] at (y, x), with a grain of height x width pixels."""
     table = np.pad(rng.uniform(-1, 1, (64, 64)), (0, 2), mode="wrap")
     y, x = y / height % 64, x / width % 64
@@ -27,26 +29,27 @@ def noise(rng, y, x, height, width):
     return upper * (1 - ty) + lower * ty
 
 
-def distance(y, x, y0, x0, y1, x1):
+def distance(y: ndarray, x: ndarray, y0: float, x0: float, y1: float, x1: float) -> ndarray:
     """Distance in pixels from every (y, x) to the line from (y0, x0) to (y1, x1)."""
     dy, dx = y1 - y0, x1 - x0
     t = np.clip(((y - y0) * dy + (x - x0) * dx) / (dy * dy + dx * dx + 1e-9), 0, 1)
     return np.hypot(y - y0 - t * dy, x - x0 - t * dx)
 
 
-def rough_distance(rng, y, x, start, length=0, heading=0):
+def rough_distance(rng: Generator, y: ndarray, x: ndarray, start: ndarray | list,
+                   length: float = 0, heading: float = 0) -> ndarray:
     """The same to a crooked, frayed line from `start`; to the middle of a blob if length is 0."""
     end = start + length * np.array([np.sin(heading), np.cos(heading)])
     y, x = y + 5 * noise(rng, y, x, 14, 14), x + 5 * noise(rng, y, x, 14, 14)
     return distance(y, x, *start, *end) + 0.7 * noise(rng, y, x, 4, 4)
 
 
-def blend(scene, colour, cover):
+def blend(scene: ndarray, colour: ndarray | list, cover: ndarray) -> ndarray:
     """Lay `colour` over the scene (H, W, 3) where `cover` (H, W) is 1."""
     return scene + cover[..., None] * (colour - scene)
 
 
-def carpet(rng, flaw, y, x, defect):
+def carpet(rng: Generator, flaw: Generator, y: ndarray, x: ndarray, defect: str | None) -> ndarray:
     """Plain weave of a dark and a light yarn, 8 pixels a thread, every thread dyed differently."""
     v, u = ((c + 1.5 * noise(rng, y, x, 40, 40)) / 8 + rng.uniform(0, 64) for c in (y, x))
     row, column = np.floor(v).astype(int), np.floor(u).astype(int)
@@ -71,7 +74,7 @@ def carpet(rng, flaw, y, x, defect):
     return blend(scene * ramp(-3, 6, line)[..., None], yarn, ramp(2.8, 1.6, line))  # its shadow
 
 
-def grid(rng, flaw, y, x, defect):
+def grid(rng: Generator, flaw: Generator, y: ndarray, x: ndarray, defect: str | None) -> ndarray:
     """Woven wire mesh seen along its diagonal, in front of a dark sheet."""
     centre, k, heading = flaw.uniform(-75, 75, 2), flaw.integers(2), flaw.uniform(0, 6.3)
     sheet = 0.17 + 0.03 * noise(rng, y, x, 30, 30) + 0.02 * noise(rng, y, x, 2, 2)
@@ -98,7 +101,7 @@ def grid(rng, flaw, y, x, defect):
     return scene
 
 
-def tablet(rng, flaw, y, x, defect):
+def tablet(rng: Generator, flaw: Generator, y: ndarray, x: ndarray, defect: str | None) -> ndarray:
     """A caplet with a bevelled rim, a score line and a printed mark, on a dark belt."""
     belt = 0.22 + 0.03 * noise(rng, y, x, 2, 2) + 0.02 * noise(rng, y, x, 35, 35)
     belt *= ramp(34, 66, distance(y - 5, x - 4, 0, -40, 0, 40))  # the tablet's shadow
@@ -122,7 +125,7 @@ def tablet(rng, flaw, y, x, defect):
     return blend(belt[..., None] * [0.95, 1, 1.08], coat, ramp(0.9, -0.9, rim))
 
 
-def bolt(rng, flaw, y, x, defect):
+def bolt(rng: Generator, flaw: Generator, y: ndarray, x: ndarray, defect: str | None) -> ndarray:
     """A hexagon-head bolt, zinc-plated, on a plain tray; x runs along it, from head to point."""
     tray = 0.42 + 0.015 * noise(rng, y, x, 40, 40) + 0.008 * noise(rng, y, x, 2, 2)
     k, side = flaw.integers(2), flaw.choice([-1, 1])

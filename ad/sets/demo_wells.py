@@ -6,6 +6,7 @@ rim: from a smear of a few pixels to a tongue across the well.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ HEIGHT, WIDTH = 40, 72  # pixels, of the largest
 COUNTS = {"train": (400, 0), "proliv": (0, 60), "test/imgs": (100, 100)}  # solid, spilled
 
 
-def render(group, index, spilled, seed=0):
+def render(group: str, index: int, spilled: bool, seed: int = 0) -> np.ndarray:
     """One photograph, uint8 (height, width, 3), up to 6 and 10 pixels smaller than the largest."""
     key = [seed, list(COUNTS).index(group), index]
     rng, flaw, light = (np.random.default_rng([*key, part]) for part in range(3))
@@ -48,7 +49,7 @@ def render(group, index, spilled, seed=0):
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def write_wells(root, seed=0):
+def write_wells(root: Path, seed: int = 0) -> Path:
     """Write the data set below `root` unless it is there already; return `root`, see write_once."""
     def build(built):
         lines = []

@@ -14,7 +14,7 @@ from ad.folders import files_below, is_image, report_left_out, subfolders
 from ad.samples import Sample, with_ids
 
 
-def only_category(runs) -> str:
+def only_category(runs: Path | str) -> str:
     """The one category that has runs which score; classifiers do not. Raises InputError for none
     or several."""
     names = [folder.name for folder in subfolders(Path(runs)) if any(folder.glob("*/best.pt"))
@@ -58,7 +58,7 @@ def single_files(paths: list[Path], category: str) -> list[Sample]:
     return [replace(s, path=files[s.path], id=f"image/{s.id}") for s in samples]
 
 
-def print_rows(rows: list):
+def print_rows(rows: list) -> None:
     """A line for every file, from its row of scores.csv."""
     print("verdict     score  image    (above 1.00 is anomalous)")
     for row in rows:

@@ -58,7 +58,8 @@ def defect(image: Image.Image) -> np.ndarray:
     return values > (max(NOISE, int(values.max()) // 4) if lossy else 0)
 
 
-def report(category: str, samples: list[Sample], masks: dict, shares: dict, files: set):
+def report(category: str, samples: list[Sample], masks: dict, shares: dict,
+           files: set) -> None:
     """Say what is odd about the masks of a category's test samples, in a line each. masks: {mask:
     its sample}; shares: {mask: share of defect pixels}; files: all that are in ground_truth."""
     stray = sorted(filter(is_mask, files - masks.keys()))

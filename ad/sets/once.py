@@ -1,14 +1,15 @@
 """Procedural data sets are written whole, or not at all."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ad import InputError
 
 
-def write_once(root, marker, build):
-    """Let build(folder) write a data set that is to be `root`, unless that is there already, with
-    the same `marker` in its demo.json; return `root`."""
+def write_once(root: Path, marker: str, build: Callable[[Path], None]) -> Path:
+    """Let build(folder) write the data set `root`, unless it is there already with the same
+    `marker` in its demo.json; return `root`. Raises InputError if anything else is there."""
     if (root / "demo.json").is_file() and (root / "demo.json").read_text() == marker:
         return root
     if root.exists():

@@ -1,5 +1,7 @@
 """What is normal for a trained run by another scoring, or by a rule that its checkpoint lacks."""
 
+from torch.nn import Module
+
 from ad.config import Scoring
 from ad.fitting import judged_maps, learns_in_one_pass
 from ad.images import read_image, reading
@@ -9,7 +11,8 @@ from ad.runs import run_files, run_images
 from ad.validation import make_examples
 
 
-def judge_again(model, config: dict, scoring: Scoring, positives: bool, machine: Machine) -> dict:
+def judge_again(model: Module, config: dict, scoring: Scoring, positives: bool,
+                machine: Machine) -> dict:
     """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
     seed, judged = config["args"]["seed"], run_images(config, "validation")
     names = set(config["validation"])

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
@@ -19,7 +20,7 @@ MOST, MARGIN = 24, 0.3  # groups that are tried, and how well separated they mus
 LEAST = 4  # images of a group, as many as training needs
 
 
-def describe(samples, white=None):
+def describe(samples: list, white: int | None = None) -> np.ndarray:
     """Samples -> descriptors (N, sum(PARTS)): what they are made of, and how far from the middle.
 
     Of 8 x 8 cells: how much gradient there is at 3 scales, and how it is directed, without where to
@@ -52,18 +53,19 @@ class Space:
     """Descriptors of training images -> at most 32 coordinates in which distances mean something:
     each of the three parts is scaled to the same spread, then the principal components."""
 
-    def __init__(self, described):
+    def __init__(self, described: np.ndarray):
         spread = [np.sqrt(part.var(0).sum())
                   for part in np.split(described, np.cumsum(PARTS)[:-1], 1)]
         self.scale = np.repeat(np.maximum(spread, 1e-9), PARTS)
         self.pca = PCA(min(32, *described.shape), random_state=0).fit(described / self.scale)
         self.train = self(described)
 
-    def __call__(self, described):
+    def __call__(self, described: np.ndarray) -> np.ndarray:
         return self.pca.transform(described / self.scale)
 
 
-def group(points, groups=None, least=LEAST):
+def group(points: np.ndarray, groups: int | None = None,
+          least: int = LEAST) -> tuple[np.ndarray, dict]:
     """Points (N, D) -> (label of each, {number of groups: margin}). Ward's clustering.
 
     No group has fewer than `least` points: what a cut would leave alone joins, point by point, the
@@ -108,7 +110,7 @@ def group(points, groups=None, least=LEAST):
     return chosen, margins
 
 
-def distances(points, queries=None):
+def distances(points: np.ndarray, queries: np.ndarray | None = None) -> np.ndarray:
     """Euclidean distances (M, N) of queries to points; without queries of points to each other,
     infinite to themselves."""
     found = pairwise_distances(points if queries is None else queries, points)
@@ -117,7 +119,7 @@ def distances(points, queries=None):
     return found
 
 
-def confidence(distance, own, labels):
+def confidence(distance: np.ndarray, own: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """1 - the distance to the nearest point labelled `own` over that to the nearest of another
     label: (M, N), (M,), (N,) -> (M,), at most 1, below 0 where another label is nearer."""
     same = np.asarray(labels) == np.asarray(own)[:, None]
@@ -125,7 +127,7 @@ def confidence(distance, own, labels):
     return 1 - nearest / np.maximum(other, 1e-12)
 
 
-def route(distance, labels):
+def route(distance: np.ndarray, labels: ArrayLike) -> tuple[list, np.ndarray]:
     """Distances (M, N) to labelled points -> label of the nearest one for each of M, and the
     confidence in it, in [0, 1]."""
     own = np.asarray(labels)[distance.argmin(1)]

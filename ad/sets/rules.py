@@ -1,11 +1,15 @@
 """Thresholds that need scores of anomalous validation images, too: --threshold midpoint, ..."""
 
-import numpy as np
+from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ad.detector import Member
 from ad.threshold import standardise
 
 
-def best_threshold(normal, anomalous, measure) -> float:
+def best_threshold(normal: ArrayLike, anomalous: ArrayLike, measure: Callable) -> float:
     """The threshold with the highest measure(TP, FP, FN, TN) of "score > threshold is anomalous".
 
     Exact: every threshold between two neighbouring observed scores, and below and above all, is
@@ -28,7 +32,7 @@ RULES = {  # the keys are threshold.LABELLED
         normal, anomalous, lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn))}
 
 
-def known_scores(member):
+def known_scores(member: Member) -> tuple[np.ndarray, np.ndarray]:
     """Standardised scores of the member's normal images and of its positives. There may be more
     pseudo-anomalies than normal images, which then count as often: otherwise calling everything
     anomalous would be right nine times in ten."""

@@ -32,7 +32,7 @@ def split_names(text: str, names: list[str]) -> list[str]:
     return []
 
 
-def check_folder(folder: str, choice: Choice, found: list[str]):
+def check_folder(folder: str, choice: Choice, found: list[str]) -> None:
     """Raise InputError where a category has the name of the folder of runs that are not its own:
     of the pool, of several categories, or of classifiers."""
     own = list(choice.merged) or (
@@ -51,7 +51,8 @@ def renamed(samples: list[Sample], name: str) -> list[Sample]:
         replace(s, category=f"{name}/{s.category}" if several else name) for s in samples]
 
 
-def find_jobs(root: Path, samples: dict, choice: Choice, members, separately) -> list[Job]:
+def find_jobs(root: Path, samples: dict, choice: Choice, members: list[str] | None,
+              separately: bool) -> list[Job]:
     """{category: samples} -> what to score with which runs: separately, every run alone; merged,
     every category with its own runs, voting, and with those of all together, whose jobs are called
     <categories>/<category>: no category's name has a slash."""
@@ -66,7 +67,8 @@ def find_jobs(root: Path, samples: dict, choice: Choice, members, separately) ->
                    for c, part in samples.items()]
 
 
-def separate_jobs(root: Path, category: str, samples: list[Sample], choice: Choice, members):
+def separate_jobs(root: Path, category: str, samples: list[Sample], choice: Choice,
+                  members: list[str] | None) -> list[Job]:
     """Every run of a category alone: detectors on its test split, classifiers, as detectors of what
     is not normal, on their own. Raises InputError when there is none of the members."""
     jobs = []

@@ -12,7 +12,7 @@ from ad.cli import require
 HEADER = ["id", "prediction"]
 
 
-def read_rows(path):
+def read_rows(path: Path) -> list[list[str]]:
     """Rows of a CSV file, lists of cells without spaces around them; empty lines and empty cells at
     a line's end are left out. Separated by commas, semicolons or tabs; UTF-8 or, with its mark,
     UTF-16. Raises InputError when it cannot be read."""
@@ -32,12 +32,12 @@ def read_rows(path):
     return [row for row in rows if row]
 
 
-def numeric(name):
+def numeric(name: str) -> tuple[int, int, str]:
     """Sort key: ids that are numbers by value, before all others."""
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
-def sample_order(path, names):
+def sample_order(path: Path, names: dict) -> tuple[list, list]:
     """{id: file name} of the test images -> (header, [(id there, id here), ...]) as in a sample
     submission, whose ids may have suffix and folder. Raises InputError unless every test image is
     there once."""
@@ -64,22 +64,23 @@ def sample_order(path, names):
     return header, [(name, own) for own, name in order.items()]
 
 
-def of_rows(rows, binary, like):
-    """Rows of scores.csv -> text of the CSV. binary: 0 and 1, not scores; like: a sample, or None.
-    """
+def of_rows(rows: list, binary: bool, like: Path | None) -> str:
+    """Rows of scores.csv -> text of the CSV. binary: 0 and 1, not scores; like: a sample
+    submission, or None."""
     return submission({row.id: row.prediction if binary else float(row.score) for row in rows},
                       like and sample_order(like, {row.id: Path(row.path).name for row in rows}))
 
 
-def submission(predictions, like=None):
-    """{id: score or 0/1} -> text of the CSV, in numeric order or, `like`, as sample_order says."""
+def submission(predictions: dict, like: tuple | None = None) -> str:
+    """{id: score or 0/1} -> text of the CSV, in numeric order or in that of `like`, what
+    sample_order returns."""
     header, order = like or (HEADER, [(name, name) for name in sorted(predictions, key=numeric)])
     values = ((name, predictions[own]) for name, own in order)
     return write_rows([header, *((name, value if isinstance(value, int) else f"{value:.6f}")
                                  for name, value in values)])
 
 
-def check_submission(text, path):
+def check_submission(text: str, path: Path) -> None:
     """Compare header, ids, their order and count with a sample's; InputError names what differs
     first."""
     wanted, ours = read_rows(path), list(csv.reader(text.splitlines()))
@@ -95,7 +96,7 @@ def check_submission(text, path):
                          f"ones are the same")
 
 
-def check_submits(table, samples, like, apart):
+def check_submits(table: dict, samples: list, like: Path | None, apart: bool) -> None:
     """Raise InputError where a submission cannot be made of the scores of these samples. like: a
     sample submission or None; apart: is an image scored by several detectors?"""
     require(not apart, "a submission needs one score for each image: leave out --separately and "

@@ -9,9 +9,9 @@ from ad.metrics import standard_error
 MINOR = 0.1  # share of the best member's weight below which another has no vote
 
 
-def vote_weights(aurocs, counts):
-    """Weights of members, adding up to 1, from their pseudo-anomaly AUROC (equal if one is None),
-    of so many normal images each.
+def vote_weights(aurocs: list, counts: list) -> list[float]:
+    """Weights of members, adding up to 1, from their pseudo-anomaly AUROCs (equal if one is
+    None) and the numbers of normal images that these are of.
 
     In proportion to d' = sqrt(2) * the normal quantile of the AUROC: how many standard deviations
     apart it holds normal and damaged images, which is the best weight of independent standardised
@@ -34,10 +34,10 @@ def vote_weights(aurocs, counts):
     return (weights / weights.sum()).tolist()
 
 
-def common_normals(members, values):
-    """The members' weighted mean of `values` (one a normal image, in the order of config.json's
-    validation images) for the images that judged all of them, or None where some of the member
-    with the fewest did not judge the others."""
+def common_normals(members: list, values: list) -> np.ndarray | None:
+    """The members' weighted mean of `values` (of each member one for each of its config.json's
+    validation images), for the images that all members were judged by. None unless these are
+    all the images of the member with the fewest."""
     tables = [dict(zip(member.config["validation"], part))
               for member, part in zip(members, values)]
     names = sorted(set.intersection(*map(set, tables)))

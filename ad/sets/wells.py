@@ -1,12 +1,14 @@
 """Casting wells, the layout of a source report: proliv (Russian: spilt metal) are the defects."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from ad import InputError
+from ad.samples import Sample
 from ad.sets.other_layouts import WELLS, as_taken
 
 
-def samples(root, split):
+def samples(root: Path, split: str) -> list[Sample]:
     """Samples of the casting layout: train (normal), validation (proliv: metal spilled over), test.
 
     Raises InputError for a line of the annotation that is not a name and 0 or 1, that names no
