@@ -174,13 +174,11 @@ def train_detector(root, table, args, machine):
             val_images, args.seed, positives, plan.validation_side), looking, plan, machine)
         fit(model, (images, None), check, run, args, machine)
     examples = ad.validation.make_examples(val_images, args.seed, positives)
-
-    def finish():
-        saved, before = ad.fitting.finish(run, None if trained else model, rest, examples, scoring,
-                                          machine)
-        memory = "" if trained or not args.verbose else f"{args.category}: {model.describe()}\n"
-        return memory + ad.verdict.verdict(saved, before, args.verbose)
-    print(ad.ranks.from_rank_0(finish))
+    saved, before = ad.fitting.finish(run, None if trained else model, rest, examples, scoring,
+                                      machine)
+    if args.verbose and not (trained or ad.ranks.rank()):
+        print(f"{args.category}: {model.describe()}")
+    print(ad.verdict.verdict(saved, before, args.verbose))
 
 
 def train_classifier(root, args, machine):
@@ -225,7 +223,7 @@ def main(args):
     args.device, args.precision = machine.device.type, machine.precision
     root, table, jobs, tested = ad.ranks.from_rank_0(lambda: jobs_to_train(args))
     labelled = ad.model.is_classifier(args.model)
-    jobs = ad.jobs.own_jobs(jobs, ad.model.model_class(args.model), args.parallel)
+    jobs = ad.jobs.own_jobs(jobs, args.parallel)
     failed = []
     for job in jobs:
         try:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from ad import checkpoint, data
+from ad import checkpoint, data, ranks
 from ad.cli import progress
 from ad.config import ERRORS, Scoring, Training
 from ad.judging import Examples, aurocs, held_out_maps, judge_best
@@ -26,33 +26,38 @@ JUDGED = 400  # normal images, at most, that are judged
 
 def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
            scoring: Scoring, machine: Machine) -> tuple[dict, float | None]:
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint,
-    and the AUROC in its epoch, None without epochs.
+    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint
+    without what was learned here, and the AUROC in its epoch, None without epochs.
 
     fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
-    those of the Examples judge; see folds.
+    those of the Examples judge; see folds. Of several processes, all of which return the same, the
+    first judges and saves.
     """
     start, path = time.perf_counter(), run.folder / "best.pt"
     if fitted:
         model, saved = fitted, {"model_args": run.state["model_args"], "config": run.config,
                                 "epoch": 1, "val_auroc": None}
     else:
-        saved = checkpoint.load(path)
+        saved = ranks.from_rank_0(lambda: checkpoint.load(path))
         model = checkpoint.restore_model(saved, path, machine.device)
     before = saved["val_auroc"]
-    maps = judged_maps(model, images, examples, scoring, machine, run.config["args"]["seed"])
-    saved["calibration"] = judge_best(*maps, examples, scoring)
-    found = aurocs(saved["calibration"])
-    if fitted:
-        saved["model_args"]["fingerprint"] = model.fingerprint
-        checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
-            {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-    elif "places" not in ERRORS[saved["calibration"]["scoring"]["error"]]:
-        model.places = None
-    saved |= {"val_auroc": found["auroc"], "model": {
-        k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}}
-    checkpoint.save(path, saved)
-    return saved, before
+    parts = folds(model, images, examples.normals, scoring, machine.device,
+                  run.config["args"]["seed"])
+
+    def judge_and_save():
+        maps = held_out_maps(parts, examples, scoring, machine.device, machine.window_batch)
+        saved["calibration"] = judge_best(*maps, examples, scoring)
+        found = aurocs(saved["calibration"])
+        if fitted:
+            saved["model_args"]["fingerprint"] = model.fingerprint
+            checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
+                {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
+        elif "places" not in ERRORS[saved["calibration"]["scoring"]["error"]]:
+            model.places = None
+        checkpoint.save(path, saved | {"val_auroc": found["auroc"], "model": {
+            k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
+        return saved, before
+    return ranks.from_rank_0(judge_and_save)
 
 
 def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
@@ -78,35 +83,38 @@ def judged_maps(model: nn.Module, images: list, examples: Examples, scoring: Sco
 
 
 def folds(model: nn.Module, images: list, judged: list, scoring: Scoring, device, seed: int):
-    """Yield (model, indices of `judged` that it has not learned from), and the memory, if it has
-    one, at last of all images: what held_out_maps wants.
+    """(model, indices of `judged` that it has not learned from), one after the other, and the
+    memory, if it has one, at last of all images: what held_out_maps wants.
 
     images: normal images that a memory learns from beside `judged`, both uint8 (3, H, W). A memory
-    is fitted without every one of FOLDS parts of `judged`, then to everything.
+    is fitted without every one of FOLDS parts of `judged`, then to everything. Several processes
+    all call this, which extracts the features; any of them may go through the folds.
     """
     whole = hasattr(model, "fit")
     if not learns_in_one_pass(model, scoring):
-        yield model, range(len(judged))
-        return
-    seed_everything(seed)
+        return [(model, range(len(judged)))]
     memory = model if whole else new_memory(model)
     parts = np.array_split(np.arange(len(judged)), min(FOLDS, len(judged)))
     groups = [len(images), *map(len, parts)]
     placed = memory.extract(resized_batches([*images, *judged], scoring.window_input, device),
                             groups)
-    memory.learn(placed)
-    every = np.arange(placed.shape[1])
-    for part, mine in zip(parts, np.split(every, np.cumsum(shares(groups))[:-1])[1:]):
+
+    def learned():
         seed_everything(seed)
-        keep = np.setdiff1d(every, mine)
-        fold = memory.empty()
-        fold.learn(placed[:, keep])
+        memory.learn(placed)
+        every = np.arange(placed.shape[1])
+        for part, mine in zip(parts, np.split(every, np.cumsum(shares(groups))[:-1])[1:]):
+            seed_everything(seed)
+            keep = np.setdiff1d(every, mine)
+            fold = memory.empty()
+            fold.learn(placed[:, keep])
+            if not whole:
+                model.places = fold
+            yield fold if whole else model, part.tolist()
         if not whole:
-            model.places = fold
-        yield fold if whole else model, part.tolist()
-    if not whole:
-        model.places = memory
-    yield model, []
+            model.places = memory
+        yield model, []
+    return learned()
 
 
 def learns_in_one_pass(model: nn.Module, scoring: Scoring) -> bool:
@@ -136,7 +144,7 @@ def new_places(model: nn.Module, images: list, window_input: int, device, seed: 
 
 def resized_batches(images, window_input, device):
     """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
-    with progress(len(images), "remembering images") as bar:
+    with progress(len(images), "remembering images", ranks.rank() == 0) as bar:
         for image in images:
             side = side_for_model(max(image.shape), window_input)
             yield data.resize_long_side(image, side).to(device)

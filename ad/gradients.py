@@ -86,7 +86,7 @@ def equalise(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def expose(images: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
     """Bring images (N, 3, H, W) in [0, 1] to a mean brightness by one factor an image, in
     [1 / STRETCH, STRETCH]; black stays black, and bright ones are cut off at 1."""
-    factor = brightness / images.mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    factor = brightness / images.mean((1, 2, 3), keepdim=True)
     return (images * factor.clamp(1 / STRETCH, STRETCH)).clamp(0, 1)
 
 

@@ -64,14 +64,12 @@ def how_to_go_on(choice: Choice, tested: bool, path: Path | None) -> str:
     return "\n".join(lines)
 
 
-def own_jobs(jobs: list, model_class, parallel) -> list:
+def own_jobs(jobs: list, parallel) -> list:
     """What this one of several processes trains: all jobs, with the others, or, parallel, its own
-    ones, in turn, from now on alone. model_class: what builds the model."""
+    ones, in turn, from now on alone."""
     if parallel:
         jobs = jobs[ranks.rank()::ranks.size()]
         ranks.leave()
-    require(ranks.size() == 1 or not hasattr(model_class, "fit"), "a memory is fitted in one "
-            "pass, by one process: without torchrun, or with --parallel categories")
     return jobs
 
 

@@ -98,12 +98,12 @@ class UNetAutoencoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> reconstruction (N, 3, H, W), float32, in (0, 1)."""
-        return self.outputs(images)[:, :3]
+        return self.outputs(images)[:, :3].sigmoid()
 
     def outputs(self, images: torch.Tensor) -> torch.Tensor:
-        """As forward, but with mask_head a fourth channel, the mask's logit.
+        """As forward, but logits; with mask_head the fourth channel is the mask's.
 
-        The sigmoid keeps the reconstruction in the range of the data: SSIM multiplies luminance by
+        A sigmoid keeps the reconstruction in the range of the data: SSIM multiplies luminance by
         structure, and a negative, inverted channel has both negative, their product as good as the
         true one's. Unbounded outputs get stuck there.
         """
@@ -120,8 +120,7 @@ class UNetAutoencoder(nn.Module):
         # Half precision would round the output to 1/256, about the size of a faint defect.
         with torch.autocast(images.device.type, enabled=False):
             x = F.pixel_shuffle(self.head(x.to(self.head.weight.dtype)), self.patch)
-            x = x[..., :height, :width]
-            return torch.cat([x[:, :3].sigmoid(), x[:, 3:]], dim=1)
+            return x[..., :height, :width]
 
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> dict:
         """Loss of a batch (N, 3, H, W): the homework's MSE + 0.84 (1 - SSIM), with mask_head
@@ -135,7 +134,7 @@ class UNetAutoencoder(nn.Module):
             damaged = damage(images, generator, self.families) if self.repairs else (images, images)
         images, damaged, masks = map(own, (images, *damaged))
         output = self.outputs(damaged.contiguous(memory_format=torch.channels_last)).contiguous()
-        repaired, logits = output.tensor_split((3,), 1)
+        repaired, logits = output[:, :3].sigmoid(), output[:, 3:]
         mse = F.mse_loss(repaired, images)
         ssim = ssim_loss(repaired, images, data_range=1.0)
         parts = {"loss": mse + SSIM_WEIGHT * ssim, "mse": mse.detach(), "ssim": ssim.detach()}
@@ -148,10 +147,10 @@ class UNetAutoencoder(nn.Module):
     def anomaly_maps(self, images: torch.Tensor, names: tuple = ("mse", "ssim")) -> dict:
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps; "mask", in
         [0, 1], with a mask head; for "places" the memory's maps, once it is there."""
-        output = self.outputs(images)
+        output = self.outputs(images).sigmoid()
         maps = error_maps(images, output[:, :3], [n for n in names if n not in ("mask", "places")])
         if self.mask_head and "mask" in names:
-            maps["mask"] = output[:, 3:].sigmoid()
+            maps["mask"] = output[:, 3:]
         if self.places is not None and "places" in names:
             maps |= self.places.anomaly_maps(images)
         if not maps:

@@ -132,12 +132,11 @@ def map_images(model, images: list, scoring: Scoring, device, window_batch: int 
 
 
 def combine(maps: dict) -> torch.Tensor:
-    """{"name@window": z map (N, 1, H, W)} -> (N, 1, H, W): mean over errors, max over windows."""
-    groups = {}
-    for name, m in maps.items():
-        groups.setdefault(name.split("@")[1], []).append(m)
-    means = [torch.cat(group, 1).mean(1, keepdim=True) for group in groups.values()]
-    return torch.cat(means, 1).amax(1, keepdim=True) if len(means) > 1 else means[0]
+    """{"name@window": z map (N, 1, H, W)}, window by window, each with the same names -> (N, 1, H,
+    W): mean over errors, max over windows."""
+    windows = len({name.split("@")[1] for name in maps})
+    means = torch.cat(list(maps.values()), 1).unflatten(1, (windows, -1)).mean(2)
+    return means.amax(1, keepdim=True) if windows > 1 else means
 
 
 def topk_mean(maps: torch.Tensor, fraction: float) -> torch.Tensor:

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
 # torchrun starts this as a script, which finds the project there.
-from ad import InputError, checkpoint, jobs, ranks, training  # noqa: E402
+from ad import InputError, checkpoint, neighbours, ranks, training  # noqa: E402
 from ad.config import Training  # noqa: E402
 from ad.judging import aurocs  # noqa: E402
 from ad.machine import Machine  # noqa: E402
@@ -65,6 +65,16 @@ def learned(kind):
     return figures, model.state_dict()
 
 
+def remembered():
+    """Patches of two groups of images of two sizes, at two angles, of which 6 of 13 are kept."""
+    model, neighbours.ENTRIES = PatchMemory(position="free"), 6
+    model.angles = 2
+    images = [torch.from_numpy(tiny_image(np.random.default_rng(i))).permute(2, 0, 1)[None] / 255
+              for i in range(13)]
+    images[3:5] = [torch.cat(images[3:5])[..., :40]]
+    return model.extract(images, (5, 8))
+
+
 def in_double(draw_crops):
     return lambda *args: draw_crops(*args).double()
 
@@ -105,6 +115,26 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
         limit = 1e-10 if kind in ("reconstruct", "repair") else 1e-6
         assert figures == pytest.approx(expected, abs=limit), kind
         assert difference(weights, alone) < limit, kind
+
+
+def test_two_processes_remember_what_one_remembers(many, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "ENTRIES", neighbours.ENTRIES)
+    options = ("--data", many, "--category", "lines", "--model", "patchcore", "--verbose")
+    for name, start in (("one", run), ("two", torchrun)):
+        result = start("train.py", *options, "--runs", name, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert result.stdout.count("patches of") == result.stdout.count("false alarms") == 1
+    one, two = (checkpoint.load(tmp_path / name / "lines/patchcore-seed0/best.pt")
+                for name in ("one", "two"))
+    tensors = [{k: v for k, v in part["model"].items() if torch.is_tensor(v)}
+               for part in (one, two)]
+    assert difference(*tensors) == 0 and len(tensors[0]["bank"])
+    for key in ("scores", "positives"):
+        assert one["calibration"][key] == two["calibration"][key]
+    result = torchrun("tests/test_distributed.py", "learned.pt", "memory", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    both, alone = torch.load(tmp_path / "learned.pt", weights_only=True), remembered()
+    assert torch.equal(both, alone) and alone.shape[1] == 5 and (alone != 0).any(2).all()
 
 
 EXACT = """import runpy
@@ -254,8 +284,6 @@ def test_both_processes_stop_at_the_same_step(many, tmp_path):
 
 def test_what_several_processes_cannot_do_is_an_error(monkeypatch):
     monkeypatch.setattr(ranks, "size", lambda: 4)
-    with pytest.raises(InputError, match="fitted in one pass, by one process"):
-        jobs.own_jobs([], PatchMemory, None)
     with pytest.raises(InputError, match="batches of 3 images are too small for 4 processes"):
         learned("repair")
 
@@ -263,7 +291,7 @@ def test_what_several_processes_cannot_do_is_an_error(monkeypatch):
 if __name__ == "__main__":
     training.draw_crops = in_double(training.draw_crops)
     distributed.setup()
-    results = {kind: learned(kind) for kind in MODELS}
+    results = remembered() if sys.argv[2:] else {kind: learned(kind) for kind in MODELS}
     if distributed.rank() == 0:
         torch.save(results, sys.argv[1])
     distributed.leave()

@@ -96,7 +96,7 @@ class PatchMemory(nn.Module):
         (h * w, N, C) at the grid of the first: all that `learn` wants. Of more than ENTRIES images
         a random sample of patches, at every place another one; groups: sizes of successive groups
         of images, of which each then has its `shares`, one after the other. The light of the first
-        LIT batches is what later images are brought to."""
+        LIT batches is what later images are brought to. Several processes share the batches."""
         batches = iter(batches)
         first = list(itertools.islice(batches, LIT))
         if self.equalise:
@@ -108,17 +108,19 @@ class PatchMemory(nn.Module):
                 self.angles = ANGLES
 
         def entries():
-            for batch in itertools.chain(first, batches):
-                found = []
-                for number in range(self.angles):
-                    turned = rotated(batch, number * math.tau / self.angles) if number else batch
+            placed = None  # zeros for the batch of another process, which adds its own
+            for number, batch in enumerate(itertools.chain(first, batches)):
+                mine, found = number % ad.ranks.size() == ad.ranks.rank(), []
+                for turn in range(self.angles if mine or not number else 0):  # all need the grid
+                    turned = rotated(batch, turn * math.tau / self.angles) if turn else batch
                     maps = self.features(turned, self.grid)
                     self.grid = tuple(maps.shape[-2:])
                     found.append(by_place(maps))
-                yield from torch.cat(found).unbind(1)
+                placed = torch.cat(found) if found else placed[:, :1].expand(-1, len(batch), -1)
+                yield from (placed if mine else torch.zeros_like(placed)).unbind(1)
         stream, generator = entries(), torch.Generator().manual_seed(0)
         parts = zip(groups, shares(groups)) if groups else [(None, ENTRIES)]
-        parts = [part for size, count in parts
+        parts = [ad.ranks.total(part) for size, count in parts
                  for part in sample(itertools.islice(stream, size), count, generator)]
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
