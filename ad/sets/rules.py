@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ad.detector import Member
+import ad
 from ad.threshold import standardise
 
 
@@ -32,7 +32,7 @@ RULES = {  # the keys are threshold.LABELLED
         normal, anomalous, lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn))}
 
 
-def known_scores(member: Member) -> tuple[np.ndarray, np.ndarray]:
+def known_scores(member: "ad.detector.Member") -> tuple[np.ndarray, np.ndarray]:
     """Standardised scores of the member's normal images and of its positives. There may be more
     pseudo-anomalies than normal images, which then count as often: otherwise calling everything
     anomalous would be right nine times in ten."""
