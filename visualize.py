@@ -91,7 +91,7 @@ def show(detector, images: list, masks: list, other) -> tuple[list[str], dict[st
         captions = [f"{member.model.classes[winner]}\n{text}" for (_, winner), text in
                     zip(cams, captions)]
     elif ad.pictures.collapse.reconstructs(member.model):
-        outputs = ad.pictures.collapse.reconstruct(member, floats, machine)
+        outputs = ad.pictures.collapse.reconstruct(member, floats)
         errors = [(output - image).abs().mean(0, keepdim=True)
                   for output, image in zip(outputs, floats)]
         top = max(error.quantile(0.999).item() for error in errors)

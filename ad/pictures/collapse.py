@@ -92,7 +92,7 @@ def side_of_whole(scoring: Scoring) -> int:
 
 
 @torch.no_grad()
-def reconstruct(member: Member, images: list, machine: Machine) -> list[torch.Tensor]:
+def reconstruct(member: Member, images: list) -> list[torch.Tensor]:
     """What a member's model makes of images (3, H, W) in [0, 1]: the same, float32."""
     predict = resized(member.model, side_of_whole(member.scoring))
     return [predict(image[None])[0] for image in images]

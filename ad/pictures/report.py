@@ -111,7 +111,7 @@ def show_images(rows: list[dict], detector: Detector, side: int, root: Path,
         for member in painters[-1:]:  # with the most weight
             image = data.to_float(found.picture, detector.machine.device)
             shown["reconstruction"] = plots.to_picture(
-                reconstruct(member, [image], detector.machine)[0])
+                reconstruct(member, [image])[0])
         if detector.localises:
             shown["anomaly map"] = plots.overlay(picture, found.map_, detector.top_of_maps)
         own = predicted and predicted / sample.category / f"{sample.id}.png"
