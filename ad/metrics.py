@@ -2,8 +2,6 @@
 
 import numpy as np
 
-POINTS = 200  # of a curve that is drawn, at most
-
 
 def auroc(labels, scores) -> float | None:
     """Area under the ROC curve, or None when only one class is present."""
@@ -119,25 +117,6 @@ def standard_error(area: float, count: int) -> float:
     (Birnbaum and Klose, Ann. Math. Stat. 1957). A is moved half an image away from 0 and 1."""
     area = (area * count + 0.5) / (count + 1)
     return (area * (1 - area) / count) ** 0.5
-
-
-def curves(labels, scores) -> dict:
-    """labels (N,) in {0, 1, -1 unknown}, scores (N,) -> {"roc": [[fpr, tpr], ...], "pr": [[recall,
-    precision], ...]}; {} where only one class is known.
-    """
-    known = labels >= 0
-    if len(np.unique(labels[known])) < 2:
-        return {}
-    precision, recall, _ = ranking().precision_recall_curve(labels[known], scores[known],
-                                                  drop_intermediate=True)
-    return {"roc": thin(*ranking().roc_curve(labels[known], scores[known])[:2]),
-            "pr": thin(recall, precision)}
-
-
-def thin(x, y):
-    """Two arrays (N,) -> at most POINTS points [[x, y], ...], the first and the last among them."""
-    chosen = np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int)
-    return np.stack([x, y], 1)[chosen].round(6).tolist()
 
 
 def ranking():

@@ -17,6 +17,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from ad import checkpoint, metrics
+from ad.pictures import report
 from conftest import PROJECT, TINY_TRAINING, run, write_tiny
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -133,7 +134,7 @@ def test_curves_are_thinned_and_keep_their_area():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 3000)
     scores = labels + rng.normal(size=3000)
-    found = metrics.curves(np.append(labels, -1), np.append(scores, 99.0))
+    found = report.curves(np.append(labels, -1), np.append(scores, 99.0))
     for points in found.values():
         assert len(points) == 200
     assert found["roc"][0] == [0, 0] and found["roc"][-1] == [1, 1]
@@ -142,7 +143,7 @@ def test_curves_are_thinned_and_keep_their_area():
     recall, precision = np.transpose(found["pr"])
     assert -np.trapezoid(precision, recall) == pytest.approx(
         average_precision_score(labels, scores), abs=0.01)
-    assert metrics.curves(np.array([1, 1, -1]), np.array([0.0, 1, 2])) == {}
+    assert report.curves(np.array([1, 1, -1]), np.array([0.0, 1, 2])) == {}
 
 
 def test_separate_runs_scores_of_another_scoring_and_no_training_images(reported, tmp_path):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ad import InputError, checkpoint, data, layouts, metrics
+from ad import InputError, checkpoint, data, layouts
 from ad.pictures import compare, plots
 from ad.cli import command, require
 from ad.pictures.collapse import CHECKS, check_member, grades, reconstruct, reconstructs, verdict
@@ -22,6 +23,7 @@ from ad.runs import run_images
 from ad.samples import Sample
 
 QUALITY, BINS = 80, 40  # of WebP; of the histograms
+POINTS = 200  # of a curve, at most
 SIDES, PIXELS = (128, 512), 2e7  # pictures' long side in pixels: such that all images have so many
 NEAR = 0.03  # scores that differ by less are the same
 PARTS = ("train", "validation", "anomalous", "test")  # lists of files in config.json
@@ -52,11 +54,25 @@ def read_results(folder: Path, advice: str) -> tuple[dict, dict]:
 
 
 def charts(rows: list[dict], edges: np.ndarray) -> dict:
-    """Points of metrics.curves, and {label: how many scores lie between the `edges`}."""
+    """Points of `curves`, and {label: how many scores lie between the `edges`}."""
     labels, scores = (np.array([row[key] for row in rows]) for key in ("label", "score"))
     counts = {str(label): np.histogram(scores[labels == label], edges)[0].tolist()
               for label in np.unique(labels)}
-    return metrics.curves(labels, scores) | {"histogram": counts}
+    return curves(labels, scores) | {"histogram": counts}
+
+
+def curves(labels: np.ndarray, scores: np.ndarray) -> dict:
+    """labels (N,) in {0, 1, -1 unknown}, scores (N,) -> {"roc": [[fpr, tpr], ...], "pr": [[recall,
+    precision], ...]}, at most POINTS of each; {} where only one class is known."""
+    scores, labels = scores[labels >= 0], labels[labels >= 0]
+    if len(np.unique(labels)) < 2:
+        return {}
+    precision, recall, _ = precision_recall_curve(labels, scores, drop_intermediate=True)
+    found = {}
+    for name, (x, y) in {"roc": roc_curve(labels, scores)[:2], "pr": (recall, precision)}.items():
+        chosen = np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int)
+        found[name] = np.stack([x, y], 1)[chosen].round(6).tolist()
+    return found
 
 
 def describe_run(member: Member, run: dict, machine: Machine) -> dict:
