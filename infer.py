@@ -115,21 +115,6 @@ def load(job, args, machine):
     return detector
 
 
-def draw(found, detector, cut, truth, args):
-    """Write the heat map and the mask of a Scored; cut: of the maps, or None."""
-    sample = found.sample
-    if not (args.maps or args.masks):
-        return
-    plots, name = ad.pictures.plots, f"{sample.category}/{sample.id}.png"
-    if args.maps:
-        photo = ad.images.read_image(sample.path, plots.LONGEST, detector.readings[0][1])
-        plots.save_heat(args.results / "maps" / name, plots.to_picture(photo), found.map_,
-                        (detector.top_of_maps, cut), f"{sample.id}\n{plots.caption(found.score)}")
-    if args.masks and cut is not None:
-        plots.save_masks(args.results / "masks" / name, plots.to_picture(found.picture),
-                         (found.map_[0] > cut).numpy(), truth)
-
-
 def score_job(job, args, machine):
     """Score the images of a Job: (Rows, pictures of --spot-check, its entry in metrics.json).
 
@@ -141,8 +126,8 @@ def score_job(job, args, machine):
         ad.runs.report_origin(job.name, detector.config, args.data, samples)
     if ad.images.deep_grey([sample.path for sample in samples]):
         ad.sets.deep_grey.report_range(samples, detector.config)
-    cut = ad.threshold.pixel_threshold(detector.members, args.masks or DEFECT) if (
-        args.maps or args.masks) and detector.localises else None
+    paint = ad.pictures.found.painter(detector, args.results, args.maps, args.masks) \
+        if args.maps or args.masks else None
     any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []
     for found in detector.score_samples(samples, skip=bool(args.image)):
         sample = found.sample
@@ -150,11 +135,11 @@ def score_job(job, args, machine):
         truth = None if truth is None else truth[0].numpy()
         if any_mask and truth is not None:
             pixels.append((truth, found.map_[0].numpy()))
-        draw(found, detector, cut, truth, args)
+        if paint:
+            paint(found, truth)
         if sample.path in args.spot_check:
-            picture = ad.pictures.plots.to_picture(found.picture)
-            shown.append(((sample.category, sample.id), [
-                picture, ad.pictures.plots.overlay(picture, found.map_, detector.top_of_maps)]))
+            shown.append(((sample.category, sample.id),
+                          ad.pictures.found.side_by_side(found, detector)))
         rows.append(Row(sample.id, sample.category, sample.defect, sample.label,
                         f"{found.score:.6f}", int(found.score > 1), f"{found.raw:.6f}",
                         sample.path.as_posix()))
@@ -165,21 +150,6 @@ def score_job(job, args, machine):
                "members": {member.name: member.weight for member in detector.members},
                "scoring": detector.members[0].calibration["scoring"]}
     return rows, dict(shown), result
-
-
-def spot_check(rows, shown, args):
-    """Print score, verdict and rank of the images of --spot-check; write spot_check.png."""
-    ranked = sorted(rows, key=lambda row: -float(row.score))
-    chosen = [(rank, row) for rank, row in enumerate(ranked, start=1)
-              if (row.category, row.id) in shown]
-    print(f"id  category  score  prediction  rank of {len(rows)}, 1 the strangest")
-    for rank, row in chosen:
-        print(f"{row.id}  {row.category}  {row.score}  {row.prediction}  {rank}")
-    titles = [f"{row.id}\n{row.category}\n{ad.pictures.plots.caption(float(row.score))}\n"
-              f"rank {rank} of {len(rows)}" for rank, row in chosen]
-    ad.pictures.plots.save_grid(args.results / "spot_check.png",
-                                [shown[row.category, row.id] for _, row in chosen],
-                                ("image", "anomaly map"), titles)
 
 
 def write_results(rows, results, averages, args, machine, flat):
@@ -229,7 +199,7 @@ def main(args):
     if args.maps:
         ad.pictures.charts.save_histograms(args.results / "histograms.png", parts)
     if args.spot_check:
-        spot_check(rows, shown, args)
+        ad.pictures.found.spot_check(args.results / "spot_check.png", rows, shown)
     write_results(rows, results, averages, args, machine, flat)
     left_out = sum(len(job.samples) for job in jobs) > len(rows)
     return 2 if left_out else int(args.fail_on_anomaly and any(r.prediction for r in rows))

@@ -1,4 +1,4 @@
-"""Thresholds of scores and of pixels, from validation images only."""
+"""Thresholds of scores, from validation images only."""
 
 import math
 from dataclasses import dataclass
@@ -115,15 +115,6 @@ def false_alarms(above: int, count: int, confidence=0.9) -> tuple[float, float]:
         middle = (low + high) / 2
         low, high = (middle, high) if at_most(middle) < confidence else (low, middle)
     return (above + 1) / (count + 1), high
-
-
-def pixel_threshold(members: list, quantile: float) -> float:
-    """The quantile of the pixels of the members' mean map of normal images that they have not
-    learned from."""
-    pixels = [member.calibration["pixels"].float().numpy() for member in members]
-    common = judged_by_all(members, pixels)
-    return float(np.quantile(common, quantile)) if common is not None else sum(
-        member.weight * float(np.quantile(p, quantile)) for member, p in zip(members, pixels))
 
 
 def judged_by_all(members: list, values: list):

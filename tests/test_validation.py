@@ -10,9 +10,10 @@ from ad.cutpaste import SIZES
 from ad.detector import Member
 from ad.judging import Examples, aurocs, held_out_maps, judge, judge_best
 from ad.metrics import standard_error
+from ad.pictures.found import pixel_threshold
 from ad.sets.rules import known_scores
 from ad.sets.votes import common_normals, vote_weights
-from ad.threshold import decide_limits, false_alarms, pixel_threshold
+from ad.threshold import decide_limits, false_alarms
 from ad.validation import DAMAGED, make_examples, validate
 
 SCORING = Scoring(windows=(0,), window_input=0, error="mse", sigma=0.0, topk=0.001)
