@@ -14,7 +14,6 @@ Writes runs/<category>/<name>/: config.json, log.jsonl, best.pt, last.pt, epoch_
 runs/<category>-classes/<name>/, with test.json and confusion.png.
 """
 
-import json
 import time
 from argparse import Namespace
 from dataclasses import asdict, replace
@@ -182,38 +181,27 @@ def train_detector(root, table, args, machine):
 
 
 def train_classifier(root, args, machine):
-    """Train a classifier of args.category's classes, calibrate it as a detector of what is not
-    normal, and write its figures on its own test split: test.json and confusion.png."""
+    """Find, split, build, learn, calibrate, test: the run of a classifier of one category."""
     classify = ad.models.classify
     args.white, (samples, images) = ad.ranks.from_rank_0(
         lambda: read(args, ad.layouts.class_samples(root, args.category)))
-    parts = classify.stratified_split(samples, args.seed)
-    classes = sorted({s.defect for s in samples})
-    images = dict(zip(samples, images))
-    images, val_images, test_images = ([images[s] for s in part] for part in parts)
-    labels, val_labels, test_labels = (classify.numbers(part, classes) for part in parts)
-    args.symmetries = ad.augment.symmetries(images) if args.augment else []
-    normal, other = ([s for s in parts[1] if (s.defect == args.normal_class) == good]
+    classes, (train, val, test) = classify.divide(samples, images, args.seed)
+    args.symmetries = ad.augment.symmetries(train.images) if args.augment else []
+    normal, other = ([s for s in val.samples if (s.defect == args.normal_class) == good]
                      for good in (True, False))
-    config = config_of(args, root, {"train": parts[0], "validation": normal, "anomalous": other,
-                                    "test": parts[2]}, images, machine)
-    model, run = begin(config, {
-        "name": args.model, "classes": classes, "class_weights": classify.balanced_weights(
-            labels, len(classes))} | model_arguments(args), args, machine)
-
-    def check(model, images, labels):
-        return classify.classification_metrics(
-            classify.predict(model, images, machine.device), labels, classes, model.normal)
-    fit(model, (images, labels), lambda: check(model, val_images, val_labels), run, args, machine)
-    if ad.ranks.rank():
-        return
-    model, saved = classify.finish(run, dict(zip(parts[1], val_images)), normal,
-                                   Scoring(**given_scoring(args)), machine)
-    result = check(model, test_images, test_labels)
-    ad.checkpoint.write_atomic(run.folder / "test.json", json.dumps(result, indent=1) + "\n")
-    ad.pictures.charts.save_confusion(run.folder / "confusion.png", classes, result["confusion"])
-    print(f"{args.category}: best epoch {saved['epoch']}, on {len(test_images)} test images:\n"
-          f"{classify.describe(result)}\nwrote {run.folder}/best.pt, test.json, confusion.png")
+    config = config_of(args, root, {"train": train.samples, "validation": normal,
+                                    "anomalous": other, "test": test.samples}, train.images,
+                       machine)
+    model, run = begin(config, {"name": args.model, "classes": classes, "class_weights":
+                                classify.balanced_weights(train.labels, len(classes))}
+                       | model_arguments(args), args, machine)
+    fit(model, (train.images, train.labels), lambda: classify.check(model, val), run, args, machine)
+    if not ad.ranks.rank():
+        epoch, found = classify.finish(run, val, test, Scoring(**given_scoring(args)), machine)
+        ad.pictures.charts.save_confusion(run.folder / "confusion.png", classes,
+                                          found["confusion"])
+        print(f"{args.category}: best epoch {epoch}, on {len(test.samples)} test images:\n"
+              f"{classify.describe(found)}\nwrote {run.folder}/best.pt, test.json, confusion.png")
 
 
 def main(args):

@@ -1,5 +1,7 @@
 """Classification: the stratified split, weights of classes, accuracy and the confusion."""
 
+import json
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,23 @@ from sklearn.metrics import (balanced_accuracy_score, confusion_matrix,
                              precision_recall_fscore_support)
 
 from ad import InputError, checkpoint, data, layouts
+from ad.config import Scoring
 from ad.judging import calibrate
+from ad.machine import Machine
 from ad.metrics import auroc
+from ad.runs import Run
 
 SHARES = (0.6, 0.2, 0.2)  # of each class: training, validation, test
+Part = namedtuple("Part", "samples images labels")  # labels: class numbers (N,)
+
+
+def divide(samples: list, images: list, seed: int) -> tuple[list[str], list[Part]]:
+    """Samples and their images -> the names of their classes, and a Part for each part of
+    `stratified_split`."""
+    classes, images = sorted({s.defect for s in samples}), dict(zip(samples, images))
+    return classes, [Part(part, [images[s] for s in part],
+                          torch.tensor([classes.index(s.defect) for s in part]))
+                     for part in stratified_split(samples, seed)]
 
 
 def stratified_split(samples: list, seed: int) -> tuple[list, list, list]:
@@ -40,21 +55,25 @@ def own_samples(root: Path, config: dict) -> list:
             if s.path.relative_to(root).as_posix() in chosen]
 
 
-def numbers(samples: list, classes: list[str]) -> torch.Tensor:
-    """Class numbers (N,) of samples."""
-    return torch.tensor([classes.index(sample.defect) for sample in samples])
-
-
-def finish(run, images: dict, normal: list, scoring, machine):
-    """Calibrate a run's best.pt on its normal validation samples, so that it is a detector, too;
-    returns (model, checkpoint). images: {sample: image}."""
+def finish(run: Run, val: Part, test: Part, scoring: Scoring,
+           machine: Machine) -> tuple[int, dict]:
+    """Calibrate a run's best.pt on its normal validation images, so that it is a detector, too;
+    write `check` on the test images as test.json. Returns its epoch, and that."""
     path = run.folder / "best.pt"
     saved = checkpoint.load(path)
     model = checkpoint.restore_model(saved, path, machine.device)
-    saved["calibration"] = calibrate(model, [images[s] for s in normal], scoring, machine.device,
-                                     machine.window_batch)
+    normal = [image for image, label in zip(val.images, val.labels) if label == model.normal]
+    saved["calibration"] = calibrate(model, normal, scoring, machine.device, machine.window_batch)
     checkpoint.save(path, saved)
-    return model, saved
+    found = check(model, test)
+    checkpoint.write_atomic(run.folder / "test.json", json.dumps(found, indent=1) + "\n")
+    return saved["epoch"], found
+
+
+def check(model: torch.nn.Module, part: Part) -> dict:
+    """classification_metrics of a Classifier."""
+    return classification_metrics(predict(model, part.images), part.labels, model.classes,
+                                  model.normal)
 
 
 def balanced_weights(labels: torch.Tensor, count: int) -> list[float]:
@@ -64,9 +83,9 @@ def balanced_weights(labels: torch.Tensor, count: int) -> list[float]:
 
 
 @torch.no_grad()
-def predict(model, images: list, device: torch.device, batch: int = 32) -> np.ndarray:
+def predict(model: torch.nn.Module, images: list, batch: int = 32) -> np.ndarray:
     """Probabilities (N, K) of uint8 images of any sizes."""
-    model.eval()
+    device = next(model.eval().parameters()).device
     logits = [model(torch.cat([model.resize(data.to_float(i, device)[None])
                                for i in images[start:start + batch]]))
               for start in range(0, len(images), batch)]
