@@ -155,7 +155,8 @@ def train_detector(root, table, args, machine):
     images = dict(zip(samples, images))
     rest = [images[s] for s in train if s not in set(val)]
     images, val_images = ([images[s] for s in part] for part in (train, val))
-    if args.closely and ad.gradients.alignment(val_images) < ad.gradients.ALIGNED:
+    aligned = ad.gradients.alignment(val_images)
+    if args.closely and aligned < ad.gradients.ALIGNED:
         args.window_input = CLOSELY
     args.symmetries = ad.augment.symmetries(images) if args.augment else []
     # A network learned them all; windows, many a photo, take long enough as they are.
@@ -169,10 +170,11 @@ def train_detector(root, table, args, machine):
         plan = training_from(args)
         looking = ad.training.validation_scoring(scoring, plan, max(
             max(image.shape) for image in val_images))
-        check = ad.fitting.validation(model, images, ad.validation.make_examples(
-            val_images, args.seed, positives, plan.validation_side), looking, plan, machine)
+        small = ad.validation.make_examples(val_images, args.seed, positives,
+                                            plan.validation_side, aligned)
+        check = ad.fitting.validation(model, images, small, looking, plan, machine)
         fit(model, (images, None), check, run, args, machine)
-    examples = ad.validation.make_examples(val_images, args.seed, positives)
+    examples = ad.validation.make_examples(val_images, args.seed, positives, alignment=aligned)
     saved, before = ad.fitting.finish(run, None if trained else model, rest, examples, scoring,
                                       machine)
     if args.verbose and not (trained or ad.ranks.rank()):

@@ -58,7 +58,7 @@ def parse_args() -> Namespace:
 def pick(samples: list, ids: list[str] | None, count: int, seed: int) -> list:
     """Test samples named by `ids`, or `count` random ones of which half are anomalous."""
     if ids:
-        return ad.samples.named(samples, ids)
+        return ad.sets.files.named(samples, ids)
     draw = random.Random(seed)
     normal, anomalous = ([s for s in samples if bool(s.label) == odd] for odd in (False, True))
     few = min(len(normal), count // 2)

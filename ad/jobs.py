@@ -8,7 +8,7 @@ import ad
 from ad import checkpoint, layouts, ranks
 from ad.cli import command, near, require
 from ad.config import Choice
-from ad.samples import Sample, named
+from ad.samples import Sample
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
 Job = namedtuple("Job", "name folder members samples")
@@ -93,7 +93,8 @@ def jobs_to_score(choice: Choice, members=None, separately=False, spot_check=(),
         jobs = ad.sets.several.find_jobs(root, samples, choice, members, separately)
     else:
         jobs = [find_job(c, part, choice, members) for c, part in samples.items()]
-    return jobs, table is not None, {sample.path for sample in named(found, spot_check)}
+    shown = ad.sets.files.named(found, spot_check) if spot_check else ()
+    return jobs, table is not None, {sample.path for sample in shown}
 
 
 def full_table(root: Path, runs) -> dict | None:

@@ -5,8 +5,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ad import InputError
-
 NORMAL = ("good", "ok", "okay", "normal")  # folders of normal images, in any case
 UNLABELLED = ("unknown", "unlabelled", "unlabeled", "")  # of images of which nothing is known
 
@@ -33,21 +31,6 @@ def with_ids(samples: list[Sample], folder: Path) -> list[Sample]:
         count = Counter(ids)
         ids = [name if count[own] > 1 else own for name, own in zip(names, ids)]
     return [replace(sample, id=own) for sample, own in zip(samples, ids)]
-
-
-def named(samples: list[Sample], names: list[str]) -> list[Sample]:
-    """The samples that people mean by `names`: ids or, where none has that id, <category>/<id>,
-    names of files, or those without suffix. Raises InputError for what is none of them."""
-    chosen = []
-    for name in names:
-        meanings = ([s for s in samples if name in names_of(s)] for names_of in (
-            lambda s: (s.id,), lambda s: (f"{s.category}/{s.id}",),
-            lambda s: (s.path.name, s.id + s.path.suffix), lambda s: (s.path.stem,)))
-        found = next(filter(None, meanings), None)
-        if not found:
-            raise InputError(f"no test image {name!r}; ids look like {samples[0].id}")
-        chosen += found
-    return list(dict.fromkeys(chosen))
 
 
 def label_of(folder: str) -> int:

@@ -5,13 +5,13 @@ import torch
 from ad.config import Scoring
 from ad.cutpaste import pseudo_anomalies, seeded_generator
 from ad.data import resize_long_side, to_float
-from ad.gradients import alignment
 from ad.judging import Examples, aurocs, held_out_maps, judge_best
 
 DAMAGED = 24  # normal images, at most, of which pseudo-anomalies are made, nine of each
 
 
-def make_examples(images: list, seed: int, anomalous=(), size: int | None = None) -> Examples:
+def make_examples(images: list, seed: int, anomalous=(), size: int | None = None,
+                  alignment: float | None = None) -> Examples:
     """Normal uint8 images (3, H, W) -> Examples; with `size` all get this long side.
 
     Positives are labelled `anomalous` images where there are any, otherwise pseudo-anomalies of
@@ -33,7 +33,7 @@ def make_examples(images: list, seed: int, anomalous=(), size: int | None = None
         positives.append(to_bytes(prepared(image)))
         sources.append(-1)
         kinds.append("labelled")
-    return Examples(normals, positives, sources, kinds, alignment(images))
+    return Examples(normals, positives, sources, kinds, alignment)
 
 
 def validate(model: torch.nn.Module, examples: Examples, scoring: Scoring, device,

@@ -17,9 +17,9 @@ from PIL import Image
 import visualize
 from ad import InputError, layouts, metrics
 from ad.folders import SYSTEM, files_below
-from ad.samples import NORMAL, UNLABELLED, named
+from ad.samples import NORMAL, UNLABELLED
 from ad.sets import other_layouts, several
-from ad.sets.files import single_files
+from ad.sets.files import named, single_files
 from ad.sets.other_layouts import list_images
 from conftest import run, tiny_image, write_tiny
 

@@ -1,4 +1,5 @@
-"""Single images from anywhere: files of infer.py --image, arrays and tensors of a notebook."""
+"""Single images: files of infer.py --image, arrays and tensors of a notebook, and those of a test
+split that people name."""
 
 import glob
 import os
@@ -56,6 +57,21 @@ def single_files(paths: list[Path], category: str) -> list[Sample]:
     samples = with_ids([Sample(path, category, "test", "image", -1, None) for path in files],
                        os.path.commonpath([path.parent for path in files]))
     return [replace(s, path=files[s.path], id=f"image/{s.id}") for s in samples]
+
+
+def named(samples: list[Sample], names: list[str]) -> list[Sample]:
+    """The samples that people mean by `names`: ids or, where none has that id, <category>/<id>,
+    names of files, or those without suffix. Raises InputError for what is none of them."""
+    chosen = []
+    for name in names:
+        meanings = ([s for s in samples if name in names_of(s)] for names_of in (
+            lambda s: (s.id,), lambda s: (f"{s.category}/{s.id}",),
+            lambda s: (s.path.name, s.id + s.path.suffix), lambda s: (s.path.stem,)))
+        found = next(filter(None, meanings), None)
+        if not found:
+            raise InputError(f"no test image {name!r}; ids look like {samples[0].id}")
+        chosen += found
+    return list(dict.fromkeys(chosen))
 
 
 def print_rows(rows: list) -> None:
