@@ -23,7 +23,8 @@ from pathlib import Path
 import ad
 from ad.cli import Parser, require, run_script
 from ad.config import DEFAULT_RULE, DEFECT
-from ad.options import add_data_arguments, add_scoring_arguments, choice_from, given_scoring
+from ad.options.add import add_data_arguments, add_scoring_arguments
+from ad.options.read import choice_from, given_scoring
 
 FIRST = ("data", "runs", "category", "all", "image", "threshold", "topk", "results", "maps",
          "masks")

@@ -23,10 +23,11 @@ import ad
 from ad import InputError
 from ad.cli import Parser, require, run_script
 from ad.config import RECIPES, Scoring
-from ad.options import (add_data_arguments, add_model_arguments, add_scoring_arguments,
-                        add_training_arguments, check_model, check_training, choice_from, config_of,
-                        given_scoring, model_arguments, read_arguments, recipe_of,
-                        settle_epochs, training_from)
+from ad.options.add import (add_data_arguments, add_model_arguments, add_scoring_arguments,
+                            add_training_arguments)
+from ad.options.read import (check_model, check_training, choice_from, config_of, given_scoring,
+                             model_arguments, read_arguments, recipe_of, settle_epochs,
+                             training_from)
 
 START = time.perf_counter()
 FIRST = ("data", "runs", "category", "all", "model", "minutes", "epochs", "seeds", "resume",
@@ -186,7 +187,7 @@ def train_classifier(root, args, machine):
     """Find, split, build, learn, calibrate, test: the run of a classifier of one category."""
     classify = ad.models.classify
     args.white, (samples, images) = ad.ranks.from_rank_0(
-        lambda: read(args, ad.layouts.class_samples(root, args.category)))
+        lambda: read(args, ad.sets.other_layouts.class_samples(root, args.category)))
     classes, (train, val, test) = classify.divide(samples, images, args.seed)
     args.symmetries = ad.augment.symmetries(train.images) if args.augment else []
     normal, other = ([s for s in val.samples if (s.defect == args.normal_class) == good]

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import ad
 from ad.cli import Parser, command, require, run_script
-from ad.options import add_data_arguments, read_arguments
+from ad.options.add import add_data_arguments
+from ad.options.read import read_arguments
 
 FIRST = ("data", "runs", "ckpt", "report", "compare", "ids", "count", "results")
 
@@ -128,7 +129,7 @@ def looked_at(detector, args: Namespace) -> tuple[list, list, list[str]]:
     config = detector.config
     root = ad.layouts.resolve_data(args.data or config["root"])
     table = ad.jobs.full_table(root, args.runs)
-    samples = ad.models.classify.own_samples(root, config) if "test" in config else \
+    samples = ad.sets.other_layouts.own_samples(root, config) if "test" in config else \
         ad.layouts.find_samples(root, config["category"], "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
     images = ad.images.load_images(samples, *detector.readings[0])

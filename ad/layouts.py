@@ -57,11 +57,6 @@ def find_samples(root: Path, category: str, split: str, table: dict | None = Non
     return samples
 
 
-def class_samples(root: Path, category: str) -> list[Sample]:
-    """Samples of a category as classes: see sets.other_layouts.class_samples."""
-    return ad.sets.other_layouts.class_samples(root, category)
-
-
 def mvtec(root: Path, category: str, split: str) -> list[Sample]:
     """Samples of one category in MVTec AD's layout; says what is left out of the split."""
     folder, samples = root / category / split, []

@@ -42,7 +42,7 @@ from ad.metrics import auroc, pixel_auroc
 from ad.model import build_model
 from ad.models.backbones import load_backbone
 from ad.models.memory import PatchMemory
-from ad.options import given_scoring, model_arguments, training_from
+from ad.options.read import given_scoring, model_arguments, training_from
 from ad.pictures import plots
 from ad.scoring import score_images
 from ad.training import keep_freed_memory, make_updates, train_epoch

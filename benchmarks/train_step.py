@@ -25,7 +25,7 @@ from ad.augment import at_one_size, symmetries
 from ad.images import load_images
 from ad.machine import choose_machine
 from ad.model import build_model
-from ad.options import model_arguments, training_from
+from ad.options.read import model_arguments, training_from
 from ad.training import keep_freed_memory, make_updates, train_epoch
 
 STEPS = 4  # of a round

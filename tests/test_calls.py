@@ -13,7 +13,7 @@ from PIL import Image
 
 from ad import InputError
 from ad.detector import Detector
-from ad.options import settle_epochs
+from ad.options.read import settle_epochs
 from ad.sets.files import as_image
 
 MEMORY = ("--model", "patchcore", "--layers", 8)

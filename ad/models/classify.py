@@ -2,15 +2,13 @@
 
 import json
 from collections import namedtuple
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.metrics import (balanced_accuracy_score, confusion_matrix,
                              precision_recall_fscore_support)
 
-from ad import InputError, checkpoint, data, layouts
+from ad import InputError, checkpoint, data
 from ad.config import Scoring
 from ad.judging import calibrate
 from ad.machine import Machine
@@ -45,14 +43,6 @@ def stratified_split(samples: list, seed: int) -> tuple[list, list, list]:
         for part, chosen in zip(parts, np.split(order, stops[:-1])):
             part += [own[i] for i in sorted(chosen)]
     return parts
-
-
-def own_samples(root: Path, config: dict) -> list:
-    """The test split of the classifier's run with this config.json, labelled normal or not."""
-    chosen, normal = set(config["test"]), config["args"]["normal_class"]
-    return [replace(s, label=int(s.defect != normal))
-            for s in layouts.class_samples(root, config["category"])
-            if s.path.relative_to(root).as_posix() in chosen]
 
 
 def finish(run: Run, val: Part, test: Part, scoring: Scoring,

@@ -111,16 +111,12 @@ def settle_epochs(args, images):
     args.val_every, args.save_every = args.val_every or often, args.save_every or often
 
 
-def plain(args):
-    """Parsed arguments -> {name: value} that JSON can hold, for config.json."""
-    return {name: list(value) if isinstance(value, tuple) else
-            str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-
-
 def config_of(args, root, parts, images, machine):
     """config.json of a run. parts: {"train", "validation", ...: samples}; images: of the run."""
     from ad.seed import environment  # which imports torch
-    return {"args": plain(args), "command": sys.argv,
+    plain = {name: list(value) if isinstance(value, tuple) else str(value) if isinstance(
+        value, Path) else value for name, value in vars(args).items()}  # what JSON can hold
+    return {"args": plain, "command": sys.argv,
             "environment": environment(machine.device), "root": str(root.resolve()),
             "category": args.category, "image_size": args.image_size, "white": args.white,
             "sizes": sorted({tuple(image.shape[1:]) for image in images})} | {

@@ -105,6 +105,14 @@ def class_samples(root: Path, category: str) -> list[Sample]:
                                      if s.label >= 0]
 
 
+def own_samples(root: Path, config: dict) -> list[Sample]:
+    """The test split of the classifier's run with this config.json, labelled normal or not."""
+    chosen, normal = set(config["test"]), config["args"]["normal_class"]
+    return [replace(s, label=int(s.defect != normal))
+            for s in class_samples(root, config["category"])
+            if s.path.relative_to(root).as_posix() in chosen]
+
+
 def flat_files(root: Path, split: str, table: dict | None = None) -> list[Sample]:
     """All samples of a flat folder; their category is that of `table`, or "" without one."""
     return [replace(s, category=table[f"{split}/{s.path.name}"] if table else "")

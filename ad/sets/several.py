@@ -81,7 +81,7 @@ def separate_jobs(root: Path, category: str, samples: list[Sample], choice: Choi
                 config = json.loads((path.parent / "config.json").read_text())
                 if "test" not in config:  # of a category that is called so
                     continue
-                own = ad.models.classify.own_samples(root, config)
+                own = ad.sets.other_layouts.own_samples(root, config)
             title = f"{folder}/{name}"
             jobs.append(Job(title, folder, [name], renamed(own, title)))
     if not jobs:
