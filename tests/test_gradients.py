@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ad.sets.demo import render
-from ad.gradients import (ALIGNED, STRETCH, Gradients, alignment, equalise, expose,
-                          lies_at_any_angle, light, rotated)
+from ad.gradients import ALIGNED, STRETCH, Gradients, alignment, equalise, expose, light
+from ad.models.angles import lies_at_any_angle, rotated
 
 
 def test_gradients_of_a_ramp_point_one_way():

@@ -10,7 +10,7 @@ import torchvision
 
 from ad import InputError, checkpoint, fitting, neighbours
 from ad.config import Scoring
-from ad.gradients import rotated
+from ad.models.angles import rotated
 from ad.models import memory
 from ad.sets.demo import render
 from ad.models.memory import ALIGNED, ANGLES, GAUSSIAN, PatchMemory
@@ -67,7 +67,7 @@ def test_what_lies_at_any_angle_is_remembered_at_several(monkeypatch):
     test = rotated(bar, math.pi / 4)
     found = []
     for turned in (True, False):
-        monkeypatch.setattr("ad.models.memory.lies_at_any_angle", lambda images: turned)
+        monkeypatch.setattr("ad.models.angles.lies_at_any_angle", lambda images: turned)
         monkeypatch.setattr("ad.models.memory.alignment", lambda images: 0.1)
         model = fitted(train, distance="neighbours", coreset=1.0)
         found.append(model.anomaly_maps(test)["neighbours"].max().item())

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 
 import ad
 from ad.data import on_device
-from ad.gradients import (ALIGNED, CONTEXTS, alignment, equalise, lies_at_any_angle, light, rotated,
-                          surroundings)
+from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
 from ad.neighbours import (ENTRIES, POOL, farthest_points, gaussians, nearest, nearest_around,
                            random_rows, sample, shares)
 
@@ -104,15 +103,16 @@ class PatchMemory(nn.Module):
         if self.position == "auto":
             images = [image for batch in first for image in batch]
             self.evidence = alignment(images)
-            if self.equalise and self.evidence < ALIGNED and lies_at_any_angle(images):
-                self.angles = ANGLES
+            if self.equalise and self.evidence < ALIGNED:
+                self.angles = ANGLES if ad.models.angles.lies_at_any_angle(images) else 1
 
         def entries():
             placed = None  # zeros for the batch of another process, which adds its own
             for number, batch in enumerate(itertools.chain(first, batches)):
                 mine, found = number % ad.ranks.size() == ad.ranks.rank(), []
                 for turn in range(self.angles if mine or not number else 0):  # all need the grid
-                    turned = rotated(batch, turn * math.tau / self.angles) if turn else batch
+                    turned = batch if not turn else ad.models.angles.rotated(
+                        batch, turn * math.tau / self.angles)
                     maps = self.features(turned, self.grid)
                     self.grid = tuple(maps.shape[-2:])
                     found.append(by_place(maps))

@@ -1,0 +1,48 @@
+"""Objects that lie at any angle, and images turned by one."""
+
+import math
+
+import torch
+
+from ad.data import on_device, resize_long_side
+from ad.gradients import MOST, NEAR, SIDE, descriptors
+from ad.neighbours import nearest
+from ad.regions import turned
+
+PLAIN = 0.5  # of an object's patches the median one's weight is at most this share of the mean
+
+
+def rotated(images: torch.Tensor, angle: float) -> torch.Tensor:
+    """(N, 3, H, W) in [0, 1] turned by an angle in radians about the centre, mirrored at edges."""
+    ratio = images.shape[2] / images.shape[3]
+    matrix = on_device(torch.tensor([[math.cos(angle), -math.sin(angle) * ratio, 0],
+                                     [math.sin(angle) / ratio, math.cos(angle), 0]]), images.device)
+    return turned(images, matrix.expand(len(images), 2, 3), "bicubic").clamp_(0, 1)
+
+
+@torch.no_grad()
+def lies_at_any_angle(images: list) -> bool:
+    """Do normal images show an object before a plain background that lies at any angle? Images:
+    see descriptors.
+
+    It does where most patches are background, far nearer to the median patch than the rest, and
+    where, turned, each image by another angle, its patches are as near to those of the other images
+    as they were. Of textures the second is no evidence: grids pass, whose threads blur.
+    """
+    images = [resize_long_side(image, SIDE) for image in images[:MOST]]
+    count = len(images)
+    askew = [rotated(image, 2 * math.pi * (k + 0.5) / count) for k, image in enumerate(images)]
+    # What is interpolated is smoother, and so nearer to anything: both are.
+    images = [rotated(image, 0.02) for image in images]
+    patches, weight, (h, w) = descriptors([image[0] for image in images + askew])
+    plain = weight[:count].flatten().sort().values
+    if plain[len(plain) // 2] > PLAIN * plain.mean():
+        return False
+    y, x = (torch.arange(0.5, side, device=patches.device) - side / 2 for side in (h, w))
+    weight = weight * (torch.hypot(y[:, None], x) < min(h, w) / 2).flatten()  # the largest circle
+    distance = []
+    for part, own in zip(patches.split(count), weight.split(count)):
+        nearest_ones = torch.stack([nearest(part, patches[:count].roll(-step, 0))[0]
+                                    for step in range(1, count)]).amin(0).sqrt()
+        distance.append((nearest_ones * own).sum() / own.sum())
+    return bool(distance[1] <= NEAR * distance[0])
