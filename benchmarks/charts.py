@@ -116,7 +116,7 @@ def steps_of(detector, path):
         cut[start:start + side, edges] = cut[edges, start:start + side] = ORANGE
     scores, (final,) = detector.score([path])
     return [picture, cut, to_picture(member.model(values)[0]), *(
-        heat(m[0], m.max().item(), m.quantile(0.5).item()) for m in ours),
+        heat((m[0] - m.median()).clamp_min(0), (m.max() - m.median()).item()) for m in ours),
         overlay(picture, torch.from_numpy(final)[None], detector.top_of_maps)], scores[0]
 
 

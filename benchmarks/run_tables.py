@@ -29,7 +29,7 @@ def memory_mean(name, backbone, key="auroc"):
 
 
 QUALITY = {"unet": "U-Net", "memory": "memory without weights", "lite0": "memory with Lite0",
-           "vote": "vote of the first two"}
+           "vote": "vote of the first two", "all": "vote of all three"}
 SETS = {"mvtec_ad/transistor": "MVTec transistor", "mvtec_ad/toothbrush": "MVTec toothbrush",
         "mvtec_ad_more/grid": "MVTec grid", "paper/BDP01": "three papers",
         "paper/BTN01": "three papers", "paper/FVN02": "three papers",

@@ -4,6 +4,7 @@ TRANSLATED = {
     # Quality
     "image AUROC": "影像 AUROC", "memory without weights": "不用權重的記憶庫",
     "memory with Lite0": "Lite0 記憶庫", "vote of the first two": "前兩者投票",
+    "vote of all three": "三者投票",
     "three papers": "三種紙", "demo carpet": "demo 地毯 carpet", "demo grid": "demo 格網 grid",
     "demo tablet": "demo 藥錠 tablet", "demo bolt": "demo 螺栓 bolt",
     "mean of the sets": "各資料集平均",
