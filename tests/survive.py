@@ -45,7 +45,7 @@ MUTATIONS = [
     ("sliding_window", "missing[0] // 2, missing[1] // 2", "missing[0] // 3, missing[1] // 2",
      "sliding_window"),
     ("scoring", "flat.topk(max(1, round(fraction", "flat.topk(max(2, round(fraction", "scoring"),
-    ("scoring", "torch.cat(means, 1).amax(1", "torch.cat(means, 1).amin(1", "scoring"),
+    ("scoring", "means.amax(1", "means.amin(1", "scoring"),
     ("threshold", "(scores - normal.mean())", "(scores + normal.mean())", "scoring"),
     ("threshold", "- self.threshold) / (unit", "- self.typical) / (unit", "validation"),
     ("sets/rules", "(values[:-1] + values[1:]) / 2", "(values[:-1] + values[1:]) / 3", "scoring"),
