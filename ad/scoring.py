@@ -47,7 +47,8 @@ def over_flips(predict, flips):
         for name in flips:
             if name != "diagonal" or windows.shape[-2] == windows.shape[-1]:
                 ways += [(*way, name) for way in ways]
-        maps = predict(torch.cat([flipped(windows, way) for way in ways])).chunk(len(ways))
+        maps = predict(torch.cat([flipped(windows, way) for way in ways]))
+        maps = maps.unflatten(0, (len(ways), -1))
         return sum(flipped(part, way[::-1]) for part, way in zip(maps, ways)) / len(ways)
     return wrapped if flips else predict
 
