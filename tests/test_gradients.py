@@ -52,9 +52,9 @@ def test_half_precision_does_not_reach_the_gradients():
     assert torch.equal(inside, Gradients((8,))(image)[0])
 
 
-def pictures(category, count):
+def pictures(category, count, order=None):
     return [torch.from_numpy(render(category, "train", i)[0]).permute(2, 0, 1)
-            for i in range(count)]
+            for i in (range(count) if order is None else order)]
 
 
 @pytest.mark.parametrize("category, aligned", [("tablet", True), ("bolt", False), ("carpet", False),
@@ -78,6 +78,12 @@ def test_alignment_of_shifted_images_by_hand():
 @pytest.mark.parametrize("category", ["tablet", "bolt", "carpet", "grid"])
 def test_only_the_bolt_lies_at_any_angle(category):
     assert lies_at_any_angle(pictures(category, 12)) == (category == "bolt")
+
+
+@pytest.mark.parametrize("seed", (0, 1, 2))
+def test_few_bolts_of_unlucky_angles_lie_at_any_angle_too(seed):
+    order = 4 * np.random.default_rng(seed).permutation(16)[:12]
+    assert lies_at_any_angle(pictures("bolt", 12, order))
 
 
 def test_rotated_is_numpys_quarter_turn():
