@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from ad.config import Training
 from ad.data import resize_long_side, resize_to, to_float
-from ad.gradients import NEAR
 from ad.regions import bring, on_cpu, turned, uniform
 
 FLIPS = {"left-right": (lambda x: x.flip(-1), torch.tensor([[-1., 0], [0, 1]])),
          "up-down": (lambda x: x.flip(-2), torch.tensor([[1., 0], [0, -1]])),
          "diagonal": (lambda x: x.mT, torch.tensor([[0., 1], [1, 0]]))}  # and of (x, y)
+NEAR = 1.1  # flipped images are normal up to this many times the distance between normal images
 TURN, SHIFT, ZOOM, LIGHT = 3.0, 0.04, 0.03, 0.1  # degrees, share of the side, and of 1; see augment
 
 

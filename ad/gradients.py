@@ -19,7 +19,6 @@ SIDE, STRIDE = 256, 8  # pixels: images are compared at this long side, in cells
 MOST, PAIRS = 12, 3  # images that alignment() looks at, and others that each is looked up in
 REACH = 2  # cells; as far from its place a patch's nearest neighbour is at the same place
 ALIGNED = 0.4  # alignment() from which images are aligned
-NEAR = 1.1  # turned or flipped images are normal up to this many times the normal ones' distance
 
 
 class Gradients(nn.Module):

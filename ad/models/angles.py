@@ -10,7 +10,7 @@ from ad.neighbours import nearest
 from ad.regions import turned
 
 # Of this many times the distance turned images are normal, too. By 12 images what lies at any angle
-# has 0.75 to 1.45 (the demo's bolts), what always lies alike 2.5 to 5.5 (tablet, two real parts).
+# has 0.75 to 1.45 (the demo's bolts), what always lies alike 2.5 to 5.6 (tablet, two real parts).
 TURNED = 1.6
 PLAIN = 0.5  # of an object's patches the median one's weight is at most this share of the mean
 
