@@ -83,7 +83,7 @@ def stacked(parts, names, x):
 
 def log_map(m: torch.Tensor, offset: float | torch.Tensor, smoothing: float) -> torch.Tensor:
     """log(smoothed map + offset) of error maps (N, C, H, W) >= 0; offset: one, or (1, C, 1, 1)."""
-    return (smooth(m, smoothing).clamp_min(0) + (offset + 1e-12)).log()
+    return (smooth(m, smoothing) + offset).clamp_min(1e-12).log()
 
 
 def moments(maps: dict) -> dict:

@@ -111,10 +111,9 @@ def raw_batches(model, images, scoring, device, window_batch, names):
         most = max(1, 2 ** 24 // (shape[-2] * shape[-1]))
         while stop < len(images) and images[stop].shape == shape and stop - start < most:
             stop += 1
-        batch = to_float(torch.stack(images[start:stop]), device)
+        batch = torch.stack(images[start:stop]).contiguous(memory_format=torch.channels_last)
         try:
-            maps = raw_maps(model, batch.contiguous(memory_format=torch.channels_last), scoring,
-                            window_batch)
+            maps = raw_maps(model, to_float(batch, device), scoring, window_batch)
         except NonFiniteError as error:
             raise not_finite(start + error.index, names) from error
         yield start, maps

@@ -52,27 +52,30 @@ class _SSIM(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, y: Tensor, kernel: Tensor, c1: float, c2: float) -> Tensor:
         # Only the sum of the two variances enters SSIM, so four blurred moments do, not five.
-        moments = blur(torch.cat([x, y, x * x + y * y, x * y], dim=1), kernel)
+        moments = blur(torch.cat([x, y, torch.addcmul(x * x, y, y), x * y], dim=1), kernel).contiguous()
         mean_x, mean_y, mean_squares, mean_xy = moments.chunk(4, dim=1)
-        product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-        above = 2 * product + c1, 2 * (mean_xy - product) + c2
-        below = squares + c1, mean_squares - squares + c2
-        ctx.save_for_backward(x, y, kernel, mean_x, mean_y, *above, *below)
-        return above[0] * above[1] / (below[0] * below[1])
+        # Fewer passes over memory: rsub(a, c, alpha=-k) is c + k a.
+        above_1 = torch.rsub(mean_x * mean_y, c1, alpha=-2)
+        above_2 = torch.rsub(mean_xy, c1 + c2, alpha=-2).sub_(above_1)
+        below_1 = torch.addcmul(mean_x * mean_x, mean_y, mean_y).add_(c1)
+        below_2 = (mean_squares + (c1 + c2)).sub_(below_1)
+        ctx.save_for_backward(x, y, kernel, mean_x, mean_y, above_1, above_2, below_1, below_2)
+        return (above_1 * above_2).div_(below_1 * below_2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple:
         x, y, kernel, mean_x, mean_y, above_1, above_2, below_1, below_2 = ctx.saved_tensors
-        gradient = gradient / (below_1 * below_2)
-        weighted = above_1 * above_2 * gradient  # SSIM times the incoming gradient
-        by_squares, by_xy = -weighted / below_2, 2 * above_1 * gradient
-        cross, own = 2 * (above_2 - above_1) * gradient, 2 * weighted * (1 / below_2 - 1 / below_1)
+        gradient = 2 * gradient / (below_1 * below_2)
+        by_xy = above_1 * gradient
+        weighted = above_2 * by_xy  # SSIM times the incoming gradient, twice
+        by_squares = weighted / below_2  # with the opposite sign
+        cross, own = gradient.mul_(above_2 - above_1), by_squares - weighted.div_(below_1)
 
         def pull_back(image, other, mean, other_mean):
-            maps = torch.cat([cross * other_mean + own * mean, by_squares, by_xy], dim=1)
+            maps = torch.cat([torch.addcmul(cross * other_mean, own, mean), by_squares, by_xy], 1)
             a, b, c = blur(maps, kernel, padding=len(kernel) - 1).chunk(3, dim=1)
-            return a + 2 * image * b + other * c
+            return torch.addcmul(a, image, b, value=-1).addcmul_(other, c)
         return (pull_back(x, y, mean_x, mean_y) if ctx.needs_input_grad[0] else None,
                 pull_back(y, x, mean_y, mean_x) if ctx.needs_input_grad[1] else None,
                 None, None, None)

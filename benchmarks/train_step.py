@@ -48,7 +48,7 @@ class Files(torch.utils.data.Dataset):
 def ours(images, args, machine):
     """Our epoch of STEPS batches."""
     model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
-    plan = replace(training_from(args), symmetries=tuple(symmetries(images)))
+    plan = replace(training_from(args), epochs=200, symmetries=tuple(symmetries(images)))
     updates, images = make_updates(model, plan, machine), at_one_size(model, images, plan)
     return lambda: train_epoch(model, (images, None), updates, 1)
 
