@@ -21,10 +21,9 @@ DAMAGE = ("dropout", "perlin", "patches", "stain", "warp", "misplaced", "missing
 VALIDATION = ("cutpaste", "scar", "texture")
 
 # --error: which maps of a model that reconstructs are used, see ad.errors.
-ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "msgms": ("msgms",),
-          "mask": ("mask",), "places": ("places",), "repaired": ("ssim", "mask"),
-          "fused": ("ssim", "mask", "places"),
-          "elbo": ("elbo",), "all": ("mse", "ssim", "msgms", "mask")}
+ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "mask": ("mask",),
+          "places": ("places",), "repaired": ("ssim", "mask"), "fused": ("ssim", "mask", "places"),
+          "elbo": ("elbo",)}
 
 
 @dataclass(frozen=True)

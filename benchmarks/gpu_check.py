@@ -113,7 +113,7 @@ def learning(kind, precision):
     step()
     seen = waits(step)
     model.eval()
-    names = ("mse", "ssim", "msgms", "mask") if kind == "repair" else ("mse",)
+    names = ("mse", "ssim", "mask") if kind == "repair" else ("mse",)
     with torch.no_grad(), Machine(CUDA, precision).autocast():
         maps = model.anomaly_maps(images, names)
     if not all(torch.isfinite(v).all() for v in [losses["loss"], *maps.values()]):

@@ -161,7 +161,7 @@ class VAE(nn.Module):
                                 generator=torch.Generator().manual_seed(0))
         kl = self.beta * kl_divergence(mu, logvar) / small[0].numel()
         kl = (2 * self.variance * kl).view(-1, 1, 1, 1)
-        names = [n for n in names if n != "mask"] or names  # it has none; "all" does without
+        names = [n for n in names if n != "mask"] or names  # it has none; "repaired" does without
         maps = {}
         for noise in draws.to(mu.device):
             output = self.decode(reparameterise(mu, logvar, noise))
