@@ -55,7 +55,7 @@ class Scoring:
         if "places" in ERRORS.get(self.error, ()) and self.windows != (0,):
             raise InputError(f"--error {self.error}: places are those of whole images, which is "
                              "--windows 0")
-        if self.error == "elbo" and hasattr(model, "mask_head"):
+        if self.error == "elbo" and hasattr(model, "repairs"):
             raise InputError("--error elbo is for variational autoencoders")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")

@@ -41,32 +41,30 @@ class UNetAutoencoder(nn.Module):
     """U-Net with skip connections that repairs its input, or reproduces it.
 
     width: channels of the first level, doubled at each of `depth` halvings. objective "repair":
-    the input of training is damaged (families: see ad.damage), the target is the clean image;
-    "reconstruct": both are the same. mask_head: a fourth output channel, the logit of "damaged
-    here". patch: the first level works on blocks of patch x patch pixels, as so many more channels,
-    and the head takes them apart again: faster, and it sees farther. Any image size works: the
-    input is replicate-padded to a multiple of patch * 2 ** depth and the output cropped back.
+    the input of training is damaged (families: see ad.damage), the target is the clean image, and
+    a fourth output channel is the logit of "damaged here"; "reconstruct": both are the same.
+    patch: the first level works on blocks of patch x patch pixels, as so many more channels, and
+    the head takes them apart again: faster, and it sees farther. Any image size works: the input is
+    replicate-padded to a multiple of patch * 2 ** depth and the output cropped back.
     brightness: mean of the images that it learned from, 0 before; whole images are brought to it,
     see exposed. places: a memory of its features at normal images, see ad.fitting.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
-    def __init__(self, width=32, depth=4, objective="repair", mask_head=True, damage=DAMAGE,
-                 patch=1):
+    def __init__(self, width=32, depth=4, objective="repair", damage=DAMAGE, patch=1):
         super().__init__()
         if width < 1 or not 1 <= depth <= 7 or not 1 <= patch <= 8:
             raise ValueError("U-Net needs --width >= 1, --depth 1 to 7 and --patch 1 to 8, got "
                              f"{width}, {depth} and {patch}")
         self.step, self.families = patch * 2 ** depth, tuple(damage)
         self.repairs = objective == "repair"
-        self.mask_head = mask_head and self.repairs
         self.patch = patch
         widths = [width * 2 ** level for level in range(depth + 1)]
         self.down = nn.ModuleList(conv_block(i, o) for i, o in zip([3 * patch ** 2] + widths,
                                                                  widths))
         self.shrink = nn.ModuleList(nn.Conv2d(o, i, 1) for i, o in zip(widths, widths[1:]))
         self.up = nn.ModuleList(conv_block(2 * w, w) for w in widths[:-1])
-        self.head = nn.Conv2d(width, patch ** 2 * (3 + self.mask_head), 1)
+        self.head = nn.Conv2d(width, patch ** 2 * (3 + self.repairs), 1)
         self.register_module("places", None)
         self.register_buffer("brightness", torch.tensor(0.0))
 
@@ -101,7 +99,7 @@ class UNetAutoencoder(nn.Module):
         return self.outputs(images)[:, :3].sigmoid()
 
     def outputs(self, images: torch.Tensor) -> torch.Tensor:
-        """As forward, but logits; with mask_head the fourth channel is the mask's.
+        """As forward, but logits; the fourth channel of what repairs is the mask's.
 
         A sigmoid keeps the reconstruction in the range of the data: SSIM multiplies luminance by
         structure, and a negative, inverted channel has both negative, their product as good as the
@@ -123,7 +121,7 @@ class UNetAutoencoder(nn.Module):
             return x[..., :height, :width]
 
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> dict:
-        """Loss of a batch (N, 3, H, W): the homework's MSE + 0.84 (1 - SSIM), with mask_head
+        """Loss of a batch (N, 3, H, W): the homework's MSE + 0.84 (1 - SSIM), of repair
         plus focal and Dice, and all parts; of several processes that of the own images, but for
         Dice. generator: of the damage."""
         with torch.autocast(images.device.type, enabled=False):
@@ -138,7 +136,7 @@ class UNetAutoencoder(nn.Module):
         mse = F.mse_loss(repaired, images)
         ssim = ssim_loss(repaired, images, data_range=1.0)
         parts = {"loss": mse + SSIM_WEIGHT * ssim, "mse": mse.detach(), "ssim": ssim.detach()}
-        if self.mask_head:
+        if self.repairs:
             focal, dice = mask_losses(logits, masks)
             parts |= {"focal": focal.detach(), "dice": dice.detach()}
             parts["loss"] = parts["loss"] + focal + dice
@@ -146,16 +144,15 @@ class UNetAutoencoder(nn.Module):
 
     def anomaly_maps(self, images: torch.Tensor, names: tuple = ("mse", "ssim")) -> dict:
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps; "mask", in
-        [0, 1], with a mask head; for "places" the memory's maps, once it is there."""
+        [0, 1], of what repairs; for "places" the memory's maps, once it is there."""
         output = self.outputs(images).sigmoid()
         maps = error_maps(images, output[:, :3], [n for n in names if n not in ("mask", "places")])
-        if self.mask_head and "mask" in names:
+        if self.repairs and "mask" in names:
             maps["mask"] = output[:, 3:]
         if self.places is not None and "places" in names:
             maps |= self.places.anomaly_maps(images)
         if not maps:
-            raise InputError("--error mask needs a model trained with --objective repair and its "
-                             "mask head")
+            raise InputError("--error mask needs a model trained with --objective repair")
         return maps
 
 

@@ -46,8 +46,6 @@ def add_model_arguments(parser):
         "damage done to it (default: repair)")
     add("--damage", nargs="+", choices=(*DAMAGE, *VALIDATION), help="unet: what repair "
         "learns from (default: all but cutpaste, scar and texture, which are validated on)")
-    add("--mask-head", action=argparse.BooleanOptionalAction, default=None, help="unet: repair "
-        "predicts where the damage was, too (default: yes)")
     add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
         "weights, stride 8), unet, efficientnet_lite0, or of torchvision (default: gradients)")
     add("--weights", "--encoder-weights", type=Path, metavar="FILE", help="of the backbone or the "
