@@ -36,7 +36,7 @@ def msgms_map(x: torch.Tensor, y: torch.Tensor, scales: int = 4, c: float = 0.00
     return 1 - total / scales
 
 
-def error_maps(images: torch.Tensor, output: torch.Tensor, names: list) -> dict:
+def error_maps(images: torch.Tensor, output: torch.Tensor, names: list | dict) -> dict:
     """{name: (N, 1, H, W)} for names among mse, ssim, msgms; images in [0, 1].
 
     mse: squared error, channel mean. ssim: 1 - SSIM, channel mean, in [0, 2]. msgms: see msgms_map.
