@@ -17,6 +17,7 @@ the threshold: what is above 1 is anomalous.
 import json
 import sys
 import time
+from argparse import Namespace
 from collections import namedtuple
 from pathlib import Path
 
@@ -32,7 +33,7 @@ HEADER = ("id", "category", "defect", "label", "score", "prediction", "raw", "pa
 Row = namedtuple("Row", HEADER)  # of scores.csv
 
 
-def build_parser():
+def build_parser() -> Parser:
     parser = Parser(__doc__, FIRST)
     group = add_data_arguments(parser)
     group.add_argument("--image", nargs="+", action="extend", metavar="PATH", help="score these "
@@ -75,7 +76,7 @@ def build_parser():
     return parser
 
 
-def parse_args():
+def parse_args() -> Namespace:
     args = build_parser().parse_args()
     if args.image and not (args.category or args.all or args.pool or args.merge_categories):
         args.category = ad.sets.files.only_category(args.runs)
@@ -101,7 +102,8 @@ def parse_args():
     return args
 
 
-def load(job, args, machine):
+def load(job: "ad.jobs.Job", args: Namespace,
+         machine: "ad.machine.Machine") -> "ad.detector.Detector":
     """The Detector of a Job; says how many false alarms to expect of it."""
     paths = [Path(args.runs, job.folder, name, args.ckpt) for name in job.members]
     detector = ad.detector.Detector.load(paths, machine, args.threshold, given_scoring(args),
@@ -116,7 +118,7 @@ def load(job, args, machine):
     return detector
 
 
-def score_job(job, args, machine):
+def score_job(job: "ad.jobs.Job", args: Namespace, machine: "ad.machine.Machine") -> tuple:
     """Score the images of a Job: (Rows, pictures of --spot-check, its entry in metrics.json).
 
     Maps are kept for normal images and those with a mask where there is a mask at all; without any,
@@ -153,7 +155,8 @@ def score_job(job, args, machine):
     return rows, dict(shown), result
 
 
-def write_results(rows, results, averages, args, machine, flat):
+def write_results(rows: list, results: dict, averages: dict, args: Namespace,
+                  machine: "ad.machine.Machine", flat: bool) -> None:
     """scores.csv, metrics.json and, for a folder without categories, submission.csv."""
     files = {"scores.csv": ad.checkpoint.write_rows([HEADER, *rows]), "metrics.json": json.dumps(
         {"categories": results, **averages, "command": sys.argv,
@@ -170,7 +173,7 @@ def write_results(rows, results, averages, args, machine, flat):
         print(f"submission.csv has the header, ids and order of {args.check_submission}")
 
 
-def main(args):
+def main(args: Namespace) -> int:
     machine = ad.machine.choose_machine(args.device, window_batch=args.window_batch,
                                         deterministic=args.deterministic)
     choice = choice_from(args)

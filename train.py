@@ -16,6 +16,7 @@ runs/<category>-classes/<name>/, with test.json and confusion.png.
 
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ FIRST = ("data", "runs", "category", "all", "model", "minutes", "epochs", "seeds
 CLOSELY = 512
 
 
-def build_parser():
+def build_parser() -> Parser:
     parser = Parser(__doc__, FIRST)
     group = add_data_arguments(parser)
     group.add_argument("--parallel", choices=("categories",), help="under torchrun: every process "
@@ -68,7 +69,7 @@ def build_parser():
     return parser
 
 
-def parse_args():
+def parse_args() -> Namespace:
     parser = build_parser()
     config = parser.parse_known_args()[0].config
     if config:
@@ -89,17 +90,17 @@ def parse_args():
     return args
 
 
-def run_folder(args):
+def run_folder(args: Namespace) -> Path:
     """runs/<category>/<name>; of a classifier runs/<category>-classes/<name>."""
     name = args.name or f"{args.model}-seed{args.seed}"
     return Path(args.runs, args.category + ending(args), name)
 
 
-def ending(args):
+def ending(args: Namespace) -> str:
     return "-classes" if ad.model.is_classifier(args.model) else ""
 
 
-def jobs_to_train(args):
+def jobs_to_train(args: Namespace) -> tuple:
     """(root of the data, table of a flat folder, options of each run, has it a test split?)."""
     root, table, names, tested = ad.jobs.categories_to_train(
         choice_from(args), ending(args), args.groups, args.names_from, args.resume or args.config)
@@ -111,14 +112,15 @@ def jobs_to_train(args):
     return root, table, jobs, tested
 
 
-def read(args, *parts):
+def read(args: Namespace, *parts) -> tuple:
     """Lists of samples -> what is white in deep grey, by the first; (samples, images) of each."""
     white = ad.images.white_of([sample.path for sample in parts[0]])
     return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
                     for part in parts)
 
 
-def begin(config, model_args, args, machine):
+def begin(config: dict, model_args: dict, args: Namespace,
+          machine: "ad.machine.Machine") -> tuple:
     """(model, Run) of this config.json; says what is about to be trained, on what and where."""
     model, run = ad.runs.begin(run_folder(args), config, model_args, machine, args.resume,
                                args.overwrite)
@@ -128,7 +130,8 @@ def begin(config, model_args, args, machine):
     return model, run
 
 
-def fit(model, data_set, check, run, args, machine):
+def fit(model: object, data_set: tuple, check: Callable, run: "ad.runs.Run",
+        args: Namespace, machine: "ad.machine.Machine") -> None:
     """Train a model's weights: as many epochs as were asked for, or as fit into --minutes."""
     images, labels = data_set
     plan = training_from(args)
@@ -143,7 +146,8 @@ def fit(model, data_set, check, run, args, machine):
     ad.training.run_epochs(model, data_set, check, run, plan, machine, args.verbose)
 
 
-def train_detector(root, table, args, machine):
+def train_detector(root: Path, table: dict | None, args: Namespace,
+                   machine: "ad.machine.Machine") -> None:
     """Find, split, build, learn, judge, save: the run of one category, from normal images alone."""
     args.white, (samples, images), (anomalous, positives) = ad.ranks.from_rank_0(
         lambda: read(args, *(ad.layouts.find_samples(root, args.category, split, table)
@@ -183,7 +187,7 @@ def train_detector(root, table, args, machine):
     print(ad.verdict.verdict(saved, before, args.verbose))
 
 
-def train_classifier(root, args, machine):
+def train_classifier(root: Path, args: Namespace, machine: "ad.machine.Machine") -> None:
     """Find, split, build, learn, calibrate, test: the run of a classifier of one category."""
     classify = ad.models.classify
     args.white, (samples, images) = ad.ranks.from_rank_0(
@@ -207,7 +211,7 @@ def train_classifier(root, args, machine):
               f"{classify.describe(found)}\nwrote {run.folder}/best.pt, test.json, confusion.png")
 
 
-def main(args):
+def main(args: Namespace) -> None:
     check_model(args)
     machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
                                         args.deterministic)

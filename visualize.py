@@ -66,7 +66,8 @@ def pick(samples: list, ids: list[str] | None, count: int, seed: int) -> list:
     return draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few)
 
 
-def anomaly_maps(detector, images: list, pictures: list) -> tuple[list[str], list]:
+def anomaly_maps(detector: "ad.detector.Detector", images: list,
+                 pictures: list) -> tuple[list[str], list]:
     """(captions, overlays) of uint8 images, whose `pictures` the maps are laid over."""
     scores, _, maps = detector.score_read({way: images for way in detector.readings})
     return [ad.pictures.plots.caption(score) for score in scores], [
@@ -74,7 +75,8 @@ def anomaly_maps(detector, images: list, pictures: list) -> tuple[list[str], lis
         for picture, map_ in zip(pictures, maps)]
 
 
-def show(detector, images: list, masks: list, other) -> tuple[list[str], dict[str, list]]:
+def show(detector: "ad.detector.Detector", images: list, masks: list,
+         other: "ad.detector.Detector | None") -> tuple[list[str], dict[str, list]]:
     """Captions of uint8 images, and pictures of them: {title of a column: one picture an image}.
 
     detector: of one run; other: another, whose anomaly maps a classifier's Grad-CAM is shown
@@ -123,7 +125,7 @@ def compare_runs(args: Namespace) -> None:
     print(table + "wrote " + ", ".join(str(args.results / name) for name in written))
 
 
-def looked_at(detector, args: Namespace) -> tuple[list, list, list[str]]:
+def looked_at(detector: "ad.detector.Detector", args: Namespace) -> tuple[list, list, list[str]]:
     """Test images to show, with their masks (None: not known) and labels, and CutPaste images of
     normal ones."""
     config = detector.config

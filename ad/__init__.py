@@ -5,13 +5,14 @@ feature is asked for: models, sets, pictures, processes.
 """
 
 import importlib
+from collections.abc import Callable
 
 
 class InputError(ValueError):
     """Bad input from the user: its text is one line that says which, what is wrong, what to do."""
 
 
-def lazy(package):
+def lazy(package: str) -> Callable:
     """A __getattr__ for a package: its modules are imported when they are first used. So scripts
     answer --help before torch is imported, and the core imports no wing."""
     def load(name):

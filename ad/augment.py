@@ -34,7 +34,7 @@ def symmetries(images: list, side: int = 16) -> list:
             and distance(flip(small)) <= NEAR * distance(small)]
 
 
-def augment(images: torch.Tensor, generator: torch.Generator, flips=()) -> torch.Tensor:
+def augment(images: torch.Tensor, generator: torch.Generator, flips: tuple = ()) -> torch.Tensor:
     """(N, 3, H, W) in [0, 1] -> same: the given FLIPS with probability 1/2 each, turned by up to
     TURN, moved by SHIFT, zoomed by ZOOM, brightness and (a quarter of it) each colour times
     1 +- LIGHT."""
@@ -80,7 +80,8 @@ def random_crops(images: list, long_side: int, crop: int,
     return torch.cat([resize_to(to_float(g, generator.device), tuple(shape)) for g in groups])
 
 
-def draw_crops(model, images: list, generator: torch.Generator, plan: Training) -> torch.Tensor:
+def draw_crops(model: torch.nn.Module, images: list, generator: torch.Generator,
+               plan: Training) -> torch.Tensor:
     """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops by the plan (config.Training),
     or whole images for a model of one fixed `size`."""
     if hasattr(model, "size"):
@@ -93,7 +94,7 @@ def draw_crops(model, images: list, generator: torch.Generator, plan: Training) 
     return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 
-def at_one_size(model, images: list, plan: Training) -> list:
+def at_one_size(model: torch.nn.Module, images: list, plan: Training) -> list:
     """uint8 images, resized here, to the nearest 1/255, if every epoch would resize them alike."""
     fixed, (low, high) = hasattr(model, "size"), plan.long_side
     if not fixed and (plan.crop or low != high):

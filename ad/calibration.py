@@ -63,18 +63,18 @@ class Calibration:
             " (log-likelihood per pixel of held-out normal images)" if self.evidence else "")
 
 
-def learned_place(name: str):
+def learned_place(name: str) -> bool:
     """Is it the map of a network that was trained to tell damage, and so what is normal where?
     Statistics of a few images at every position only add noise to it."""
     return name.startswith("mask@")
 
 
-def column(value):
+def column(value: float | torch.Tensor) -> torch.Tensor:
     """A number or a table (1, 1, g, g) -> (1, 1, g, g)."""
     return torch.as_tensor(value).view(1, 1, *getattr(value, "shape", (1, 1))[-2:])
 
 
-def stacked(parts, names, x):
+def stacked(parts: list, names: dict, x: torch.Tensor) -> torch.Tensor:
     """[{name: number or (1, 1, g, g)}, ...] -> (1, parts * names, g, g), g the largest, like x."""
     tables = [on_device(column(part[name]), x.device).to(x) for part in parts for name in names]
     side = max(table.shape[-1] for table in tables)
@@ -95,19 +95,19 @@ def moments(maps: dict) -> dict:
             for name, m in maps.items()}
 
 
-def concatenate(cells: list):
+def concatenate(cells: list) -> dict:
     """[{name: (n, 2, GRID, GRID)}, ...] -> {name: (N, 2, GRID, GRID)}."""
     return {name: torch.cat([c[name] for c in cells]) for name in cells[0]}
 
 
-def mean_moments(cells: list, without=None):
+def mean_moments(cells: torch.Tensor, without: int | None = None) -> torch.Tensor:
     """Moments (N, 2, GRID, GRID) -> their mean (1, 2, GRID, GRID) over all images, or all but one.
     """
     total = cells.sum(0, keepdim=True)
     return total / len(cells) if without is None else (total - cells[without]) / (len(cells) - 1)
 
 
-def by_border(cells: list):
+def by_border(cells: torch.Tensor) -> torch.Tensor:
     """(1, 1, GRID, GRID) -> the same, every value the mean of those as far from the nearest edges
     above or below and beside, up to BORDER cells."""
     depth = torch.arange(GRID).minimum(torch.arange(GRID).flip(0)).clamp_max(BORDER)
@@ -116,7 +116,7 @@ def by_border(cells: list):
     return (total / group.bincount(minlength=len(total)).clamp_min(1))[group].view(cells.shape)
 
 
-def statistics(moments: torch.Tensor, count: int, blur):
+def statistics(moments: torch.Tensor, count: int, blur: float | str | None) -> tuple:
     """Mean and std of one map from mean moments of `count` images: two (1, 1, g, g), float64.
 
     blur a number: per cell, g = GRID, moments blurred by `blur` cells and shrunk towards the global
@@ -139,7 +139,7 @@ def statistics(moments: torch.Tensor, count: int, blur):
     return weight * first + (1 - weight) * mean, local.clamp_min(0).sqrt()
 
 
-def held_out_likelihood(cells: list, blur, eps: float = 1e-6):
+def held_out_likelihood(cells: dict, blur: float | str | None, eps: float = 1e-6) -> torch.Tensor:
     """Gaussian log-likelihood (N,) of each image given the others, in nats per pixel, without the
     constant; mean over maps. cells: {name: moments (N, 2, GRID, GRID)}."""
     total = torch.zeros(len(next(iter(cells.values()))), dtype=torch.float64)

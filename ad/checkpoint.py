@@ -24,7 +24,7 @@ CALIBRATION = {"scoring", "scores", "positives", "sources", "kinds", "pixels",
                *Calibration.__dataclass_fields__}  # see judging.judge
 
 
-def write_atomic(path: Path, data: bytes | str):
+def write_atomic(path: Path, data: bytes | str) -> None:
     """Write bytes or text under a temporary name, flush to disk, rename: never a half file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,14 +42,14 @@ def write_atomic(path: Path, data: bytes | str):
         temporary.unlink(missing_ok=True)
 
 
-def write_rows(rows) -> str:
+def write_rows(rows: list) -> str:
     """Rows -> text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def save(path: Path, checkpoint: dict):
+def save(path: Path, checkpoint: dict) -> None:
     """Save a checkpoint dict of plain types and tensors (KEYS at least) atomically."""
     missing = KEYS - checkpoint.keys()
     if missing:
@@ -59,7 +59,7 @@ def save(path: Path, checkpoint: dict):
     write_atomic(path, buffer.getvalue())
 
 
-def load(path: Path, device="cpu") -> dict:
+def load(path: Path, device: torch.device | str = "cpu") -> dict:
     """Read a checkpoint dict. Never runs code from the file; raises InputError where there is none,
     and for what is not ours, or of another version."""
     if not Path(path).is_file():
@@ -82,7 +82,8 @@ def load(path: Path, device="cpu") -> dict:
     return checkpoint
 
 
-def restore_model(checkpoint: dict, path: Path, device="cpu") -> torch.nn.Module:
+def restore_model(checkpoint: dict, path: Path,
+                  device: torch.device | str = "cpu") -> torch.nn.Module:
     """Checkpoint dict -> its model in eval mode on `device`; `path` is for the error message."""
     try:
         model = build_model(**checkpoint["model_args"])
@@ -93,7 +94,7 @@ def restore_model(checkpoint: dict, path: Path, device="cpu") -> torch.nn.Module
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
-def find(name: str, runs) -> Path:
+def find(name: str, runs: str | Path) -> Path:
     """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`."""
     if Path(name).is_file():
         return Path(name)
@@ -108,7 +109,8 @@ def find(name: str, runs) -> Path:
     raise InputError(f"no checkpoint {name!r}, as a path or below {runs}; train one with train.py")
 
 
-def find_runs(runs, category: str, members=None, data=None, merged=()) -> list[Path]:
+def find_runs(runs: str | Path, category: str, members: list | None = None,
+              data: str | None = None, merged: tuple = ()) -> list[Path]:
     """Run folders of a category that hold a best.pt, sorted; `members` picks names among them.
 
     Raises InputError when a named member is not there, or when there is none; that says how to
@@ -129,6 +131,6 @@ def find_runs(runs, category: str, members=None, data=None, merged=()) -> list[P
     return [folder / name for name in names]
 
 
-def write_config(folder: Path, config: dict):
+def write_config(folder: Path, config: dict) -> None:
     """Write a run folder's config.json."""
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")

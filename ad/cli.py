@@ -7,7 +7,9 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn, TextIO
 
 from ad import InputError, ranks
 
@@ -18,25 +20,26 @@ class Parser(argparse.ArgumentParser):
     """ArgumentParser whose --help shows the options of `first`, and --help-all all of them; which
     says in one line what is wrong and what may have been meant, exit code 2."""
 
-    def __init__(self, doc, first):
+    def __init__(self, doc: str, first: tuple):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter,
                          allow_abbrev=False, usage=argparse.SUPPRESS)
         self.first = first
         self.add_argument("--help-all", action="store_true", help="show all options")
 
-    def parse_args(self, words=None, namespace=None):
+    def parse_args(self, words: list | None = None,
+                   namespace: argparse.Namespace | None = None) -> argparse.Namespace:
         if "--help-all" in (sys.argv[1:] if words is None else words):
             self.print_help(everything=True)
             self.exit()
         return super().parse_args(words, namespace)
 
-    def print_help(self, file=None, everything=False):
+    def print_help(self, file: TextIO | None = None, everything: bool = False) -> None:
         for action in self._actions:
             if not everything and action.dest not in (*self.first, "help", "help_all"):
                 action.help = argparse.SUPPRESS
         super().print_help(file)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         start, _, rest = message.partition(": ")
         if start == "unrecognized arguments":
             known = [name for action in self._actions for name in action.option_strings]
@@ -46,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see --help)\n" if first_process() else "")
 
 
-def progress(total: int, what: str, show=True):
+def progress(total: int, what: str, show: bool = True) -> object:
     """A progress bar of images or the like, which appears after 3 seconds; on no terminal a line
     every half minute."""
     from tqdm import tqdm  # here, as it is not needed to answer --help
@@ -59,19 +62,19 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def near(word: str, known) -> str:
+def near(word: str, known: Iterable) -> str:
     """"; did you mean X?" for the nearest of the known words, "" where none is near."""
     found = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def require(condition, text: str):
+def require(condition: object, text: str) -> None:
     """Raise InputError(text) unless the condition holds."""
     if not condition:
         raise InputError(text)
 
 
-def command(script: str, data: str | None, runs, *options) -> str:
+def command(script: str, data: str | None, runs: str | Path, *options) -> str:
     """A line for a shell: a script of this project with these options and, where they were given,
     --data and --runs."""
     folder = Path(sys.argv[0]).parent if Path(sys.argv[0]).name in SCRIPTS else Path()
@@ -87,12 +90,12 @@ class Interrupted(BaseException):
     """SIGINT or SIGTERM; args[0] is the signal's number."""
 
 
-def interrupt(number, frame):
+def interrupt(number: int, frame: object) -> NoReturn:
     raise Interrupted(number)
 
 
 @contextlib.contextmanager
-def deferred():
+def deferred() -> Iterator[list]:
     """SIGINT and SIGTERM only enter the list that this yields, until the block ends; then the first
     is raised as Interrupted. A third one (torchrun sends a second of its own) is raised at once."""
     caught = []
@@ -113,7 +116,7 @@ def deferred():
         raise Interrupted(caught[0])
 
 
-def run_script(parse_args, main):
+def run_script(parse_args: Callable, main: Callable) -> NoReturn:
     """Run main(parse_args()), which returns the exit code. An InputError becomes a line on stderr
     (several, if several files are bad) and exit code 2, SIGINT and SIGTERM one line and 130 and
     143. Files are only ever replaced as a whole, so that what was finished before is on disk."""

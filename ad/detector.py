@@ -6,6 +6,7 @@
 """
 
 from collections import namedtuple
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ class Detector:
     """
     threshold = 1.0
 
-    def __init__(self, members: list[Member], machine: Machine | None = None, rule=DEFAULT_RULE):
+    def __init__(self, members: list[Member], machine: Machine | None = None,
+                 rule: str = DEFAULT_RULE):
         """rule: of the threshold, see threshold.parse_threshold."""
         self.machine = machine or Machine(next(
             (p.device for p in members[0].model.parameters()), torch.device("cpu")))
@@ -74,7 +76,9 @@ class Detector:
         self.limits = decide_limits(self.members, rule)
 
     @classmethod
-    def load(cls, paths, machine=None, rule=DEFAULT_RULE, scoring=None, data=None):
+    def load(cls, paths: str | Path | list, machine: Machine | None = None,
+             rule: str = DEFAULT_RULE, scoring: dict | None = None,
+             data: str | None = None) -> "Detector":
         """Run folders or checkpoints, one or several that vote, as they were trained, or with other
         values of `scoring` ({field of Scoring: value}). Raises InputError for what is none."""
         machine, scoring = machine or choose_machine(), scoring or {}
@@ -97,7 +101,7 @@ class Detector:
         """How the members' images are read, see images.reading, the first member's way first."""
         return list(dict.fromkeys(reading(member.config) for member in self.members))
 
-    def score(self, images) -> tuple[np.ndarray, list]:
+    def score(self, images: str | Path | Iterable) -> tuple[np.ndarray, list]:
         """Images: paths, Pillow images, arrays uint8 (H, W) or (H, W, 3), or tensors (3, H, W),
         uint8 or float in [0, 1] -> scores (N,), and maps, arrays (H, W)."""
         images = [images] if isinstance(images, (str, Path)) else list(images)
@@ -111,7 +115,7 @@ class Detector:
         return np.array(scores), maps
 
     @torch.no_grad()
-    def score_read(self, pictures: dict, names=None) -> tuple:
+    def score_read(self, pictures: dict, names: list | None = None) -> tuple:
         """Scores (N,), raw scores (N,) and maps [(1, H, W), ...] of {reading: uint8 images}; maps
         have the size of the first reading's. names: of the images, for errors."""
         votes, raws, maps = [], [], []
@@ -130,7 +134,7 @@ class Detector:
         return (self.limits.scale(np.average(votes, axis=0, weights=weights)),
                 np.average(raws, axis=0, weights=weights), mean)
 
-    def score_samples(self, samples: list, skip=False):
+    def score_samples(self, samples: list, skip: bool = False) -> Iterator[Scored]:
         """Yield a Scored for each sample; the next images are decoded meanwhile. Several processes
         share the samples in whole chunks: what is in a batch changes the last digits. skip: name
         images that cannot be read, and go on; otherwise they are an InputError."""
@@ -161,7 +165,8 @@ class Detector:
         return sum(2 * m.weight * find(m.normal) for m in self.members)
 
 
-def load_member(path: Path, machine: Machine, rule: str, given: dict, data=None) -> Member:
+def load_member(path: Path, machine: Machine, rule: str, given: dict,
+                data: str | None = None) -> Member:
     """A checkpoint as a Member that scores as `given` (fields of Scoring, as trained without).
 
     The stored calibration serves where the scoring is the trained one; otherwise the normal images

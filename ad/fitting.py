@@ -3,6 +3,7 @@ is normal for it, by memories that do not hold what they judge."""
 
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
 
 
 def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
-               plan: Training, machine: Machine):
+               plan: Training, machine: Machine) -> Callable:
     """The function that validates a network as it stands, after a pass of the plan (Training):
     figures of validation.validate. images: uint8, that it learns from."""
     def check():
@@ -82,7 +83,8 @@ def judged_maps(model: nn.Module, images: list, examples: Examples, scoring: Sco
                          examples, scoring, machine.device, machine.window_batch)
 
 
-def folds(model: nn.Module, images: list, judged: list, scoring: Scoring, device, seed: int):
+def folds(model: nn.Module, images: list, judged: list, scoring: Scoring,
+          device: torch.device | str, seed: int) -> Iterable:
     """(model, indices of `judged` that it has not learned from), one after the other, and the
     memory, if it has one, at last of all images: what held_out_maps wants.
 
@@ -134,7 +136,8 @@ def judges(samples: list, seed: int) -> list:
     return [samples[index] for index in order[:JUDGED]]
 
 
-def new_places(model: nn.Module, images: list, window_input: int, device, seed: int) -> nn.Module:
+def new_places(model: nn.Module, images: list, window_input: int, device: torch.device | str,
+               seed: int) -> nn.Module:
     """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
     places = new_memory(model)
@@ -142,7 +145,8 @@ def new_places(model: nn.Module, images: list, window_input: int, device, seed: 
     return places
 
 
-def resized_batches(images, window_input, device):
+def resized_batches(images: list, window_input: int,
+                    device: torch.device | str) -> Iterator[torch.Tensor]:
     """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
     with progress(len(images), "remembering images", ranks.rank() == 0) as bar:
         for image in images:

@@ -35,7 +35,7 @@ def subfolders(folder: Path) -> list[Path]:
     return [p for p in visible(folder) if p.is_dir()]
 
 
-def files_below(folder: Path, above=()) -> list[Path]:
+def files_below(folder: Path, above: tuple = ()) -> list[Path]:
     """All files in `folder` and its sub-folders, sorted; a link to a folder above is not followed.
     """
     above, found = (*above, folder.resolve()), []
@@ -48,12 +48,12 @@ def files_below(folder: Path, above=()) -> list[Path]:
 
 
 @cache
-def say_once(text: str):
+def say_once(text: str) -> None:
     """Print a note, unless this process has printed it: folders are looked at more than once."""
     print(text)
 
 
-def report_left_out(folder: Path, taken: list[Path]):
+def report_left_out(folder: Path, taken: list[Path]) -> None:
     """Say in one line which files below `folder` are not among the paths `taken`."""
     taken = set(taken)
     kinds = Counter((p.parent.relative_to(folder) / f"*{p.suffix}").as_posix()

@@ -30,13 +30,13 @@ class Gradients(nn.Module):
     then mean R, G, B. Forward: (N, 3, H, W) in [0, 1] -> [(N, 27, H / s, W / s) for s in strides].
     """
 
-    def __init__(self, strides):
+    def __init__(self, strides: tuple):
         super().__init__()
         self.strides = strides
 
     @torch.autocast("cuda", enabled=False)
     @torch.autocast("cpu", enabled=False)
-    def forward(self, images: torch.Tensor):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         grey = images.mean(1, keepdim=True)
         angles = torch.arange(DIRECTIONS, device=images.device) * (2 * torch.pi / DIRECTIONS)
         energies = []
@@ -51,7 +51,7 @@ class Gradients(nn.Module):
                 for s in self.strides]
 
     @staticmethod
-    def normalised(energy: torch.Tensor, stride: int):
+    def normalised(energy: torch.Tensor, stride: int) -> torch.Tensor:
         energy = cells(energy, stride)
         around = F.avg_pool2d(energy.sum(1, keepdim=True), NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2,
                               count_include_pad=False)
@@ -69,7 +69,7 @@ def light(images: torch.Tensor) -> torch.Tensor:
     return torch.stack([mean, std], 1)
 
 
-def equalise(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def equalise(images: torch.Tensor, target: torch.Tensor | tuple) -> torch.Tensor:
     """Bring images (N, 3, H, W) to the `light` target (2,): one shift and one factor an image for
     all its pixels and channels, the factor in [1 / STRETCH, STRETCH]. Colours keep their
     relations."""

@@ -24,7 +24,7 @@ BACKGROUND = "white"  # lies under what is transparent, as most viewers show it
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns in one thread and not in another
 
 
-def read_image(path: Path, image_size: int, white: int | None = None) -> torch.Tensor:
+def read_image(path: str | Path, image_size: int, white: int | None = None) -> torch.Tensor:
     """Any image file -> uint8 (3, H, W), shrunk (never enlarged) to long side `image_size` pixels.
 
     Of several frames the first; grey is repeated to three channels, transparency laid over
@@ -41,7 +41,7 @@ def read_image(path: Path, image_size: int, white: int | None = None) -> torch.T
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: str | Path) -> Iterator[Image.Image]:
     """The file as a Pillow image that is not decoded yet. Raises ValueError above MOST pixels."""
     with Image.open(path) as image:
         image.filename = ""  # no memory map, in which Pillow 13 muddles turned TIFFs

@@ -14,7 +14,8 @@ from ad.samples import Sample
 Job = namedtuple("Job", "name folder members samples")
 
 
-def categories_to_train(choice: Choice, ending="", groups=None, names_from=None, resumed=False):
+def categories_to_train(choice: Choice, ending: str = "", groups: int | None = None,
+                        names_from: str | None = None, resumed: object = False) -> tuple:
     """(root of the data, table of a flat folder, names of what to train, has it a test split?);
     says what was understood. ending: of the names of their folders of runs; groups, names_from,
     resumed: see sets.categories."""
@@ -64,7 +65,7 @@ def how_to_go_on(choice: Choice, tested: bool, path: Path | None) -> str:
     return "\n".join(lines)
 
 
-def own_jobs(jobs: list, parallel) -> list:
+def own_jobs(jobs: list, parallel: str | None) -> list:
     """What this one of several processes trains: all jobs, with the others, or, parallel, its own
     ones, in turn, from now on alone."""
     if parallel:
@@ -73,8 +74,9 @@ def own_jobs(jobs: list, parallel) -> list:
     return jobs
 
 
-def jobs_to_score(choice: Choice, members=None, separately=False, spot_check=(), like=None,
-                  submits=False) -> tuple[list[Job], bool, set]:
+def jobs_to_score(choice: Choice, members: list | None = None, separately: bool = False,
+                  spot_check: list | tuple = (), like: Path | None = None,
+                  submits: bool = False) -> tuple[list[Job], bool, set]:
     """(Jobs; is it a folder without categories?; paths of the images of --spot-check). members:
     names of the runs that vote, None = all; like: a sample submission; submits: is a submission
     asked for, which only a folder without categories gets?"""
@@ -97,7 +99,7 @@ def jobs_to_score(choice: Choice, members=None, separately=False, spot_check=(),
     return jobs, table is not None, {sample.path for sample in shown}
 
 
-def full_table(root: Path, runs) -> dict | None:
+def full_table(root: Path, runs: str | Path) -> dict | None:
     """{file below root: category} of a folder without categories; None for other layouts."""
     return ad.sets.categories.full_table(root, Path(runs)) \
         if layouts.layout(root) == "flat" else None
@@ -122,7 +124,8 @@ def categories_to_score(root: Path, choice: Choice, table: dict | None) -> list[
     return found
 
 
-def find_job(category: str, samples: list[Sample], choice: Choice, members=None) -> Job:
+def find_job(category: str, samples: list[Sample], choice: Choice,
+             members: list | None = None) -> Job:
     """The Job of a category with its own runs, which vote."""
     runs = checkpoint.find_runs(choice.runs, category, members, choice.data)
     if any(sample.category != category for sample in samples):

@@ -40,7 +40,7 @@ def truth_folder(folder: Path) -> Path | None:
                  if parent.name == "test" and (parent.parent / "ground_truth").is_dir()), None)
 
 
-def true_mask(path: Path | None, label: int, shape, photo: Path) -> torch.Tensor | None:
+def true_mask(path: Path | None, label: int, shape: tuple, photo: Path) -> torch.Tensor | None:
     """What is defect in an image of this label: bool (1, H, W) of the mask file at `path`, nothing
     in a normal image, None where it is not known. photo: the image's file, see read_mask."""
     if path:
@@ -88,7 +88,7 @@ def orientation(path: Path) -> int:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
-def report_masks(category: str, samples: list[Sample]):
+def report_masks(category: str, samples: list[Sample]) -> None:
     """Say what is odd about the masks of a category's test samples: see sets.odd_masks."""
     masks = {s.mask: s for s in samples if s.mask}
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:

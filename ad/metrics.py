@@ -1,15 +1,17 @@
 """Image and pixel metrics: AUROC, AP, F1, rates at a threshold, pixel AUROC, PRO."""
 
+from types import ModuleType
+
 import numpy as np
 
 
-def auroc(labels, scores) -> float | None:
+def auroc(labels: np.ndarray | list, scores: np.ndarray | list) -> float | None:
     """Area under the ROC curve, or None when only one class is present."""
     labels = np.asarray(labels)
     return float(ranking().roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else None
 
 
-def image_metrics(labels, scores) -> dict:
+def image_metrics(labels: np.ndarray | list, scores: np.ndarray | list) -> dict:
     """labels (N,) in {0, 1}, scores (N,), higher = stranger -> {"auroc", "ap", "f1"}.
 
     f1 is the best over all thresholds. Every value is None when only one class is present.
@@ -28,7 +30,7 @@ def image_metrics(labels, scores) -> dict:
             "ap": float(ranking().average_precision_score(labels, scores))}
 
 
-def rates(labels, predictions) -> dict:
+def rates(labels: np.ndarray | list, predictions: np.ndarray | list) -> dict:
     """labels, predictions (N,) in {0, 1} -> {"tpr", "tnr", "accuracy"}; None without the class."""
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     positive, negative = labels == 1, labels == 0
@@ -37,7 +39,7 @@ def rates(labels, predictions) -> dict:
             "accuracy": float((labels == predictions).mean()) if len(labels) else None}
 
 
-def pixel_auroc(masks, maps) -> float | None:
+def pixel_auroc(masks: list | tuple, maps: list | tuple) -> float | None:
     """AUROC over all pixels of all images. masks, maps: sequences of equal-shaped (H, W) arrays,
     masks True = defect. None when there is no defect pixel (or nothing else)."""
     _check_maps(masks, maps)
@@ -45,7 +47,7 @@ def pixel_auroc(masks, maps) -> float | None:
                  np.concatenate([np.ravel(m) for m in maps]))
 
 
-def pro(masks, maps, max_fpr=0.3) -> float | None:
+def pro(masks: list | tuple, maps: list | tuple, max_fpr: float = 0.3) -> float | None:
     """Normalised area under the per-region overlap curve up to a false-positive rate, in [0, 1].
 
     Bergmann et al., "Uninformed Students", CVPR 2020: the mean over 8-connected ground-truth
@@ -75,7 +77,7 @@ def pro(masks, maps, max_fpr=0.3) -> float | None:
     return float(np.trapezoid(y, x) / max_fpr)
 
 
-def connected_components(mask) -> np.ndarray:
+def connected_components(mask: np.ndarray) -> np.ndarray:
     """8-connected components of a bool (H, W): int32 (H, W), 0 background, 1..n components.
 
     Row runs are joined to the touching runs of the row above in a union-find.
@@ -119,7 +121,7 @@ def standard_error(area: float, count: int) -> float:
     return (area * (1 - area) / count) ** 0.5
 
 
-def ranking():
+def ranking() -> ModuleType:
     """sklearn.metrics, whose import takes as long as torch's: only where it is used."""
     import sklearn.metrics
     return sklearn.metrics

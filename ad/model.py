@@ -1,5 +1,6 @@
 """The U-Net autoencoder (Ronneberger et al., MICCAI 2015) and build_model."""
 
+from collections.abc import Callable
 from importlib import import_module
 
 import torch
@@ -27,7 +28,7 @@ def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def mask_losses(logits: torch.Tensor, masks: torch.Tensor, gamma: float = 2.0):
+def mask_losses(logits: torch.Tensor, masks: torch.Tensor, gamma: float = 2.0) -> tuple:
     """Focal loss (Lin et al., ICCV 2017; per pixel, mean) and Dice loss (over the batch)."""
     cross = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     probability = logits.sigmoid()
@@ -51,7 +52,8 @@ class UNetAutoencoder(nn.Module):
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
-    def __init__(self, width=32, depth=4, objective="repair", damage=DAMAGE, patch=1):
+    def __init__(self, width: int = 32, depth: int = 4, objective: str = "repair",
+                 damage: tuple | list = DAMAGE, patch: int = 1):
         super().__init__()
         if width < 1 or not 1 <= depth <= 7 or not 1 <= patch <= 8:
             raise ValueError("U-Net needs --width >= 1, --depth 1 to 7 and --patch 1 to 8, got "
@@ -164,13 +166,13 @@ MODELS = {"unet": "ad.model.UNetAutoencoder", "patchcore": "ad.models.memory.Pat
 CLASSIFIER = "ad.models.classifier.Classifier"
 
 
-def load_object(path: str):
+def load_object(path: str) -> Callable:
     """"package.module.name" -> what it names."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
 
 
-def new_memory(unet):
+def new_memory(unet: nn.Module) -> nn.Module:
     """An empty memory of the features of a U-Net, whose input has the same light everywhere."""
     return load_object(MODELS["patchcore"])(unet.features, equalise=False)
 
@@ -180,7 +182,7 @@ def is_classifier(name: str) -> bool:
     return name not in MODELS and name in load_object("ad.models.classifier.classifiers")()
 
 
-def model_class(name: str):
+def model_class(name: str) -> Callable:
     """What builds the model of this name: of MODELS, or Classifier. Raises ValueError for another
     name."""
     if name in MODELS or is_classifier(name):

@@ -33,7 +33,7 @@ class Run:
         """Its config.json."""
         return self.state["config"]
 
-    def set_epochs(self, epochs: int):
+    def set_epochs(self, epochs: int) -> None:
         """Keep the number of epochs that --minutes came to, so that it is repeated exactly."""
         self.config["args"] |= {"epochs": epochs, "minutes": None}
         checkpoint.write_config(self.folder, self.config)
@@ -46,7 +46,8 @@ class Run:
         best = self.state["best"][0]
         return best - record["auroc"] <= standard_error(best, len(self.config["validation"]))
 
-    def save(self, model: torch.nn.Module, updates, record: dict, begun=()) -> bool:
+    def save(self, model: torch.nn.Module, updates: tuple, record: dict,
+             begun: dict | tuple = ()) -> bool:
         """After an epoch, whose line of log.jsonl is `record`, or in the midst of one ({}), which
         has `begun`: everything needed to resume, in last.pt, and what else is due. Returns whether
         the epoch is the best so far."""
@@ -75,7 +76,7 @@ class Run:
             "best": state["best"], "stale": state["stale"], "begun": dict(begun)})
         return better
 
-    def tell(self, record: dict, epochs: int, better: bool, verbose: bool):
+    def tell(self, record: dict, epochs: int, better: bool, verbose: bool) -> None:
         """After an epoch: its line, or after the first one of many a warning that they take long.
         """
         left = (epochs - record["epoch"]) * record["seconds"] / 60
@@ -92,8 +93,8 @@ class Run:
                   flush=True)
 
 
-def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume=False,
-          overwrite=False) -> tuple[torch.nn.Module, Run]:
+def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume: bool = False,
+          overwrite: bool = False) -> tuple[torch.nn.Module, Run]:
     """Make a run folder, or open it to resume: (model on its device, Run).
 
     config: what config.json gets; model_args: of model.build_model.
@@ -157,7 +158,7 @@ def run_images(config: dict, part: str, most: int | None = None) -> list[torch.T
     return [read_image(path, *reading(config)) for path in paths[:most]]
 
 
-def report_origin(name: str, config: dict, data_name: str | None, samples: list):
+def report_origin(name: str, config: dict, data_name: str | None, samples: list) -> None:
     """Say where a run was trained on other data than --data `data_name`, and which of the test
     samples are copies of images that it has learned from."""
     trained = config.get("moved", config["root"])

@@ -22,7 +22,7 @@ class Sample:
     id: str = ""
 
 
-def with_ids(samples: list[Sample], folder: Path) -> list[Sample]:
+def with_ids(samples: list[Sample], folder: str | Path) -> list[Sample]:
     """Samples with their ids: the path below `folder` without suffix, e.g. "bent_lead/003"; with
     it where several images would have the same."""
     names = [s.path.relative_to(folder).as_posix() for s in samples]

@@ -1,5 +1,7 @@
 """Error maps -> calibrated map -> top-k score."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 
@@ -21,7 +23,7 @@ def side_for_model(side: int, window_input: int) -> int:
     return min(window_input, max(side, ENLARGED)) if window_input else side
 
 
-def resized(predict, size):
+def resized(predict: Callable, size: int) -> Callable:
     """Wrap a window predictor: windows to side_for_model before it, its maps back after it."""
     def wrapped(windows):
         shape = windows.shape[-2:]
@@ -39,7 +41,7 @@ def flipped(images: torch.Tensor, names: tuple) -> torch.Tensor:
     return images
 
 
-def over_flips(predict, flips):
+def over_flips(predict: Callable, flips: tuple | list) -> Callable:
     """Wrap a window predictor: its mean over all ways to flip a window that keep its shape. A
     network is not equally sure about them, though to the eye they are alike."""
     def wrapped(windows):
@@ -54,7 +56,8 @@ def over_flips(predict, flips):
 
 
 @torch.no_grad()
-def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 16) -> dict:
+def raw_maps(model: torch.nn.Module, images: torch.Tensor, scoring: Scoring,
+             window_batch: int = 16) -> dict:
     """Maps of every error and scale: images (N, 3, H, W) -> {"mse@128": (N, 1, H, W), ...}.
 
     A window is cut down to the image where it is larger, so nothing is ever padded. window_batch
@@ -88,12 +91,12 @@ def raw_maps(model, images: torch.Tensor, scoring: Scoring, window_batch: int = 
     return result
 
 
-def not_finite(index, names):
+def not_finite(index: int, names: list | None) -> InputError:
     return InputError(f"the model gives NaN or infinity for image "
                       f"{names[index] if names else index}")
 
 
-def require_finite(maps, start, names):
+def require_finite(maps: dict, start: int, names: list | None) -> None:
     """Raise InputError that names the first image of {name: (N, 1, H, W)} with NaN or infinity."""
     # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
     if not torch.stack([m.sum() for m in maps.values()]).isfinite().all():
@@ -102,7 +105,8 @@ def require_finite(maps, start, names):
             raise not_finite(start + int((~finite).nonzero()[0]), names)
 
 
-def raw_batches(model, images, scoring, device, window_batch, names):
+def raw_batches(model: torch.nn.Module, images: list, scoring: Scoring, device: torch.device | str,
+                window_batch: int, names: list | None) -> Iterator[tuple]:
     """As map_images, but yields (number of the first image, raw_maps), which whole images' model
     may have given NaN or infinity."""
     start = 0
@@ -120,7 +124,8 @@ def raw_batches(model, images, scoring, device, window_batch, names):
         start = stop
 
 
-def map_images(model, images: list, scoring: Scoring, device, window_batch: int = 16, names=None):
+def map_images(model: torch.nn.Module, images: list, scoring: Scoring, device: torch.device | str,
+               window_batch: int = 16, names: list | None = None) -> Iterator[dict]:
     """Yield raw_maps of successive batches of `images` (uint8 (3, H, W), sizes may differ).
 
     A batch holds neighbours of one size, at most 16 megapixels. names: how to call an image in
@@ -160,7 +165,8 @@ def load_calibration(saved: dict) -> Calibration:
     return Calibration(**{name: saved[name] for name in Calibration.__dataclass_fields__})
 
 
-def score_images(model, images: list, saved: dict, device, window_batch: int = 16, names=None):
+def score_images(model: torch.nn.Module, images: list, saved: dict, device: torch.device | str,
+                 window_batch: int = 16, names: list | None = None) -> Iterator[tuple]:
     """Yield (scores (B,), on the CPU, final maps (B, 1, H, W)) of successive batches of images.
 
     saved: the dict of `calibrate`; the other arguments as for `map_images`.

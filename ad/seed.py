@@ -12,7 +12,7 @@ import torch
 from ad import InputError
 
 
-def seed_everything(seed: int):
+def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch (all devices); 0 <= seed < 2 ** 32."""
     random.seed(seed)
     np.random.seed(seed)
@@ -25,7 +25,7 @@ def random_states(generator: torch.Generator) -> list[torch.Tensor]:
             *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
 
 
-def set_random_states(states: list[torch.Tensor], generator: torch.Generator):
+def set_random_states(states: list[torch.Tensor], generator: torch.Generator) -> None:
     try:
         generator.set_state(states[0])
         torch.set_rng_state(states[1])

@@ -50,7 +50,8 @@ class _SSIM(torch.autograd.Function):
     eight. Not differentiable twice."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, kernel: Tensor, c1: float, c2: float) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, y: Tensor, kernel: Tensor,
+                c1: float, c2: float) -> Tensor:
         # Only the sum of the two variances enters SSIM, so four blurred moments do, not five.
         moments = blur(torch.cat([x, y, torch.addcmul(x * x, y, y), x * y], dim=1), kernel)
         # A copy of channels last costs less than to go through every fourth part of it again.
@@ -65,7 +66,7 @@ class _SSIM(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple:
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple:
         x, y, kernel, mean_x, mean_y, above_1, above_2, below_1, below_2 = ctx.saved_tensors
         gradient = 2 * gradient / (below_1 * below_2)
         by_xy = above_1 * gradient

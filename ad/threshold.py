@@ -1,6 +1,7 @@
 """Thresholds of scores, from validation images only."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ LABELLED = ("midpoint", "best-accuracy", "best-f1")  # rules of ad.sets.rules
 FEW = 20  # normal images; a threshold by fewer is called rough
 
 
-def standardise(scores, normal_scores) -> np.ndarray:
+def standardise(scores: np.ndarray | list, normal_scores: np.ndarray | list) -> np.ndarray:
     """z of image scores on those of normal images, so that members and categories compare."""
     scores, normal = (np.asarray(s, dtype=np.float64) for s in (scores, normal_scores))
     return (scores - normal.mean()) / (normal.std() + 1e-6)
@@ -32,12 +33,12 @@ class Limits:
     bound: float
     count: int
 
-    def scale(self, votes):
+    def scale(self, votes: np.ndarray) -> np.ndarray:
         """Votes -> scores: 0 typical, 1 the threshold (1 apart where that is not above typical)."""
         unit = self.threshold - self.typical
         return 1 + (np.asarray(votes) - self.threshold) / (unit if unit > 1e-9 else 1.0)
 
-    def describe(self):
+    def describe(self) -> str:
         return (f"expected false alarms {self.expected:.1%}, at most {self.bound:.1%} (90 % sure, "
                 f"by {self.count} normal images)" + (
                     f"; {self.count} are few: with {FEW} or more the bound is tighter"
@@ -73,7 +74,7 @@ def decide_limits(members: list, rule: str) -> Limits:
     return Limits(typical, threshold, expected, bound, few)
 
 
-def parse_threshold(text: str):
+def parse_threshold(text: str) -> Callable:
     """"quantile:0.99", a number, or one of LABELLED -> function (normal scores, anomalous scores)
     -> threshold; only those of LABELLED look at the second. Raises InputError for another text."""
     kind, _, value = text.rpartition(":")
@@ -88,14 +89,14 @@ def parse_threshold(text: str):
                      f"{', '.join(LABELLED)}, got {text!r}")
 
 
-def is_number(text):
+def is_number(text: str) -> bool:
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
 
 
-def false_alarms(above: int, count: int, confidence=0.9) -> tuple[float, float]:
+def false_alarms(above: int, count: int, confidence: float = 0.9) -> tuple[float, float]:
     """(expected share, upper bound that holds with this confidence) of new normal images above a
     threshold that `above` of `count` exchangeable normal images exceed.
 
@@ -117,6 +118,6 @@ def false_alarms(above: int, count: int, confidence=0.9) -> tuple[float, float]:
     return (above + 1) / (count + 1), high
 
 
-def judged_by_all(members: list, values: list):
+def judged_by_all(members: list, values: list) -> np.ndarray | None:
     """The members' weighted mean of `values` (one a normal image), see votes.common_normals."""
     return values[0] if len(members) == 1 else ad.sets.votes.common_normals(members, values)

@@ -18,6 +18,7 @@ from ad.config import Scoring, Training
 from ad.cutpaste import seeded_generator
 from ad.data import divide, later, near_by, on_device
 from ad.machine import Machine
+from ad.runs import Run
 from ad.seed import random_states, seed_everything, set_random_states
 
 # How weights are changed, and where.
@@ -156,13 +157,12 @@ def epochs_in(seconds: float, model: torch.nn.Module, data_set: tuple, check: Ca
     return ranks.from_rank_0(lambda: max(1, int(left / each)))
 
 
-def run_epochs(model: torch.nn.Module, data_set: tuple, check: Callable, run, plan: Training,
+def run_epochs(model: torch.nn.Module, data_set: tuple, check: Callable, run: Run, plan: Training,
                machine: Machine, verbose: bool = False) -> None:
     """Train until the plan's epochs or patience; after every epoch log.jsonl, last.pt and the like.
 
     data_set: see train_epoch. check(): the validation's figures, among them val_loss and accuracy
-    or, without it, auroc, the highest of which makes best.pt. run: a runs.Run. verbose: print a
-    line for every epoch.
+    or, without it, auroc, the highest of which makes best.pt. verbose: a line for every epoch.
     """
     ranks.synchronise(model)
     keep_freed_memory()

@@ -10,7 +10,7 @@ from ad.judging import Examples, aurocs, held_out_maps, judge_best
 DAMAGED = 24  # normal images, at most, of which pseudo-anomalies are made, nine of each
 
 
-def make_examples(images: list, seed: int, anomalous=(), size: int | None = None,
+def make_examples(images: list, seed: int, anomalous: list | tuple = (), size: int | None = None,
                   alignment: float | None = None) -> Examples:
     """Normal uint8 images (3, H, W) -> Examples; with `size` all get this long side.
 
@@ -36,8 +36,8 @@ def make_examples(images: list, seed: int, anomalous=(), size: int | None = None
     return Examples(normals, positives, sources, kinds, alignment)
 
 
-def validate(model: torch.nn.Module, examples: Examples, scoring: Scoring, device,
-             window_batch: int) -> dict:
+def validate(model: torch.nn.Module, examples: Examples, scoring: Scoring,
+             device: torch.device | str, window_batch: int) -> dict:
     """`aurocs` of a model that has learned from none of the Examples, and "val_loss",
     "val_loss_anomalous".
 
@@ -56,7 +56,7 @@ def validate(model: torch.nn.Module, examples: Examples, scoring: Scoring, devic
 
 
 @torch.no_grad()
-def mean_loss(model, images: list, device):
+def mean_loss(model: torch.nn.Module, images: list, device: torch.device | str) -> float:
     """The model's own loss, mean over uint8 images, one at a time, with fixed draws."""
     losses = [model.loss(to_float(image, device)[None], seeded_generator(device, 0, i))["loss"]
               for i, image in enumerate(images)]

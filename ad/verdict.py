@@ -11,7 +11,7 @@ from ad.threshold import FEW, false_alarms, parse_threshold
 FOUND = 0.8  # share of a kind of damage that is found; from there on it is good enough to try
 
 
-def verdict(saved: dict, before: float | None = None, verbose=False) -> str:
+def verdict(saved: dict, before: float | None = None, verbose: bool = False) -> str:
     """Lines about a checkpoint that was just written: what it finds, and what to do next.
 
     before: its AUROC in its epoch, None for what is not trained in epochs.

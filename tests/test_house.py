@@ -68,6 +68,20 @@ def test_modules_and_functions_are_short():
                 assert len(node.args.args) <= 9, f"{path}: {node.name}"
 
 
+def test_public_functions_and_methods_have_hints():
+    """Of all parameters and of what they return; nested functions may be without."""
+    for path in [*FILES.values(), *PROJECT.glob("*.py")]:
+        body = ast.parse(path.read_text()).body
+        body += [part for node in body if isinstance(node, ast.ClassDef) for part in node.body]
+        for node in body:
+            if isinstance(node, ast.FunctionDef) and (
+                    node.name == "__init__" or not node.name.startswith("_")):
+                bare = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)
+                        if not a.annotation and a.arg not in ("self", "cls")]
+                bare += [] if node.returns or node.name == "__init__" else ["return"]
+                assert not bare, f"{path}: {node.name}: {bare}"
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("house") / "data")

@@ -56,7 +56,7 @@ class Chain(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def parts_of_network(name: str, weights: Path | None) -> list[nn.Module]:
+def parts_of_network(name: str, weights: str | Path | None) -> list[nn.Module]:
     """A pretrained network as modules to apply one after the other."""
     if name != LITE0 and name.lower() not in torchvision_models().list_models():
         raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
@@ -70,7 +70,7 @@ def parts_of_network(name: str, weights: Path | None) -> list[nn.Module]:
     return list(getattr(model, "features", None) or model.children())
 
 
-def parts_of_unet(weights: Path | None) -> list[nn.Module]:
+def parts_of_unet(weights: str | Path | None) -> list[nn.Module]:
     """The encoder of the U-Net with this checkpoint, likewise."""
     from ad import checkpoint  # here, since a checkpoint may hold a memory, which comes from here
     if weights is None:
@@ -82,8 +82,8 @@ def parts_of_unet(weights: Path | None) -> list[nn.Module]:
             *(part for block in model.down for part in (block, nn.MaxPool2d(2)))]
 
 
-def load_backbone(name: str, strides: tuple, weights: Path | None = None
-                  ) -> tuple[nn.Module, str]:
+def load_backbone(name: str, strides: tuple,
+                  weights: str | Path | None = None) -> tuple[nn.Module, str]:
     """(module, fingerprint): images (N, 3, H, W) in [0, 1] -> [(N, C, H / s, W / s) for strides].
 
     name: "gradients" (no weights, fingerprint ""), "unet" (the encoder of the run whose checkpoint

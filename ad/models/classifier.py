@@ -106,7 +106,7 @@ class Classifier(nn.Module):
         for part, values in zip(("mean", "std"), input_statistics(self.original)):
             self.register_buffer(part, torch.tensor(values).view(3, 1, 1))
 
-    def load_pretrained(self, weights: Path | None = None) -> None:
+    def load_pretrained(self, weights: str | Path | None = None) -> None:
         """ImageNet's weights, but for the last layer: of a file or, without one, of torchvision's
         weights API or the package's. InputError when they cannot be had."""
         if self.name == "resnet" and weights is None:

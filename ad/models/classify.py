@@ -82,7 +82,8 @@ def predict(model: torch.nn.Module, images: list, batch: int = 32) -> np.ndarray
     return torch.cat(logits).softmax(1).cpu().double().numpy()
 
 
-def classification_metrics(probabilities: np.ndarray, labels, classes: list, normal: int) -> dict:
+def classification_metrics(probabilities: np.ndarray, labels: torch.Tensor | list, classes: list,
+                           normal: int) -> dict:
     """(N, K), (N,) class numbers -> accuracy, balanced accuracy, cross-entropy (val_loss), AUROC
     of 1 - P(normal), precision, recall and F1 of every class, and the confusion matrix (rows true).
     """

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn as nn
@@ -19,7 +20,7 @@ ANGLES = 8  # at which normal images are remembered of what lies at any angle
 LIT = 64  # batches whose light is averaged, and that are looked at for alignment
 
 
-def by_place(features: torch.Tensor):
+def by_place(features: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) -> (h * w, N, C)."""
     return features.flatten(2).permute(2, 0, 1).contiguous()
 
@@ -27,19 +28,19 @@ def by_place(features: torch.Tensor):
 class PatchMemory(nn.Module):
     """Remembers features of normal patches; strange is what is far from all of them.
 
-    Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022,
-    with neighbours only at about the same place where images are aligned; with distance
-    "gaussian" Mahalanobis distances (Defard et al., "PaDiM", ICPR 2021); "both" gives both maps.
-    backbone, layers, weights: see load_backbone, or backbone is the function that gives the maps;
-    fingerprint: of the weights there when fit() was called, or None. position: "auto" (by
-    alignment), "free" (anywhere) or a radius in cells. coreset: share of the patches of each place,
-    or of POOL from anywhere, that is kept, in (0, 1]. equalise: bring images to the same light
-    first, and remember what lies at any angle at ANGLES of them. Raises ValueError for others.
+    Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022, with
+    neighbours only at about the same place where images are aligned; with distance "gaussian"
+    Mahalanobis distances (Defard et al., "PaDiM", ICPR 2021); "both" gives both maps. backbone,
+    layers, weights: see load_backbone, or backbone gives the maps; fingerprint: of the weights at
+    fit(). position: "auto" (by alignment), "free" (anywhere) or a radius in cells. coreset: share
+    of each place's patches, or of POOL from anywhere, to keep, in (0, 1]. equalise: bring images to
+    the same light, remember what lies at any angle at ANGLES of them. Raises ValueError for others.
     """
     BUFFERS = ("light", "mean", "std", "bank", "centre", "whitening", "projection")
 
-    def __init__(self, backbone="gradients", layers=None, weights=None, position="auto",
-                 coreset=0.1, distance="both", equalise=True, fingerprint=None):
+    def __init__(self, backbone: str | Callable = "gradients", layers: list | tuple | None = None,
+                 weights: str | None = None, position: str | int = "auto", coreset: float = 0.1,
+                 distance: str = "both", equalise: bool = True, fingerprint: str | None = None):
         super().__init__()
         if not 0 < coreset <= 1:
             raise ValueError(f"--coreset must be in (0, 1], got {coreset}")
@@ -61,10 +62,10 @@ class PatchMemory(nn.Module):
         for name in self.BUFFERS:
             self.register_buffer(name, None)
 
-    def get_extra_state(self):
+    def get_extra_state(self) -> dict:
         return {"grid": self.grid, "radius": self.radius, "evidence": self.evidence}
 
-    def set_extra_state(self, state):
+    def set_extra_state(self, state: dict) -> None:
         self.grid, self.radius, self.evidence = (state[k] for k in ("grid", "radius", "evidence"))
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
@@ -74,7 +75,7 @@ class PatchMemory(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
-    def features(self, images: torch.Tensor, grid=None) -> torch.Tensor:
+    def features(self, images: torch.Tensor, grid: tuple | None = None) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, each averaged over its
         neighbourhood; (h, w) is `grid` or, where that is None, that of the finest layer."""
         trunk = self.trunk[0]
@@ -85,12 +86,12 @@ class PatchMemory(nn.Module):
         return torch.cat([F.interpolate(surroundings(m, self.contexts), grid, mode="bilinear")
                           for m in maps], dim=1)
 
-    def fit(self, batches):
+    def fit(self, batches: Iterable) -> None:
         """Remember normal images: `extract`, then `learn`."""
         self.learn(self.extract(batches))
 
     @torch.no_grad()
-    def extract(self, batches, groups=()) -> torch.Tensor:
+    def extract(self, batches: Iterable, groups: list | tuple = ()) -> torch.Tensor:
         """Normal images, batches (N, 3, H, W) in [0, 1] of one or several sizes -> patches
         (h * w, N, C) at the grid of the first: all that `learn` wants. Of more than ENTRIES images
         a random sample of patches, at every place another one; groups: sizes of successive groups
@@ -124,7 +125,7 @@ class PatchMemory(nn.Module):
                  for part in sample(itertools.islice(stream, size), count, generator)]
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
-    def empty(self):
+    def empty(self) -> "PatchMemory":
         """A memory that finds and looks for patches as this one does, and has learned none."""
         twin = PatchMemory(self.trunk[0], position="free" if self.radius is None else self.radius,
                            coreset=self.coreset, distance=self.distance)
@@ -135,7 +136,7 @@ class PatchMemory(nn.Module):
     @torch.autocast("cuda", enabled=False)
     @torch.autocast("cpu", enabled=False)
     @torch.no_grad()
-    def learn(self, placed: torch.Tensor):
+    def learn(self, placed: torch.Tensor) -> None:
         """Learn from patches (h * w, N, C) of N images. Draws from torch's global generator."""
         std, self.mean = torch.std_mean(placed, (0, 1))
         self.std = std + 1e-6
@@ -160,13 +161,12 @@ class PatchMemory(nn.Module):
             torch.arange(size, device=sets.device).expand(len(sets), -1)
         self.bank = sets.gather(1, keep[..., None].expand(-1, -1, sets.shape[2]))
 
-    def standardised(self, features: torch.Tensor):
+    def standardised(self, features: torch.Tensor) -> torch.Tensor:
         return (features - self.mean) / self.std
 
     @torch.no_grad()
-    def anomaly_maps(self, images: torch.Tensor, names=None) -> dict:
-        """(N, 3, H, W) -> {"neighbours" and/or "gaussian": distances (N, 1, H, W)}; names is of no
-        use here, it chooses among the errors of a reconstruction."""
+    def anomaly_maps(self, images: torch.Tensor, names: tuple | None = None) -> dict:
+        """(N, 3, H, W) -> {"neighbours", "gaussian" or both: (N, 1, H, W)}, whatever `names` is."""
         features = self.features(images, None if self.radius is None else self.grid)
         n, _, h, w = features.shape
         with torch.autocast(images.device.type, enabled=False):
@@ -177,14 +177,14 @@ class PatchMemory(nn.Module):
         return {name: F.interpolate(d.view(h, w, n).permute(2, 0, 1)[:, None], images.shape[-2:],
                                     mode="bilinear") for name, d in found.items()}
 
-    def projected(self, patches: torch.Tensor):
+    def projected(self, patches: torch.Tensor) -> torch.Tensor:
         return patches if self.projection is None else patches @ self.projection
 
-    def gaussian(self, queries: torch.Tensor):
+    def gaussian(self, queries: torch.Tensor) -> torch.Tensor:
         off = self.projected(queries) - self.centre[:, None]
         return (off @ self.whitening.transpose(1, 2)).norm(dim=2)
 
-    def neighbours(self, queries: torch.Tensor):
+    def neighbours(self, queries: torch.Tensor) -> torch.Tensor:
         if self.radius is None:
             return nearest(queries, self.bank)[0].sqrt()
         return nearest_around(queries, self.bank, self.grid, self.radius).sqrt()

@@ -1,6 +1,7 @@
 """Networks that somebody has trained: where their weights come from, and their use as encoders."""
 
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn as nn
@@ -19,7 +20,7 @@ INCEPTION, INCEPTION_INPUT = ("googlenet", "inception_v3"), ((0.5,) * 3, (0.5,) 
 VIT_SIDE = 224  # pixels; its position embedding is of this size
 
 
-def torchvision_models():
+def torchvision_models() -> ModuleType:
     """torchvision.models, whose import takes as long as torch's: only where it is used."""
     import torchvision
     return torchvision.models
@@ -50,7 +51,7 @@ def network(name: str) -> nn.Module:
     return EfficientNet.from_name("efficientnet-lite0")
 
 
-def load_weights(model: nn.Module, name: str, path: Path | None = None,
+def load_weights(model: nn.Module, name: str, path: str | Path | None = None,
                  head: str | None = None) -> None:
     """Load a classifier's weights: of a file or, without one, those of Lite0's package or of
     torchvision's weights API.

@@ -98,7 +98,7 @@ class VAE(nn.Module):
         # the fully connected one blew up.
         nn.init.zeros_(self.logvar.weight)
 
-    def load_pretrained(self, weights: Path | None = None) -> None:
+    def load_pretrained(self, weights: str | Path | None = None) -> None:
         """Give the encoder ImageNet's weights: of a file (torchvision's state dict) or, without
         one, of torchvision's weights API. InputError when they cannot be had."""
         if not self.can_be_pretrained:

@@ -7,7 +7,8 @@ from ad.config import (CALIBRATIONS, DAMAGE, DISTANCES, ENCODERS, ERRORS, MODELS
                        RECIPES, VALIDATION, VARIANCES, Scoring)
 
 
-def add_data_arguments(parser, categories=True):
+def add_data_arguments(parser: argparse.ArgumentParser,
+                       categories: bool = True) -> argparse._ArgumentGroup:
     """--data, --runs, and which categories; --device, --window-batch. Returns the data group."""
     group = parser.add_argument_group("data")
     group.add_argument("--data", help="folder in MVTec AD layout, or demo: a procedural set written"
@@ -31,7 +32,7 @@ def add_data_arguments(parser, categories=True):
     return group
 
 
-def add_model_arguments(parser):
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--model, and the options of all models, unset: see model_arguments."""
     group = parser.add_argument_group("model")
     add = group.add_argument
@@ -80,7 +81,7 @@ def add_model_arguments(parser):
     add("--image-width", type=int, metavar="PX", help="vae: and this (default: 256; for wells 72)")
 
 
-def add_training_arguments(parser):
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the optimisation; what is not given gets the recipe's values, see ad.recipes."""
     group = parser.add_argument_group("optimisation")
     add = group.add_argument
@@ -115,7 +116,7 @@ def add_training_arguments(parser):
         "better pseudo-anomaly AUROC (default: 50, as a cosine is best at its end; reconstruct 10)")
 
 
-def add_scoring_arguments(parser, trained):
+def add_scoring_arguments(parser: argparse.ArgumentParser, trained: bool) -> None:
     """One option per field of Scoring, unset; `trained`: the default is that of the run."""
     group = parser.add_argument_group("scoring")
 

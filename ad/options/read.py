@@ -15,7 +15,7 @@ from ad.layouts import POOL
 from ad.options.add import add_model_arguments
 
 
-def choice_from(args):
+def choice_from(args: argparse.Namespace) -> Choice:
     """Parsed options -> Choice. InputError where more than one of --category, --pool,
     --merge-categories and --all is given; a slash after a name, which shells add, is dropped."""
     require((args.category is not None) + args.pool + args.all + bool(args.merge_categories) <= 1,
@@ -25,7 +25,7 @@ def choice_from(args):
     return Choice(args.data, args.runs, category, args.all, args.pool, merged)
 
 
-def recipe_of(args):
+def recipe_of(args: argparse.Namespace) -> str:
     """The recipe of parsed arguments: --recipe, or what suits --model and --objective."""
     if args.recipe:
         return args.recipe
@@ -33,7 +33,7 @@ def recipe_of(args):
         args.model, args.model if args.model in RECIPES else "classifier")
 
 
-def check_training(args):
+def check_training(args: argparse.Namespace) -> None:
     """Raise InputError, naming the value, for arguments that cannot work."""
     require(not (args.resume and args.overwrite), "--resume and --overwrite exclude each other")
     require(not (args.seeds and args.name), "--seeds makes several runs, --name names one")
@@ -53,7 +53,7 @@ def check_training(args):
             f"--crop ({args.crop}) must be 0 or >= 32, --image-size ({args.image_size}) >= 32")
 
 
-def check_model(args):
+def check_model(args: argparse.Namespace) -> None:
     """Raise InputError for options that this model has not, or that do not fit each other."""
     from ad.model import build_model  # which imports torch
     try:
@@ -65,7 +65,7 @@ def check_model(args):
         raise InputError(str(error)) from error
 
 
-def model_arguments(args):
+def model_arguments(args: argparse.Namespace) -> dict:
     """Arguments of the model's class; unset options get their defaults in `args`, too. Raises
     InputError for an option that belongs to another model, ValueError for an unknown one."""
     from ad.model import model_class  # which imports torch
@@ -87,7 +87,7 @@ def model_arguments(args):
     return chosen
 
 
-def given_scoring(args):
+def given_scoring(args: argparse.Namespace) -> dict:
     """{field of Scoring: value} of those that are given; InputError for a value that is no use."""
     given = {field.name: getattr(args, field.name) for field in fields(Scoring)
              if getattr(args, field.name, None) is not None}
@@ -95,14 +95,14 @@ def given_scoring(args):
     return given
 
 
-def training_from(args):
+def training_from(args: argparse.Namespace) -> Training:
     """Parsed arguments -> Training."""
     return Training(**{field.name: tuple(value) if isinstance(
         value := getattr(args, field.name, field.default), list) else value
         for field in fields(Training)})
 
 
-def settle_epochs(args, images):
+def settle_epochs(args: argparse.Namespace, images: int) -> None:
     """What was not given, of a U-Net that learns from so many images: epochs, and how many of them
     lie between two validations and two epoch_N.pt, about 50 times in all."""
     from ad.data import enough_epochs  # which imports torch
@@ -111,7 +111,8 @@ def settle_epochs(args, images):
     args.val_every, args.save_every = args.val_every or often, args.save_every or often
 
 
-def config_of(args, root, parts, images, machine):
+def config_of(args: argparse.Namespace, root: Path, parts: dict, images: list,
+              machine: object) -> dict:
     """config.json of a run. parts: {"train", "validation", ...: samples}; images: of the run."""
     from ad.seed import environment  # which imports torch
     plain = {name: list(value) if isinstance(value, tuple) else str(value) if isinstance(
@@ -124,7 +125,7 @@ def config_of(args, root, parts, images, machine):
         for part, samples in parts.items()}
 
 
-def read_arguments(path):
+def read_arguments(path: Path) -> dict:
     """Arguments of a config.json, but for those that say where a run is, whether to replace it, and
     which others were trained beside it."""
     try:

@@ -38,7 +38,7 @@ def save_histograms(path: Path, groups: dict[str, list]) -> None:
     save_figure(path, figure)
 
 
-def save_confusion(path: Path, classes: list[str], counts) -> None:
+def save_confusion(path: Path, classes: list[str], counts: list) -> None:
     """The confusion matrix as PNG: rows are the true classes, columns the predicted ones."""
     counts, classes = np.asarray(counts), [drawable(name, 30) for name in classes]
     size = 1.6 + 0.7 * len(classes)

@@ -1,5 +1,6 @@
 """Pictures of what a Detector found: --maps, --masks and --spot-check of infer.py."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def pixel_threshold(members: list, quantile: float) -> float:
         member.weight * float(np.quantile(p, quantile)) for member, p in zip(members, pixels))
 
 
-def painter(detector: Detector, folder: Path, maps: bool, masks: float | None):
+def painter(detector: Detector, folder: Path, maps: bool, masks: float | None) -> Callable:
     """The function (Scored, its true mask (H, W) or None) that writes its heat map (maps) and its
     predicted mask (masks: of which quantile, see pixel_threshold) below folder/maps, folder/masks.
     """

@@ -9,7 +9,7 @@ from ad.cutpaste import seeded_generator
 
 
 @torch.no_grad()
-def save_latent(path: Path, model, images: list[torch.Tensor], seed: int) -> None:
+def save_latent(path: Path, model: torch.nn.Module, images: list[torch.Tensor], seed: int) -> None:
     """Pictures of a VAE's latent space: images decoded from noise, and, a row for each of two
     pairs of images (2 or more (3, H, W) in [0, 1]), the way from one mean latent to the other."""
     generator = seeded_generator(images[0].device, seed)

@@ -131,7 +131,8 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def save_grid(path: Path, rows: list, columns, titles, caption: str = "") -> None:
+def save_grid(path: Path, rows: list, columns: list | tuple, titles: list,
+              caption: str = "") -> None:
     """Write a grid of pictures as one PNG.
 
     rows: list of lists of uint8 (H, W, 3) or None (left empty), one inner list a row; columns:

@@ -5,6 +5,7 @@ import csv
 import html
 import io
 import json
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def to_text(picture: np.ndarray, side: int) -> str:
 
 
 def show_images(rows: list[dict], detector: Detector, side: int, root: Path,
-                predicted: Path | None):
+                predicted: Path | None) -> Iterator[tuple]:
     """Yield for each row the score that it gets now, and PICTURES of it as text, None = without.
     root: below which the images are; predicted: the folder of predicted masks, None = without."""
     samples = [to_sample(row, root) for row in rows]

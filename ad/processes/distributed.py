@@ -7,6 +7,7 @@ gradients of all ranks, added up, are those of one process.
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -47,7 +48,7 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
-def own(items):
+def own(items: list | torch.Tensor) -> list | torch.Tensor:
     """This rank's part of a sequence, or of a tensor's first axis; the parts differ by 1 at most.
     """
     return items[rank() * len(items) // size():(rank() + 1) * len(items) // size()]
@@ -55,13 +56,13 @@ def own(items):
 
 class Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values):
+    def forward(ctx: torch.autograd.function.FunctionCtx, values: torch.Tensor) -> torch.Tensor:
         values = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(values)
         return values
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
         return Total.apply(gradient)
 
 
@@ -70,7 +71,7 @@ def total(values: torch.Tensor) -> torch.Tensor:
     return Total.apply(values) if size() > 1 else values
 
 
-def from_rank_0(function):
+def from_rank_0(function: Callable) -> object:
     """What function() returns on rank 0, on every rank; they end where it raises an error."""
     global alone
     if size() == 1:

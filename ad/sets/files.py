@@ -45,8 +45,8 @@ def expand(names: list[str]) -> list[Path]:
     return found
 
 
-def job(choice: Choice, paths: list[Path], members: list[str] | None = None):
-    """The jobs.Job of these files."""
+def job(choice: Choice, paths: list[Path], members: list[str] | None = None) -> "ad.jobs.Job":
+    """The Job of these files."""
     return ad.jobs.find_job(choice.category, single_files(paths, choice.category), choice, members)
 
 
@@ -83,7 +83,7 @@ def print_rows(rows: list) -> None:
     print(f"{len(rows)} images, {sum(row.prediction for row in rows)} of them anomalous")
 
 
-def as_image(source, image_size: int, white=None):
+def as_image(source: object, image_size: int, white: int | None = None) -> object:
     """As read_image of a path, a Pillow image, an array (H, W) or (H, W, 3), or a tensor
     (3, H, W), uint8 or float in [0, 1]. Raises InputError for anything else."""
     import torch  # here, as names of files are looked at before it is imported

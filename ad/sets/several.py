@@ -89,7 +89,7 @@ def separate_jobs(root: Path, category: str, samples: list[Sample], choice: Choi
     return jobs
 
 
-def all_averages(results: dict, rows: list, merged: bool) -> dict:
+def all_averages(results: dict, rows: list, merged: tuple) -> dict:
     """{name: figures} for the table below those of several categories, or of merged ones."""
     if merged:
         return merged_averages(results)
