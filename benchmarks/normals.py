@@ -50,13 +50,15 @@ SEEDS = 6
 
 def run(script, *options):
     """Run a script in this process, which has imported everything already; prints nothing."""
-    sys.argv = [script, *map(str, options)]
+    before, sys.argv = sys.argv, [script, *map(str, options)]
     with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
         try:
             runpy.run_path(str(PROJECT / script), run_name="__main__")
         except SystemExit as end:
             if end.code:
                 raise
+        finally:
+            sys.argv = before  # which is recorded with every row
 
 
 def results(folder):
