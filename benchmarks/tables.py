@@ -6,7 +6,7 @@ cells, the header first. zh.TRANSLATED holds the cells of the Chinese text.
 
 import label_tables
 import run_tables
-from cells import REAL, bench, text
+from cells import bench, text
 from timing import markdown
 from zh import TRANSLATED
 
@@ -32,17 +32,6 @@ def against(name):
             [case, f"{r['ours']['seconds'] * 1e3:.3g} ms",
              *(f"{r[p]['ratio']:.2f} x" for p in peers)] for case, r in found.items()]
     return rows
-
-
-def patchcore(records):
-    found, names = bench("memory"), {
-        "ours": "ours, as it is by default",
-        "ours, the paper's": "ours, as in the paper: neighbours anywhere",
-        "anomalib": "anomalib 2.7.0 PatchCore, coreset 0.1; transistor 0.01"}
-    return [["", *(cell for c in REAL[::-1] for cell in (c, "AUROC"))]] + [
-        [title, *(cell for c in REAL[::-1] for cell in (
-            f"{found[c][name]['seconds']:.0f} s ({found[c][name]['ratio']:.1f} x)",
-            text(found[c][name]["auroc"])))] for name, title in names.items()]
 
 
 def growth(records):
@@ -107,17 +96,6 @@ def many_images(records):
             ["images/s", *(text(1 / r["seconds"], 0) for r in found.values())]]
 
 
-def peers(records):
-    keys = (("training_seconds", 0), ("seconds_per_image", 3), ("image_auroc", 3),
-            ("pixel_auroc", 3))
-    rows = [["", "training, s", "s/image", "peak MiB", "image AUROC", "pixel AUROC"]]
-    for category, found in bench("peers").items():
-        for name, r in found.items():
-            last = [text(r["rows"][-1][key], digits) for key, digits in keys]
-            rows.append([f"{category}, {name}", *last[:2], text(r["peak_mib"], 0), *last[2:]])
-    return rows
-
-
 def options(script):
     """A table of every option of a script, as argparse knows it."""
     def rows(records):
@@ -134,8 +112,7 @@ def options(script):
 
 
 TABLES = {f.__name__.replace("_", "-"): f for f in (
-    patchcore, growth, nearest_search, collapse, survive, router, train_step, inference,
-    many_images, peers,
+    growth, nearest_search, collapse, survive, router, train_step, inference, many_images,
     run_tables.published, run_tables.normals, run_tables.quality, run_tables.quality_all,
     label_tables.wells, label_tables.encoders, label_tables.merged, label_tables.classes,
     label_tables.classes_demo, label_tables.labels, label_tables.f1_and_auc)} | {
