@@ -8,8 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
+from ad import layouts
+from ad.images import load_images
+from ad.machine import Machine
 from conftest import PROJECT, run, write_tiny
 
 sys.path.append(str(PROJECT / "benchmarks"))
@@ -94,3 +98,12 @@ def test_every_benchmark_finds_what_it_imports():
             importlib.import_module(path.stem)
         except ModuleNotFoundError as error:  # of what benchmarks/requirements.txt would install
             assert path.stem in ("ssim", "sliding_window"), f"{path}: {error}"
+
+
+def test_the_step_that_is_timed_is_one_of_train_py(tiny, monkeypatch):
+    import train
+    import train_step
+    monkeypatch.setattr("sys.argv", ["train.py", "--data", str(tiny), "--category", "stripes"])
+    images = load_images(layouts.find_samples(tiny, "stripes", "train"), 64)
+    epoch = train_step.ours(images, train.parse_args(), Machine(torch.device("cpu")))
+    assert {"loss", "mse", "ssim", "focal", "dice", "images_per_s"} <= epoch().keys()
