@@ -70,11 +70,12 @@ def tiny(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-# Processes are forked from one that has only imported the package, which takes longer than most of
-# the tests' own work.
+# Processes are forked from one that has only imported the package, and what parts of it import when
+# they are used, which takes longer than most of the tests' own work.
 FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["train", "infer", "visualize", *(
-    f"ad.{path.stem}" for path in (PROJECT / "ad").glob("[a-z]*.py"))])
+FRESH.set_forkserver_preload([
+    "train", "infer", "visualize", "ad.pictures.report", "torchvision", "tqdm",
+    *(f"ad.{path.stem}" for path in (PROJECT / "ad").glob("[a-z]*.py"))])
 
 
 def in_child(script, arguments, cwd, env, files):

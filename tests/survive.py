@@ -33,9 +33,9 @@ EPOCHS = 4
 MUTATIONS = [
     ("ssim", "/ 2\n    kernel", "/ 3\n    kernel", "ssim"),
     ("ssim", "-0.5 * (offsets", "-0.6 * (offsets", "ssim"),
-    ("ssim", "2 * product + c1", "1 * product + c1", "ssim"),
-    ("ssim", "mean_squares - squares + c2", "mean_squares + squares + c2", "ssim"),
-    ("ssim", "mean_xy - product", "mean_xy + product", "ssim"),
+    ("ssim", "mean_y, c1, alpha=-2)", "mean_y, c1, alpha=-1)", "ssim"),
+    ("ssim", "(mean_squares + (c1 + c2)).sub_(", "(mean_squares + (c1 + c2)).add_(", "ssim"),
+    ("ssim", "alpha=-2).sub_(above_1)", "alpha=-2).add_(above_1)", "ssim"),
     ("ssim", "int(3 * sigma + 0.5)", "int(2 * sigma + 0.5)", "scoring"),
     ("sliding_window", "span = length - window", "span = length + window", "sliding_window"),
     ("sliding_window", "(2 * i * span + count - 1)", "(2 * i * span - count - 1)",
