@@ -106,7 +106,7 @@ def draw(rows, machine, path):
     for place, (name, value) in enumerate(zip(names, values)):
         axis.text(value, place, f" {value:.1f} ({1 / rows[name]['ratio']:.2f} x ours)", va="center")
     axis.set(xlabel="images/s, more is better", title=f"A training step, 256 px, {machine}")
-    axis.margins(x=0.3)
+    axis.margins(x=0.4)
     plots.save_figure(path, figure)
 
 
