@@ -8,7 +8,7 @@ from scipy.stats import t
 
 from timing import RESULTS
 
-REAL, DEMO = ("transistor", "toothbrush"), ("carpet", "grid", "tablet")
+DEMO = "carpet", "grid", "tablet"
 
 
 def recorded(name):

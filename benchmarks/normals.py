@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import run_tables
@@ -50,15 +51,14 @@ SEEDS = 6
 
 def run(script, *options):
     """Run a script in this process, which has imported everything already; prints nothing."""
-    before, sys.argv = sys.argv, [script, *map(str, options)]
-    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+    # The own words of the command are recorded with every row.
+    with mock.patch.object(sys, "argv", [script, *map(str, options)]), \
+            contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
         try:
             runpy.run_path(str(PROJECT / script), run_name="__main__")
         except SystemExit as end:
             if end.code:
                 raise
-        finally:
-            sys.argv = before  # which is recorded with every row
 
 
 def results(folder):

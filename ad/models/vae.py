@@ -165,7 +165,7 @@ class VAE(nn.Module):
         maps = {}
         for noise in draws.to(mu.device):
             output = self.decode(reparameterise(mu, logvar, noise))
-            found = error_maps(small, output, {"mse" if n == "elbo" else n: None for n in names})
+            found = error_maps(small, output, {"mse" if n == "elbo" else n for n in names})
             for name in names:
                 map_ = found["mse"] + kl if name == "elbo" else found[name]
                 maps[name] = maps.get(name, 0) + map_ / len(draws)
