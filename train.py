@@ -218,7 +218,7 @@ def main(args: Namespace) -> None:
     args.device, args.precision = machine.device.type, machine.precision
     root, table, jobs, tested = ad.ranks.from_rank_0(lambda: jobs_to_train(args))
     labelled = ad.model.is_classifier(args.model)
-    jobs = ad.jobs.own_jobs(jobs, args.parallel)
+    jobs = ad.jobs.shard_jobs(jobs, args.parallel)
     failed = []
     for job in jobs:
         try:

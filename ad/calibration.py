@@ -21,7 +21,7 @@ class Calibration:
 
     kind "global": x is the map, mean and std are one value each. "position": x is the logarithm of
     the map, smoothed by `smoothing` pixels, + offset; mean and std are GRID x GRID tables, but of
-    the map called mask, see learned_place. "border": the same, but the mean only depends on the
+    the map called mask, see knows_positions. "border": the same, but the mean only depends on the
     distance from the edges, and the std is one value.
     mean, std: {map name: (1, 1, g, g)}; offset: {map name: float}, {} for plain maps; blur: see
     `statistics`; evidence: {candidate: (held-out log-likelihood per pixel, standard
@@ -63,7 +63,7 @@ class Calibration:
             " (log-likelihood per pixel of held-out normal images)" if self.evidence else "")
 
 
-def learned_place(name: str) -> bool:
+def knows_positions(name: str) -> bool:
     """Is it the map of a network that was trained to tell damage, and so what is normal where?
     Statistics of a few images at every position only add noise to it."""
     return name.startswith("mask@")
@@ -156,7 +156,7 @@ def refit(calibration: Calibration, cells: dict, without: int | None = None) -> 
     """The same calibration with mean and std of these moments {name: (N, 2, GRID, GRID)}, of all
     images or of all but one."""
     tables = {name: statistics(mean_moments(c, without), len(c) - (without is not None),
-                               None if learned_place(name) else calibration.blur)
+                               None if knows_positions(name) else calibration.blur)
               for name, c in cells.items()}
     return replace(calibration, mean={n: t[0].float() for n, t in tables.items()},
                    std={n: t[1].float() for n, t in tables.items()})
@@ -189,7 +189,7 @@ def fit_calibration(batches: list, kind: str, smoothing: float) -> tuple[Calibra
         name: OFFSET * c[:, 0].mean().item() for name, c in cells.items()})
     cells = concatenate([moments(dict(zip(maps, calibration.prepare(maps).split(1, 1))))
                          for maps in batches])
-    errors = {name: c for name, c in cells.items() if not learned_place(name)}
+    errors = {name: c for name, c in cells.items() if not knows_positions(name)}
     calibration.blur = "border"
     if kind in ("auto", "position") and errors:
         calibration.blur, calibration.evidence = choose_blur(errors)

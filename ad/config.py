@@ -22,7 +22,7 @@ VALIDATION = ("cutpaste", "scar", "texture")
 
 # --error: which maps of a model that reconstructs are used, see ad.errors.
 ERRORS = {"mse": ("mse",), "ssim": ("ssim",), "both": ("mse", "ssim"), "mask": ("mask",),
-          "places": ("places",), "repaired": ("ssim", "mask"), "fused": ("ssim", "mask", "places"),
+          "memory": ("memory",), "repaired": ("ssim", "mask"), "fused": ("ssim", "mask", "memory"),
           "elbo": ("elbo",)}
 
 
@@ -52,8 +52,8 @@ class Scoring:
         """Raise InputError for values that cannot be used, with this model if any; returns self."""
         if hasattr(model, "fit") and self.windows != (0,):
             raise InputError("--windows: a memory looks at whole images, which is --windows 0")
-        if "places" in ERRORS.get(self.error, ()) and self.windows != (0,):
-            raise InputError(f"--error {self.error}: places are those of whole images, which is "
+        if "memory" in ERRORS.get(self.error, ()) and self.windows != (0,):
+            raise InputError(f"--error {self.error}: a memory looks at whole images, which is "
                              "--windows 0")
         if self.error == "elbo" and hasattr(model, "repairs"):
             raise InputError("--error elbo is for variational autoencoders")

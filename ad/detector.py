@@ -139,7 +139,7 @@ class Detector:
         share the samples in whole chunks: what is in a batch changes the last digits. skip: name
         images that cannot be read, and go on; otherwise they are an InputError."""
         ways = self.readings
-        chunks = ranks.own([samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)])
+        chunks = ranks.shard([samples[i:i + CHUNK] for i in range(0, len(samples), CHUNK)])
 
         def load(chunk):
             pictures = {}

@@ -53,8 +53,8 @@ def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
             saved["model_args"]["fingerprint"] = model.fingerprint
             checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
                 {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
-        elif "places" not in ERRORS[saved["calibration"]["scoring"]["error"]]:
-            model.places = None
+        elif "memory" not in ERRORS[saved["calibration"]["scoring"]["error"]]:
+            model.memory = None
         checkpoint.save(path, saved | {"val_auroc": found["auroc"], "model": {
             k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
         return saved, before
@@ -66,13 +66,13 @@ def validation(model: nn.Module, images: list, examples: Examples, scoring: Scor
     """The function that validates a network as it stands, after a pass of the plan (Training):
     figures of validation.validate. images: uint8, that it learns from."""
     def check():
-        if wants_places(model, scoring):  # as for the final score
-            model.places = new_places(model, images, plan.validation_side, machine.device,
+        if uses_memory(model, scoring):  # as for the final score
+            model.memory = remember(model, images, plan.validation_side, machine.device,
                                       plan.seed)
         try:
             return validate(model, examples, scoring, machine.device, machine.window_batch)
         finally:
-            model.places = None
+            model.memory = None
     return check
 
 
@@ -92,41 +92,47 @@ def folds(model: nn.Module, images: list, judged: list, scoring: Scoring,
     is fitted without every one of FOLDS parts of `judged`, then to everything. Several processes
     all call this, which extracts the features; any of them may go through the folds.
     """
-    whole = hasattr(model, "fit")
     if not learns_in_one_pass(model, scoring):
         return [(model, range(len(judged)))]
-    memory = model if whole else new_memory(model)
+    memory = model if hasattr(model, "fit") else new_memory(model)
     parts = np.array_split(np.arange(len(judged)), min(FOLDS, len(judged)))
     groups = [len(images), *map(len, parts)]
-    placed = memory.extract(resized_batches([*images, *judged], scoring.window_input, device),
-                            groups)
+    patches = memory.extract(resized_batches([*images, *judged], scoring.window_input, device),
+                             groups)
+    return learned_folds(model, memory, patches, parts, shares(groups), seed)
 
-    def learned():
+
+def learned_folds(model: nn.Module, memory: nn.Module, patches: torch.Tensor, parts: list,
+                  counts: list, seed: int) -> Iterator:
+    """Yield `folds`. patches: (h * w, N, C), counts[0] of images that judge nothing, followed by
+    counts[i + 1] of the images of parts[i], whose numbers are yielded."""
+    seed_everything(seed)
+    memory.learn(patches)  # first: a fold finds and looks for patches as it does
+    stops = np.cumsum(counts)
+    for part, start, stop in zip(parts, stops, stops[1:]):
         seed_everything(seed)
-        memory.learn(placed)
-        every = np.arange(placed.shape[1])
-        for part, mine in zip(parts, np.split(every, np.cumsum(shares(groups))[:-1])[1:]):
-            seed_everything(seed)
-            keep = np.setdiff1d(every, mine)
-            fold = memory.empty()
-            fold.learn(placed[:, keep])
-            if not whole:
-                model.places = fold
-            yield fold if whole else model, part.tolist()
-        if not whole:
-            model.places = memory
-        yield model, []
-    return learned()
+        fold = memory.empty()
+        fold.learn(torch.cat([patches[:, :start], patches[:, stop:]], 1))
+        yield with_memory(model, fold), part.tolist()
+    yield with_memory(model, memory), []
+
+
+def with_memory(model: nn.Module, memory: nn.Module) -> nn.Module:
+    """What scores by a memory: that itself, or the U-Net whose features it holds."""
+    if hasattr(model, "fit"):
+        return memory
+    model.memory = memory
+    return model
 
 
 def learns_in_one_pass(model: nn.Module, scoring: Scoring) -> bool:
     """Does it remember normal images, apart from being trained?"""
-    return hasattr(model, "fit") or wants_places(model, scoring)
+    return hasattr(model, "fit") or uses_memory(model, scoring)
 
 
-def wants_places(model: nn.Module, scoring: Scoring) -> bool:
+def uses_memory(model: nn.Module, scoring: Scoring) -> bool:
     """Is the memory of a U-Net part of what is scored? (A model that is all memory has its own.)"""
-    return hasattr(model, "places") and "places" in ERRORS[scoring.error]
+    return hasattr(model, "memory") and "memory" in ERRORS[scoring.error]
 
 
 def judges(samples: list, seed: int) -> list:
@@ -136,13 +142,13 @@ def judges(samples: list, seed: int) -> list:
     return [samples[index] for index in order[:JUDGED]]
 
 
-def new_places(model: nn.Module, images: list, window_input: int, device: torch.device | str,
+def remember(model: nn.Module, images: list, window_input: int, device: torch.device | str,
                seed: int) -> nn.Module:
     """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
-    places = new_memory(model)
-    places.fit(resized_batches(images, window_input, device))
-    return places
+    memory = new_memory(model)
+    memory.fit(resized_batches(images, window_input, device))
+    return memory
 
 
 def resized_batches(images: list, window_input: int,

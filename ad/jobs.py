@@ -65,7 +65,7 @@ def how_to_go_on(choice: Choice, tested: bool, path: Path | None) -> str:
     return "\n".join(lines)
 
 
-def own_jobs(jobs: list, parallel: str | None) -> list:
+def shard_jobs(jobs: list, parallel: str | None) -> list:
     """What this one of several processes trains: all jobs, with the others, or, parallel, its own
     ones, in turn, from now on alone."""
     if parallel:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from ad import InputError
 from ad.config import DAMAGE
 from ad.damage import damage
-from ad.ranks import own, total
+from ad.ranks import shard, total
 from ad.errors import error_maps
 from ad.gradients import expose
 from ad.ssim import ssim_loss
@@ -48,7 +48,7 @@ class UNetAutoencoder(nn.Module):
     the head takes them apart again: faster, and it sees farther. Any image size works: the input is
     replicate-padded to a multiple of patch * 2 ** depth and the output cropped back.
     brightness: mean of the images that it learned from, 0 before; whole images are brought to it,
-    see exposed. places: a memory of its features at normal images, see ad.fitting.
+    see exposed. memory: of its features at normal images, see ad.fitting; None before.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
@@ -67,12 +67,12 @@ class UNetAutoencoder(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(o, i, 1) for i, o in zip(widths, widths[1:]))
         self.up = nn.ModuleList(conv_block(2 * w, w) for w in widths[:-1])
         self.head = nn.Conv2d(width, patch ** 2 * (3 + self.repairs), 1)
-        self.register_module("places", None)
+        self.register_module("memory", None)
         self.register_buffer("brightness", torch.tensor(0.0))
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
-        if any(key.startswith(prefix + "places.") for key in state_dict):
-            self.places = new_memory(self)
+        if any(key.startswith(prefix + "memory.") for key in state_dict):
+            self.memory = new_memory(self)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def features(self, images: torch.Tensor) -> list:
@@ -132,7 +132,7 @@ class UNetAutoencoder(nn.Module):
                 step = torch.where(self.brightness > 0, MOMENTUM, 1.0)
                 self.brightness.lerp_(images.mean(), step)
             damaged = damage(images, generator, self.families) if self.repairs else (images, images)
-        images, damaged, masks = map(own, (images, *damaged))
+        images, damaged, masks = map(shard, (images, *damaged))
         output = self.outputs(damaged.contiguous(memory_format=torch.channels_last)).contiguous()
         repaired, logits = output[:, :3].sigmoid(), output[:, 3:]
         mse = F.mse_loss(repaired, images)
@@ -146,13 +146,13 @@ class UNetAutoencoder(nn.Module):
 
     def anomaly_maps(self, images: torch.Tensor, names: tuple = ("mse", "ssim")) -> dict:
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps; "mask", in
-        [0, 1], of what repairs; for "places" the memory's maps, once it is there."""
+        [0, 1], of what repairs; for "memory" the memory's maps, once it is there."""
         output = self.outputs(images).sigmoid()
-        maps = error_maps(images, output[:, :3], [n for n in names if n not in ("mask", "places")])
+        maps = error_maps(images, output[:, :3], [n for n in names if n not in ("mask", "memory")])
         if self.repairs and "mask" in names:
             maps["mask"] = output[:, 3:]
-        if self.places is not None and "places" in names:
-            maps |= self.places.anomaly_maps(images)
+        if self.memory is not None and "memory" in names:
+            maps |= self.memory.anomaly_maps(images)
         if not maps:
             raise InputError("--error mask needs a model trained with --objective repair")
         return maps

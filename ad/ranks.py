@@ -21,9 +21,9 @@ def rank() -> int:
     return ad.processes.distributed.rank() if several() else 0
 
 
-def own(items: object) -> object:
+def shard(items: object) -> object:
     """This process's part of a sequence, or of a tensor's first axis."""
-    return ad.processes.distributed.own(items) if several() else items
+    return ad.processes.distributed.shard(items) if several() else items
 
 
 def total(values: object) -> object:

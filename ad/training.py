@@ -67,7 +67,7 @@ def step_losses(model: torch.nn.Module, images: list, labels: torch.Tensor | Non
     with updates.machine.autocast():
         losses = model.loss(crops.contiguous(memory_format=torch.channels_last), generator,
                             *([] if labels is None else [on_device(labels, generator.device)]))
-    return losses, len(ranks.own(images)) / len(images)
+    return losses, len(ranks.shard(images)) / len(images)
 
 
 def account(unread: list, totals: dict, epoch: int) -> None:

@@ -4,7 +4,7 @@
 
 Every case scores generated PNG files in a process of its own, from file to score, with the code of
 infer.py and the default U-Net (random weights cost as much as trained ones): "one scale" is the
-default, whole images at 256 px with the memory of places; "three scales" are windows of 128, 256
+default, whole images at 256 px with the memory; "three scales" are windows of 128, 256
 and 512 px, each enlarged or shrunk to 256 px; "three members" vote at one scale. The last cases are
 a small network on many small grey files without masks. Then, in one process, decoding while the
 network computes against decoding first. Writes results/inference.json and
@@ -26,7 +26,7 @@ from ad.sets import other_layouts
 from ad.pictures import plots
 from ad.config import Scoring
 from ad.detector import CHUNK, Detector, Member
-from ad.fitting import new_places
+from ad.fitting import remember
 from ad.images import load_images
 from ad.judging import calibrate
 from ad.machine import choose_machine
@@ -60,7 +60,7 @@ def make_detector(samples, scoring, count, image_size, small):
         model = build_model("unet", **{"width": 4, "depth": 2} if small else {"patch": 4})
         model = model.to(memory_format=torch.channels_last).eval()
         if not small:
-            model.places = new_places(model, normals, 256, machine.device, seed)
+            model.memory = remember(model, normals, 256, machine.device, seed)
         saved = calibrate(model, normals, scoring, machine.device)
         members.append(Member(str(seed), model, config, saved))
     return Detector(members, machine)

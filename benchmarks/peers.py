@@ -33,7 +33,7 @@ import train
 from ad import data, layouts
 from ad.augment import symmetries
 from ad.config import Scoring
-from ad.fitting import new_places
+from ad.fitting import remember
 from ad.images import load_images
 from ad.judging import calibrate
 from ad.machine import choose_machine
@@ -156,7 +156,7 @@ def ganomaly(train, normals, test, options):
     return budgets(options.minutes, step, lambda: evaluate(test, peer_scores(model)))
 
 
-def remember(build, train, test, learn=lambda model: None):
+def memorise(build, train, test, learn=lambda model: None):
     """The row of anomalib's memory that build(EfficientNet-Lite0, names of its layers) makes."""
     start, (backbone, _) = time.perf_counter(), load_backbone("efficientnet_lite0", (8, 16))
     model = build(backbone, [f"parts.{index}" for index in backbone.take]).train()
@@ -170,7 +170,7 @@ def remember(build, train, test, learn=lambda model: None):
 
 def patchcore(train, normals, test, options):
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    return remember(lambda backbone, layers: PatchcoreModel(layers=layers, backbone=backbone),
+    return memorise(lambda backbone, layers: PatchcoreModel(layers=layers, backbone=backbone),
                     train + normals, test,
                     lambda model: model.subsample_embedding(RATIO.get(options.category, 0.1)))
 
@@ -184,11 +184,11 @@ def padim(train, normals, test, options):
         with mock.patch.object(torch_model, "TimmFeatureExtractor", lambda backbone, layers, **_:
                                extractor(backbone=backbone, layers=layers)):
             return torch_model.PadimModel(backbone=backbone, layers=layers, n_features=100)
-    return remember(build, train + normals, test, lambda model: model.fit())
+    return memorise(build, train + normals, test, lambda model: model.fit())
 
 
 def unet(train, normals, test, options):
-    """Repair; its memory of places and its calibration are made anew for every figure."""
+    """Repair; its memory and its calibration are made anew for every figure."""
     args, machine, seconds = options.defaults, options.machine, []
     images, normals = load_images(train, 256), load_images(normals, 256)
     model = build_model("unet", **model_arguments(args)).to(memory_format=torch.channels_last)
@@ -206,11 +206,11 @@ def unet(train, normals, test, options):
 
     def judge():
         start = time.perf_counter()
-        model.places = new_places(model, images, scoring.window_input, CPU, 0)
+        model.memory = remember(model, images, scoring.window_input, CPU, 0)
         score = our_scores(model, normals, scoring)
         extra = {"memory_seconds": time.perf_counter() - start}
         result = evaluate(test, score)
-        model.places = None
+        model.memory = None
         return result | extra
     return budgets(options.minutes, step, judge)
 

@@ -37,7 +37,7 @@ from ad import InputError, checkpoint, layouts
 MODELS = {"unet": "", "memory": "--model patchcore",
           "lite0": "--model patchcore --backbone efficientnet_lite0"}
 VOTES = {"vote": "unet+memory", "all": "unet+memory+lite0"}
-MAPS = ("mse", "ssim", "mask", "places")
+MAPS = ("mse", "ssim", "mask", "memory")
 # Columns of the table, and their digits.
 DIGITS = {"auroc": 3, "ap": 3, "pixel_auroc": 3, "pro": 3, "recall": 3, "best": 3, "alarms": 3,
           "promised": 3, "bound": 3, "called": 3, "pseudo": 3, "train_s": 0, "infer_s": 0,

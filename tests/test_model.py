@@ -10,7 +10,7 @@ from ad import InputError
 from ad.config import Scoring
 from ad.cutpaste import seeded_generator
 from ad.damage import damage
-from ad.fitting import new_places
+from ad.fitting import remember
 from ad.model import SSIM_WEIGHT, build_model, mask_losses
 from ad.scoring import raw_maps
 from ad.ssim import ssim_map
@@ -199,22 +199,22 @@ def test_features_are_those_of_the_encoder_at_eight_pixels(patch, level):
 def test_a_memory_of_normal_images_is_part_of_the_model():
     model = unet(objective="repair", patch=2)
     normals = torch.rand(8, 3, 32, 48)
-    before = model.anomaly_maps(normals, ("mask", "places"))
+    before = model.anomaly_maps(normals, ("mask", "memory"))
     assert list(before) == ["mask"]
     bytes_ = [(image * 255).byte() for image in normals]
     model.eval()
-    model.places = new_places(model, bytes_, 48, torch.device("cpu"), 0)
-    maps = model.anomaly_maps(normals, ("mask", "places"))
+    model.memory = remember(model, bytes_, 48, torch.device("cpu"), 0)
+    maps = model.anomaly_maps(normals, ("mask", "memory"))
     assert list(maps) == ["mask", "neighbours", "gaussian"]
     torch.testing.assert_close(maps["mask"], before["mask"])
     # A patch that none of them has is farther away than they are, where it is.
     strange = normals[:1].clone()
     strange[..., :16, :16] = 0
-    found = model.anomaly_maps(strange, ("places",))
+    found = model.anomaly_maps(strange, ("memory",))
     for name, m in found.items():
         assert m.shape == (1, 1, 32, 48)
         assert m[..., 4:12, 4:12].mean() > 1.5 * maps[name][0, 0, 4:12, 4:12].mean()
     copy = unet(objective="repair", patch=2)
     copy.load_state_dict(model.state_dict())
-    again = copy.anomaly_maps(strange, ("places",))
+    again = copy.anomaly_maps(strange, ("memory",))
     assert all(torch.equal(again[name], m) for name, m in found.items())

@@ -17,7 +17,7 @@ import train
 import visualize
 from ad.config import Scoring
 from ad.detector import Detector, Member
-from ad.fitting import new_places
+from ad.fitting import remember
 from ad.images import read_image
 from ad.judging import calibrate
 from ad.model import build_model
@@ -124,7 +124,7 @@ def test_the_way_of_an_image_passes_files_that_are_there_and_can_be_drawn(tiny):
     paths = sorted((tiny / "stripes/train/good").iterdir())[:4]
     model = build_model("unet", width=4, depth=2, patch=4).eval()
     images = [read_image(path, 64) for path in paths]
-    model.places = new_places(model, images, 64, torch.device("cpu"), 0)
+    model.memory = remember(model, images, 64, torch.device("cpu"), 0)
     detector = Detector([Member("one", model, {"image_size": 64}, calibrate(
         model, images, Scoring((0,), 64, "fused"), "cpu"))])
     pictures, score = charts.steps_of(detector, paths[0])

@@ -41,9 +41,9 @@ def test_topk_mean_by_hand_and_against_sorting():
             topk_mean(maps, bad)
 
 
-def test_places_are_those_of_whole_images():
+def test_a_memory_is_one_of_whole_images():
     assert Scoring(error="fused", windows=(0,)).check()
-    for error in ("fused", "places"):
+    for error in ("fused", "memory"):
         with pytest.raises(InputError, match=f"--error {error}: .* --windows 0"):
             Scoring(error=error, windows=(128, 0)).check()
 

@@ -354,10 +354,10 @@ def test_repair_trains_scores_with_its_mask_and_resumes_exactly(tiny, tmp_path):
     # The memory of features is left out where it makes the pseudo-anomaly AUROC lower.
     kept = best["calibration"]["scoring"]["error"] == "fused"
     assert names == {"ssim", "mask"} | ({"neighbours", "gaussian"} if kept else set())
-    assert any(key.startswith("places.") for key in best["model"]) == kept
+    assert any(key.startswith("memory.") for key in best["model"]) == kept
     # The memory is of the weights beside it; an epoch's weights get theirs when they are scored.
     early = checkpoint.load(tmp_path / "runs/stripes/halves/epoch_2.pt")["model"]
-    assert not any(key.startswith("places.") for key in early)
+    assert not any(key.startswith("memory.") for key in early)
     log = [json.loads(line) for line in
            (tmp_path / "runs/stripes/unet-seed0/log.jsonl").read_text().splitlines()]
     assert all(0 < r["dice"] < 1 and r["focal"] > 0 for r in log)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ad import InputError
 from ad.data import resize_to
-from ad.ranks import own, total
+from ad.ranks import shard, total
 from ad.models.pretrained import (LITE0, input_statistics, load_weights, network,
                                   torchvision_models)
 
@@ -132,8 +132,8 @@ class Classifier(nn.Module):
     def loss(self, images: torch.Tensor, generator: torch.Generator | None,
              labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Cross-entropy, weighted by class, of images whose classes are labels (N,)."""
-        share = len(own(labels)) / len(labels)
-        images, labels = own(images), own(labels)
+        share = len(shard(labels)) / len(labels)
+        images, labels = shard(images), shard(labels)
         # The weighted mean of the whole batch: torch divides by the weights of the own images.
         weight = self.class_weights[labels].mean()
         logits = self(images)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn as nn
@@ -20,7 +20,7 @@ ANGLES = 8  # at which normal images are remembered of what lies at any angle
 LIT = 64  # batches whose light is averaged, and that are looked at for alignment
 
 
-def by_place(features: torch.Tensor) -> torch.Tensor:
+def by_position(features: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) -> (h * w, N, C)."""
     return features.flatten(2).permute(2, 0, 1).contiguous()
 
@@ -57,7 +57,8 @@ class PatchMemory(nn.Module):
         self.position, self.coreset = str(position), coreset
         self.distance, self.equalise = distance, equalise
         self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
-        self.grid = self.radius = self.evidence = None
+        self.grid = self.evidence = None
+        self.radius = int(position) if str(position).isdecimal() else None
         self.angles = 1
         for name in self.BUFFERS:
             self.register_buffer(name, None)
@@ -106,24 +107,27 @@ class PatchMemory(nn.Module):
             self.evidence = alignment(images)
             if self.equalise and self.evidence < ALIGNED:
                 self.angles = ANGLES if ad.models.angles.lies_at_any_angle(images) else 1
-
-        def entries():
-            placed = None  # zeros for the batch of another process, which adds its own
-            for number, batch in enumerate(itertools.chain(first, batches)):
-                mine, found = number % ad.ranks.size() == ad.ranks.rank(), []
-                for turn in range(self.angles if mine or not number else 0):  # all need the grid
-                    turned = batch if not turn else ad.models.angles.rotated(
-                        batch, turn * math.tau / self.angles)
-                    maps = self.features(turned, self.grid)
-                    self.grid = tuple(maps.shape[-2:])
-                    found.append(by_place(maps))
-                placed = torch.cat(found) if found else placed[:, :1].expand(-1, len(batch), -1)
-                yield from (placed if mine else torch.zeros_like(placed)).unbind(1)
-        stream, generator = entries(), torch.Generator().manual_seed(0)
+        stream = self.entries(itertools.chain(first, batches))
+        generator = torch.Generator().manual_seed(0)
         parts = zip(groups, shares(groups)) if groups else [(None, ENTRIES)]
         parts = [ad.ranks.total(part) for size, count in parts
                  for part in sample(itertools.islice(stream, size), count, generator)]
-        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return torch.cat(parts, 1)
+
+    def entries(self, batches: Iterable) -> Iterator[torch.Tensor]:
+        """Yield the patches (P, C) of one image after the other, at all angles one below the other;
+        zeros for an image of another process, which adds its own."""
+        for number, batch in enumerate(batches):
+            mine = number % ad.ranks.size() == ad.ranks.rank()
+            if mine or not number:  # all need the grid
+                ways = [batch, *(ad.models.angles.rotated(batch, k * math.tau / self.angles)
+                                 for k in range(1, self.angles))]
+                maps = [self.features(way, self.grid) for way in ways]
+                self.grid = tuple(maps[0].shape[-2:])
+                patches = torch.cat([by_position(m) for m in maps])
+            else:
+                patches = patches[:, :1].expand(-1, len(batch), -1)
+            yield from (patches if mine else torch.zeros_like(patches)).unbind(1)
 
     def empty(self) -> "PatchMemory":
         """A memory that finds and looks for patches as this one does, and has learned none."""
@@ -136,16 +140,14 @@ class PatchMemory(nn.Module):
     @torch.autocast("cuda", enabled=False)
     @torch.autocast("cpu", enabled=False)
     @torch.no_grad()
-    def learn(self, placed: torch.Tensor) -> None:
+    def learn(self, patches: torch.Tensor) -> None:
         """Learn from patches (h * w, N, C) of N images. Draws from torch's global generator."""
-        std, self.mean = torch.std_mean(placed, (0, 1))
+        std, self.mean = torch.std_mean(patches, (0, 1))
         self.std = std + 1e-6
-        placed = self.standardised(placed)
+        patches = (patches - self.mean) / self.std
         if self.position == "auto":
             self.radius = 1 if self.evidence >= ALIGNED else None
-        elif self.position != "free":
-            self.radius = int(self.position)
-        sets = random_rows(placed.flatten(0, 1)[None], POOL) if self.radius is None else placed
+        sets = random_rows(patches.flatten(0, 1)[None], POOL) if self.radius is None else patches
         if "gaussian" in self.names:
             if len(self.mean) > GAUSSIAN:
                 random = torch.randn(len(self.mean), GAUSSIAN)
@@ -161,16 +163,13 @@ class PatchMemory(nn.Module):
             torch.arange(size, device=sets.device).expand(len(sets), -1)
         self.bank = sets.gather(1, keep[..., None].expand(-1, -1, sets.shape[2]))
 
-    def standardised(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) / self.std
-
     @torch.no_grad()
     def anomaly_maps(self, images: torch.Tensor, names: tuple | None = None) -> dict:
         """(N, 3, H, W) -> {"neighbours", "gaussian" or both: (N, 1, H, W)}, whatever `names` is."""
         features = self.features(images, None if self.radius is None else self.grid)
         n, _, h, w = features.shape
         with torch.autocast(images.device.type, enabled=False):
-            queries = self.standardised(by_place(features))
+            queries = (by_position(features) - self.mean) / self.std
             if self.radius is None:
                 queries = queries.flatten(0, 1)[None]
             found = {name: getattr(self, name)(queries) for name in self.names}

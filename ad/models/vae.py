@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from ad import InputError
 from ad.config import ENCODERS, VARIANCES
 from ad.data import resize_to
-from ad.ranks import own, total
+from ad.ranks import shard, total
 from ad.errors import error_maps
 from ad.models.pretrained import Pretrained, load_weights
 
@@ -133,8 +133,8 @@ class VAE(nn.Module):
         """{"loss": see `variance`, "mse", "kl" (nats)}, means over the batch. generator: of the
         latent draw."""
         noise = torch.randn(len(images), self.latent_dim, generator=generator, device=images.device)
-        share = len(own(images)) / len(images)
-        images, noise = own(self.resize(images)), own(noise)
+        share = len(shard(images)) / len(images)
+        images, noise = shard(self.resize(images)), shard(noise)
         mu, logvar = self.encode(images)
         mse = F.mse_loss(self.decode(reparameterise(mu, logvar, noise)), images)
         kl = kl_divergence(mu, logvar).mean()

@@ -48,7 +48,7 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
-def own(items: list | torch.Tensor) -> list | torch.Tensor:
+def shard(items: list | torch.Tensor) -> list | torch.Tensor:
     """This rank's part of a sequence, or of a tensor's first axis; the parts differ by 1 at most.
     """
     return items[rank() * len(items) // size():(rank() + 1) * len(items) // size()]
