@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from glob import escape
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 
@@ -89,8 +90,8 @@ def restore_model(checkpoint: dict, path: Path,
         model = build_model(**checkpoint["model_args"])
         model.load_state_dict(checkpoint["model"])
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"checkpoint {path} does not fit its model "
-                         f"{checkpoint['model_args']}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} does not fit its model: {shorten(str(error), 160)}; if it is "
+                         "of another version of this project, train it again") from error
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
