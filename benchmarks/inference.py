@@ -122,7 +122,6 @@ def draw(results, path):
                  color=plots.COLOURS[3])
     axes[0].set(title="speed, from file to score", xlabel="side of the images, px",
                 ylabel="images/s", yscale="log", xticks=SIDES)
-    axes[0].yaxis.set_major_formatter("{x:g}")  # a power of ten would be TeX
     axes[1].set(title="peak memory of the process", xlabel="side of the images, px",
                 ylabel="MiB", ylim=(0, None), xticks=SIDES)
     axes[2].set(title="peak memory, files of 128 px", xlabel="images scored", ylabel="MiB",

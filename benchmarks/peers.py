@@ -256,7 +256,6 @@ def draw(results, path):
                 axis.plot([r["training_seconds"] for r in known], [r[key] for r in known],
                           marker=marker, color=colour, label=name)
         column[0].set(title=category, ylabel="image AUROC, test split", xscale="log")
-        column[0].xaxis.set_major_formatter("{x:g}")  # a power of ten would be TeX
         column[1].set(xlabel="seconds of training", ylabel="pixel AUROC, test split")
         for axis in column:
             axis.grid(alpha=0.3)

@@ -109,6 +109,18 @@ def test_drawable_uses_fonts_that_are_there(monkeypatch):
     fonts.matplotlib.rcParams["font.family"] = ["DejaVu Sans"]
 
 
+def test_dollars_are_drawn_as_they_are():
+    def pixels(text, **settings):
+        with plots.matplotlib.rc_context(settings):
+            figure = plots.plt.figure(figsize=(2, 0.5))
+            figure.text(0.1, 0.3, text)
+            figure.canvas.draw()
+            return np.array(figure.canvas.buffer_rgba())
+    for name in ("a$b", "$a_{1}$ b"):
+        as_it_is = pixels(name, **{"text.parse_math": False})
+        assert (pixels(fonts.drawable(name)) == as_it_is).all() and as_it_is.min() == 0
+
+
 def test_long_names_keep_both_ends_and_wide_characters_count_twice():
     assert fonts.drawable("abcdefgh", 8) == "abcdefgh"
     assert fonts.drawable("abcdefghij", 7) == "abc…hij"

@@ -15,7 +15,6 @@ from ad.pictures.fonts import drawable
 from ad.images import read_image, white_of
 
 matplotlib.use("Agg")
-matplotlib.rcParams["text.parse_math"] = False  # names may hold dollars
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
