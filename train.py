@@ -23,11 +23,11 @@ from pathlib import Path
 import ad
 from ad import InputError
 from ad.cli import Parser, require, run_script
-from ad.config import RECIPES, Scoring
+from ad.config import Scoring
 from ad.options.add import (add_data_arguments, add_model_arguments, add_scoring_arguments,
                             add_training_arguments)
-from ad.options.read import (check_model, check_training, choice_from, config_of, given_scoring,
-                             model_arguments, read_arguments, recipe_of, settle_epochs,
+from ad.options.read import (apply_recipe, check_model, check_training, choice_from, config_of,
+                             given_scoring, model_arguments, read_arguments, settle_epochs,
                              training_from)
 
 START = time.perf_counter()
@@ -77,14 +77,12 @@ def parse_args() -> Namespace:
     args = parser.parse_args()
     require(not (args.minutes and args.epochs) or config, "--minutes and --epochs exclude each "
             "other")
-    args.model = args.model or RECIPES.get(args.recipe, {}).get("model", "unet")
-    recipe = RECIPES[recipe_of(args)]
-    vars(args).update({name: v for name, v in recipe.items() if getattr(args, name) is None})
+    apply_recipe(args)
     # Whether a pretrained memory looks closely depends on the images, see train_detector.
     args.closely = (args.window_input is None and args.model == "patchcore"
                     and args.backbone not in (None, "gradients", "unet"))
     vars(args).update(asdict(Scoring(**given_scoring(args))))
-    choice_from(args)
+    choice_from(args)  # refuses options that exclude each other
     check_training(args)
     ad.folders.root_of(args.data)
     return args
@@ -158,7 +156,8 @@ def train_detector(root: Path, table: dict | None, args: Namespace,
     if not trained:  # all normal images judge, each a memory that does not hold it
         train, val = samples, ad.fitting.judges(samples, args.seed)
     images = dict(zip(samples, images))
-    rest = [images[s] for s in train if s not in set(val)]
+    judging = set(val)
+    rest = [images[s] for s in train if s not in judging]
     images, val_images = ([images[s] for s in part] for part in (train, val))
     aligned = ad.gradients.alignment(val_images)
     if args.closely and aligned < ad.gradients.ALIGNED:
@@ -194,8 +193,8 @@ def train_classifier(root: Path, args: Namespace, machine: "ad.machine.Machine")
         lambda: read(args, ad.sets.other_layouts.class_samples(root, args.category)))
     classes, (train, val, test) = classify.divide(samples, images, args.seed)
     args.symmetries = ad.augment.symmetries(train.images) if args.augment else []
-    normal, other = ([s for s in val.samples if (s.defect == args.normal_class) == good]
-                     for good in (True, False))
+    normal = [s for s in val.samples if s.defect == args.normal_class]
+    other = [s for s in val.samples if s.defect != args.normal_class]
     config = config_of(args, root, {"train": train.samples, "validation": normal,
                                     "anomalous": other, "test": test.samples}, train.images,
                        machine)

@@ -1,7 +1,7 @@
 """Image anomaly detection from normal photographs alone: the package behind the three scripts.
 
-The modules in this folder are the core. The folders in it are wings, imported only when their
-feature is asked for: models, sets, pictures, processes.
+The modules in this folder, and the scripts' options, are the core. The other folders are wings,
+imported only when their feature is asked for: models, sets, pictures, processes.
 """
 
 import importlib

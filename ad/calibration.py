@@ -71,7 +71,7 @@ def knows_positions(name: str) -> bool:
 
 def column(value: float | torch.Tensor) -> torch.Tensor:
     """A number or a table (1, 1, g, g) -> (1, 1, g, g)."""
-    return torch.as_tensor(value).view(1, 1, *getattr(value, "shape", (1, 1))[-2:])
+    return value if torch.is_tensor(value) else torch.full((1, 1, 1, 1), value)
 
 
 def stacked(parts: list, names: dict, x: torch.Tensor) -> torch.Tensor:
@@ -134,12 +134,12 @@ def statistics(moments: torch.Tensor, count: int, blur: float | str | None) -> t
         return table, left.clamp_min(0).sqrt()
     size = 2 * int(3 * blur + 0.5) + 1
     weight = count / (count + PRIOR)
-    first, second = (gaussian_blur(m, size, blur, "reflect") for m in (first, second))
+    first, second = (gaussian_blur(m, size, blur) for m in (first, second))
     local = weight * (second - first ** 2) + (1 - weight) * variance
     return weight * first + (1 - weight) * mean, local.clamp_min(0).sqrt()
 
 
-def held_out_likelihood(cells: dict, blur: float | str | None, eps: float = 1e-6) -> torch.Tensor:
+def held_out_likelihood(cells: dict, blur: float | str) -> torch.Tensor:
     """Gaussian log-likelihood (N,) of each image given the others, in nats per pixel, without the
     constant; mean over maps. cells: {name: moments (N, 2, GRID, GRID)}."""
     total = torch.zeros(len(next(iter(cells.values()))), dtype=torch.float64)
@@ -147,8 +147,9 @@ def held_out_likelihood(cells: dict, blur: float | str | None, eps: float = 1e-6
         for index in range(len(c)):
             mean, std = statistics(mean_moments(c, index), len(c) - 1, blur)
             first, second = c[index]
-            spread = (second - 2 * mean * first + mean ** 2) / (std + eps) ** 2
-            total[index] += (-(std + eps).log() - 0.5 * spread).mean() / len(cells)
+            std = std + Calibration.eps
+            spread = (second - 2 * mean * first + mean ** 2) / std ** 2
+            total[index] += (-std.log() - 0.5 * spread).mean() / len(cells)
     return total
 
 
@@ -162,25 +163,25 @@ def refit(calibration: Calibration, cells: dict, without: int | None = None) -> 
                    std={n: t[1].float() for n, t in tables.items()})
 
 
-def choose_blur(cells: dict) -> tuple:
-    """(blur of BLURS or None, evidence): are images likelier by mean and std at each position? It
-    must be so by more than one standard error over images; see Calibration's evidence."""
+def choose_blur(cells: dict, always: bool = False) -> tuple:
+    """(blur of BLURS or, unless `always`, "border"; evidence): are images likelier by mean and std
+    at each position, by more than one standard error over images? See Calibration's evidence."""
     found = {f"position, blur {blur:g}": held_out_likelihood(cells, blur) for blur in BLURS}
+    best = max(found, key=lambda name: found[name].mean())
     found["border"] = held_out_likelihood(cells, "border")
-    names = list(found)
-    best = max(names[:-1], key=lambda name: found[name].mean())
-    gain = found[best] - found[names[-1]]
+    gain = found[best] - found["border"]
     error = (gain.std() / len(gain) ** 0.5).item()
-    evidence = {name: (value.mean().item(), error if name == names[-1] else 0.0)
+    evidence = {name: (value.mean().item(), error if name == "border" else 0.0)
                 for name, value in found.items()}
-    return (BLURS[names.index(best)] if gain.mean() > error else "border"), evidence
+    pays = always or gain.mean() > error
+    return (BLURS[list(found).index(best)] if pays else "border"), evidence
 
 
 def fit_calibration(batches: list, kind: str, smoothing: float) -> tuple[Calibration, dict]:
     """Calibration of [{name: (N, 1, H, W)}, ...] of >= 2 normal images, and its moments.
 
-    kind "auto": "position" where choose_blur finds that it pays, else "border", which is the
-    same with one mean and std for all positions. smoothing: see Calibration.
+    kind "auto": "position" where choose_blur finds that it pays, else "border". smoothing, and
+    what the kinds are: see Calibration.
     """
     cells = concatenate([moments(maps) for maps in batches])
     if kind == "global":
@@ -192,9 +193,6 @@ def fit_calibration(batches: list, kind: str, smoothing: float) -> tuple[Calibra
     errors = {name: c for name, c in cells.items() if not knows_positions(name)}
     calibration.blur = "border"
     if kind in ("auto", "position") and errors:
-        calibration.blur, calibration.evidence = choose_blur(errors)
-        if kind == "position":
-            tried = list(calibration.evidence.values())[:-1]
-            calibration.blur = BLURS[tried.index(max(tried))]
+        calibration.blur, calibration.evidence = choose_blur(errors, kind == "position")
     calibration.kind = "border" if calibration.blur == "border" else "position"
     return refit(calibration, cells), cells

@@ -76,8 +76,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict:
         raise InputError(f"{path} is not a checkpoint of this project")
     config, known = checkpoint["config"], checkpoint["calibration"]
     odd = CONFIG - config.keys()
-    odd |= CALIBRATION - known.keys() if known else SCORING - config.get("args", {}).keys()
-    if odd or known and (odd := SCORING ^ known["scoring"].keys()):
+    if known:
+        odd |= CALIBRATION - known.keys() or SCORING ^ known["scoring"].keys()
+    else:
+        odd |= SCORING - config.get("args", {}).keys()
+    if odd:
         raise InputError(f"{path} is of another version of this project, which differs in "
                          f"{', '.join(sorted(odd))}; train it again")
     return checkpoint

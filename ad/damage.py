@@ -126,9 +126,9 @@ FAMILIES = {"dropout": dropout, "perlin": perlin, "patches": patches, "stain": s
 
 
 @torch.no_grad()
-def strike(images: Tensor, plan: list, generator: Generator) -> tuple[Tensor, Tensor]:
-    """(damaged images, masks): plan is what to do, [(first, last + 1, family's name), ...] images;
-    a mask (N, 1, H, W) is 1 where all of it together changed something."""
+def apply_plan(images: Tensor, plan: list, generator: Generator) -> tuple[Tensor, Tensor]:
+    """(damaged images, masks). plan: [(first image, one after the last, family), ...], in order; a
+    mask (N, 1, H, W) is 1 where all of them together changed something."""
     if not plan:
         return images, torch.zeros_like(images[:, :1])
     sizes, shapes = [stop - start for start, stop, _ in plan], []
@@ -162,4 +162,4 @@ def damage(images: Tensor, generator: Generator,
         parts = [(0, half), (half, count)]
         for (start, stop), name in zip(parts, whole(generator, *[len(families)] * 2)):
             plan += [(start, stop, families[name])] if stop > start else []
-    return strike(images, plan, generator)
+    return apply_plan(images, plan, generator)

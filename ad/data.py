@@ -1,5 +1,6 @@
 """Images in memory: sizes, the split, and copies that leak."""
 
+import math
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -16,11 +17,11 @@ EPOCHS, LEAST = 200, 2400  # of a U-Net that repairs: epochs, and steps at least
 
 def copies(files: list, others: list) -> list:
     """[(file, its copy among others), ...]: files with the same bytes, by SHA-256."""
-    sizes = {path.stat().st_size for path in others}
-    near = [path for path in files if path.stat().st_size in sizes]
-    sizes = {path.stat().st_size for path in near}
-    known = {digest(path): path for path in others if path.stat().st_size in sizes}
-    pairs = [(path, known.get(digest(path))) for path in near]
+    sizes = {path.stat().st_size for path in files} & {path.stat().st_size for path in others}
+    files, others = ([path for path in part if path.stat().st_size in sizes]
+                     for part in (files, others))
+    known = {digest(path): path for path in others}
+    pairs = [(path, known.get(digest(path))) for path in files]
     return [(path, other) for path, other in pairs if other]
 
 
@@ -61,7 +62,7 @@ def on_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def near_by(images: list, device: torch.device) -> list:
+def cache_on_device(images: list, device: torch.device) -> list:
     """uint8 images on the GPU, where they take up to a quarter of its free memory; else as they
     are."""
     if device.type != "cuda" or 4 * sum(i.nbytes for i in images) > torch.cuda.mem_get_info(
@@ -70,7 +71,7 @@ def near_by(images: list, device: torch.device) -> list:
     return [image.to(device) for image in images]
 
 
-def later(values: torch.Tensor) -> Callable[[], list]:
+def read_later(values: torch.Tensor) -> Callable[[], list]:
     """A function that returns values (N,) as a list. From a GPU they are copied at once; the
     function waits for that copy, not for what the GPU is told to do after it."""
     if not values.is_cuda:
@@ -123,7 +124,8 @@ def split_normals(samples: list, fraction: float, seed: int) -> tuple[list, list
 
 def enough_epochs(images: int, batch: int) -> int:
     """EPOCHS, or as many as make LEAST steps where images are few."""
-    return max(EPOCHS, -(-LEAST // -(-images // batch)))
+    steps = math.ceil(images / batch)  # of an epoch
+    return max(EPOCHS, math.ceil(LEAST / steps))
 
 
 def divide(order: list, batch: int) -> list:

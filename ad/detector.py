@@ -45,7 +45,7 @@ class Member:
     weight: float = 1.0
 
     @property
-    def normal(self) -> np.ndarray:
+    def normal_scores(self) -> np.ndarray:
         """Raw scores (N,) of normal images."""
         return np.asarray(self.calibration["scores"])
 
@@ -69,7 +69,7 @@ class Detector:
             (p.device for p in members[0].model.parameters()), torch.device("cpu")))
         if len(members) > 1:
             weights = ad.sets.votes.vote_weights([m.auroc for m in members],
-                                                 [len(m.normal) for m in members])
+                                                 [len(m.normal_scores) for m in members])
             for member, weight in zip(members, weights):
                 member.weight = weight
         self.members = [member for member in members if member.weight]
@@ -124,7 +124,7 @@ class Detector:
                 member.model, pictures[reading(member.config)], member.calibration,
                 self.machine.device, self.machine.window_batch, names))
             raws.append(torch.cat([s for s, _ in parts]).cpu().double().numpy())
-            votes.append(standardise(raws[-1], member.normal))
+            votes.append(standardise(raws[-1], member.normal_scores))
             own = [m.cpu() for _, batch in parts for m in batch]
             maps.append(own if not maps else [
                 F.interpolate(m[None], first.shape[-2:], mode="bilinear")[0]
@@ -143,9 +143,10 @@ class Detector:
 
         def load(chunk):
             pictures = {}
-            for way in ways:
-                chunk, pictures[way] = load_readable(chunk, *way, skip)
-            return chunk, pictures
+            for way in ways:  # what one way cannot read is left out of all
+                chunk, images = load_readable(chunk, *way, skip)
+                pictures[way] = dict(zip(chunk, images))
+            return chunk, {way: [part[s] for s in chunk] for way, part in pictures.items()}
         with ThreadPoolExecutor(1) as pool, progress(
                 sum(map(len, chunks)), samples[0].category, ranks.rank() == 0) as bar:
             coming = [pool.submit(load, chunk) for chunk in chunks[:1]]
@@ -162,7 +163,7 @@ class Detector:
         """Where the colours of the maps end. A raw score is a mean of map values, so twice the
         threshold of each member is a scale that fits the map."""
         find = parse_threshold(DEFAULT_RULE)
-        return sum(2 * m.weight * find(m.normal) for m in self.members)
+        return sum(2 * m.weight * find(m.normal_scores) for m in self.members)
 
 
 def load_member(path: Path, machine: Machine, rule: str, given: dict,
@@ -180,9 +181,8 @@ def load_member(path: Path, machine: Machine, rule: str, given: dict,
     scoring = Scoring(**trained | given).check(model)
     if not calibration or asdict(scoring) != calibration["scoring"] or (
             rule in LABELLED and not calibration["positives"]):
-        known = "none of this scoring" if calibration else "no calibration"
-        print(f"{path}: judging by its {len(config['validation'])} validation images, since it has "
-              f"{known}")
+        print(f"{path}: judging by its {len(config['validation'])} validation images, since it "
+              "has no calibration for this scoring and --threshold")
         calibration = ad.sets.rejudge.judge_again(model, config, scoring, rule in LABELLED, machine)
         print(f"{path}: calibration {load_calibration(calibration).describe()}")
     return Member(path.parent.name, model, config, calibration, saved["val_auroc"])

@@ -27,12 +27,12 @@ JUDGED = 400  # normal images, at most, that are judged
 
 def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
            scoring: Scoring, machine: Machine) -> tuple[dict, float | None]:
-    """Judge best.pt, or what is to be one: what is normal, scores, AUROC; returns the checkpoint
-    without what was learned here, and the AUROC in its epoch, None without epochs.
+    """Calibrate a run and save its best.pt: returns the checkpoint (without the memory, which is
+    learned here), and the AUROC that its epoch had, None for `fitted`.
 
-    fitted: a model that learns in one pass, here, or None. images: normal images that only taught;
-    those of the Examples judge; see folds. Of several processes, all of which return the same, the
-    first judges and saves.
+    fitted: a model that learns in one pass, here; None: a trained network, that of best.pt. images:
+    normal images that only taught; those of the Examples judge; see folds. Of several processes,
+    all of which return the same, the first judges and saves.
     """
     start, path = time.perf_counter(), run.folder / "best.pt"
     if fitted:
@@ -74,13 +74,6 @@ def validation(model: nn.Module, images: list, examples: Examples, scoring: Scor
         finally:
             model.memory = None
     return check
-
-
-def judged_maps(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
-                machine: Machine, seed: int) -> tuple[list, list]:
-    """held_out_maps of the Examples, by what has not learned from them: see folds."""
-    return held_out_maps(folds(model, images, examples.normals, scoring, machine.device, seed),
-                         examples, scoring, machine.device, machine.window_batch)
 
 
 def folds(model: nn.Module, images: list, judged: list, scoring: Scoring,

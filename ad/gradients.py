@@ -41,7 +41,7 @@ class Gradients(nn.Module):
         angles = torch.arange(DIRECTIONS, device=images.device) * (2 * torch.pi / DIRECTIONS)
         energies = []
         for scale in SCALES:
-            smooth = gaussian_blur(grey, 2 * int(3 * scale + 0.5) + 1, scale, "reflect")
+            smooth = gaussian_blur(grey, 2 * int(3 * scale + 0.5) + 1, scale)
             smooth = F.pad(smooth, (1, 1, 1, 1), mode="replicate") * (scale / 2)
             dx = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
             dy = smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]

@@ -55,10 +55,10 @@ def the_category(choice: Choice, root: Path, found: list[str]) -> Choice:
 def how_to_go_on(choice: Choice, tested: bool, path: Path | None) -> str:
     """Lines after training. tested: is there a test split?; path: of the checkpoint, None for
     several."""
-    options = ["--category", "+".join(choice.merged)] if choice.merged else choice.options
+    options = ["--category", "+".join(choice.merged or [choice.category])] \
+        if choice.merged or choice.pool else choice.options
     score = command("infer.py", choice.data, choice.runs, *options) if tested else command(
-        "infer.py", None, choice.runs, "--image", "FOLDER", *([] if choice.every else
-                                                              choice.options))
+        "infer.py", None, choice.runs, "--image", "FOLDER", *([] if choice.every else options))
     lines = [f"to score {'the test images' if tested else 'new images'}: {score}"]
     if path:
         lines.append("to look at it: " + command("visualize.py", None, choice.runs, "--ckpt", path))

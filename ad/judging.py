@@ -8,13 +8,13 @@ import torch
 
 from ad.calibration import fit_calibration, refit
 from ad.cli import progress
-from ad.config import Scoring
+from ad.config import DISTANCES, Scoring
 from ad.gradients import ALIGNED, alignment
 from ad.metrics import auroc, standard_error
 from ad.scoring import final_maps, map_images, topk_mean
 
 PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
-MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
+MEMORY = DISTANCES[:2]  # maps of a memory, also that of a U-Net
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def judge(maps: list, damaged: list, examples: Examples, scoring: Scoring) -> di
         kind = "auto" if aligned >= ALIGNED else "border"
     calibration, cells = fit_calibration(maps, kind, scoring.sigma / 2)
     scores, pixels, positives = [], [], [None] * len(damaged)
-    for index in range(-1, len(maps)):
+    for index in range(-1, len(maps)):  # -1: positives that were made from no normal image
         mine = [j for j, source in enumerate(examples.sources) if source == index]
         own = calibration if index < 0 else refit(calibration, cells, without=index)
         for j in mine:
@@ -104,13 +104,14 @@ def held_out_maps(folds: Iterable, examples: Examples, scoring: Scoring,
     found = [None] * len(examples.normals), [None] * len(examples.positives)
     bar = progress(sum(map(len, found)), "judging images")
     for model, held in folds:
-        known, last = set(held), len(held) == 0 or len(held) == len(examples.normals)
+        known = set(held)
+        last = len(known) in (0, len(examples.normals))
         parts = list(held), [j for j, source in enumerate(examples.sources)
                              if source in known or (source < 0 and last)]
         for maps, images, chosen in zip(found, (examples.normals, examples.positives), parts):
             batches = map_images(model, [images[i] for i in chosen], scoring, device, window_batch)
-            singles = ({name: m[i:i + 1] for name, m in batch.items()} for batch in batches
-                       for i in range(len(next(iter(batch.values())))))
+            singles = (dict(zip(batch, one)) for batch in batches
+                       for one in zip(*(m.split(1) for m in batch.values())))
             for index, single in zip(chosen, singles):
                 maps[index] = single
                 bar.update()

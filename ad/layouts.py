@@ -66,7 +66,7 @@ def mvtec(root: Path, category: str, split: str) -> list[Sample]:
         name = path.relative_to(folder).parts[0] if path.parent != folder else ""
         label = label_of(name)
         if split == "test" or label == 0:
-            samples.append(Sample(path, category, split, name if label else "good", label,
+            samples.append(Sample(path, category, name if label else "good", label,
                                   masks.get(path) if label >= 0 else None))
     report_left_out(folder, [sample.path for sample in samples])
     return with_ids(samples, folder)

@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ad import InputError
-from ad.config import DAMAGE
+from ad.config import DAMAGE, MODELS
 from ad.damage import damage
 from ad.ranks import shard, total
 from ad.errors import error_maps
@@ -16,6 +16,7 @@ from ad.gradients import expose
 from ad.ssim import ssim_loss
 
 MOMENTUM = 0.01  # of the mean brightness of training images
+GAMMA = 2.0  # of the focal loss
 SSIM_WEIGHT = 0.84  # Zhao et al., "Loss Functions for Image Restoration", 2017
 
 
@@ -28,11 +29,11 @@ def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def mask_losses(logits: torch.Tensor, masks: torch.Tensor, gamma: float = 2.0) -> tuple:
+def mask_losses(logits: torch.Tensor, masks: torch.Tensor) -> tuple:
     """Focal loss (Lin et al., ICCV 2017; per pixel, mean) and Dice loss (over the batch)."""
     cross = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     probability = logits.sigmoid()
-    focal = (cross * (probability - masks).abs() ** gamma).mean()
+    focal = (cross * (probability - masks).abs() ** GAMMA).mean()
     overlap, area = total(torch.stack([(probability * masks).sum(),
                                        probability.sum() + masks.sum()]))
     return focal, 1 - (2 * overlap + 1) / (area + 1)
@@ -131,15 +132,16 @@ class UNetAutoencoder(nn.Module):
             if self.training:
                 step = torch.where(self.brightness > 0, MOMENTUM, 1.0)
                 self.brightness.lerp_(images.mean(), step)
-            damaged = damage(images, generator, self.families) if self.repairs else (images, images)
-        images, damaged, masks = map(shard, (images, *damaged))
+            damaged, masks = damage(images, generator, self.families) if self.repairs else \
+                (images, None)
+        images, damaged = shard(images), shard(damaged)
         output = self.outputs(damaged.contiguous(memory_format=torch.channels_last)).contiguous()
         repaired, logits = output[:, :3].sigmoid(), output[:, 3:]
         mse = F.mse_loss(repaired, images)
         ssim = ssim_loss(repaired, images, data_range=1.0)
         parts = {"loss": mse + SSIM_WEIGHT * ssim, "mse": mse.detach(), "ssim": ssim.detach()}
         if self.repairs:
-            focal, dice = mask_losses(logits, masks)
+            focal, dice = mask_losses(logits, shard(masks))
             parts |= {"focal": focal.detach(), "dice": dice.detach()}
             parts["loss"] = parts["loss"] + focal + dice
         return parts
@@ -158,11 +160,6 @@ class UNetAutoencoder(nn.Module):
         return maps
 
 
-# Where the class, or the function that builds it, is: imported when it is asked for.
-MODELS = {"unet": "ad.model.UNetAutoencoder", "patchcore": "ad.models.memory.PatchMemory",
-          "vae": "ad.models.vae.VAE", "linear_vae": "ad.models.vae.linear_vae",
-          "small_conv_vae": "ad.models.vae.small_conv_vae",
-          "big_conv_vae": "ad.models.vae.big_conv_vae"}
 CLASSIFIER = "ad.models.classifier.Classifier"
 
 

@@ -2,7 +2,7 @@
 Gaussians of patches."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 
@@ -21,8 +21,8 @@ def shares(groups: list) -> list[int]:
     return [n if total <= ENTRIES else max(min(n, 1), ENTRIES * n // total) for n in groups]
 
 
-def sample(entries: Iterable, count: int, generator: torch.Generator) -> list:
-    """Of an iterable of (P, C), entries of P places, `count` of each place, all with the same
+def sample(entries: Iterator, count: int, generator: torch.Generator) -> list:
+    """Of an iterator of (P, C), entries of P places, `count` of each place, all with the same
     chance, as a list of one (P, k, C); all, in order, where they are no more. Only those are
     ever in memory (algorithm R: Vitter, "Random sampling with a reservoir", ACM TOMS 1985)."""
     kept = [entry for _, entry in zip(range(count), entries)]

@@ -132,7 +132,7 @@ def others(images: Tensor, generator: Generator) -> Tensor:
     """For each image one of the batch, by chance itself, moved round and mirrored."""
     *shift, flip = whole(generator, len(images), *images.shape[2:], 4)
     result = images.roll(shift, (0, 2, 3))
-    return result.flip([axis for axis in (2, 3) if flip & axis - 1]) if flip else result
+    return result.flip([axis for axis, bit in ((2, 1), (3, 2)) if flip & bit]) if flip else result
 
 
 def turned(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:

@@ -50,7 +50,7 @@ class Run:
              begun: dict | tuple = ()) -> bool:
         """After an epoch, whose line of log.jsonl is `record`, or in the midst of one ({}), which
         has `begun`: everything needed to resume, in last.pt, and what else is due. Returns whether
-        the epoch is the best so far."""
+        the epoch became best.pt."""
         state, better = self.state, False
         if "auroc" in record:
             # At equal figures (an easy 1.0) the lower loss decides.

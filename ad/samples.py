@@ -11,11 +11,10 @@ UNLABELLED = ("unknown", "unlabelled", "unlabeled", "")  # of images of which no
 
 @dataclass(frozen=True)
 class Sample:
-    """One image. split: "train" | "validation" | "test"; defect: "good" for a normal one; label: 0
-    normal, 1 anomalous, -1 unknown; mask: None if there is none; id: see with_ids."""
+    """One image. defect: "good" for a normal one; label: 0 normal, 1 anomalous, -1 unknown; mask:
+    None if there is none; id: see with_ids."""
     path: Path
     category: str
-    split: str
     defect: str
     label: int
     mask: Path | None

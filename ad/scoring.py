@@ -11,7 +11,7 @@ from ad.calibration import Calibration
 from ad.config import ERRORS, Scoring
 from ad.data import to_float
 from ad.images import MIN_SIDE
-from ad.sliding_window import NonFiniteError, sliding_window
+from ad.sliding_window import NonFiniteError, check_finite, sliding_window
 from ad.ssim import smooth
 
 ENLARGED = 256  # pixels
@@ -67,7 +67,7 @@ def raw_maps(model: torch.nn.Module, images: torch.Tensor, scoring: Scoring,
 
     def predict(batch):
         maps = model.anomaly_maps(batch, ERRORS[scoring.error])
-        names[:] = maps
+        names[:] = maps  # known once the model has run
         return torch.cat(list(maps.values()), dim=1)
 
     images = getattr(model, "exposed", lambda x: x)(images)  # before they are cut into windows
@@ -98,17 +98,16 @@ def not_finite(index: int, names: list | None) -> InputError:
 
 def require_finite(maps: dict, start: int, names: list | None) -> None:
     """Raise InputError that names the first image of {name: (N, 1, H, W)} with NaN or infinity."""
-    # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
-    if not torch.stack([m.sum() for m in maps.values()]).isfinite().all():
-        finite = torch.cat(list(maps.values()), 1).isfinite().flatten(1).all(1)
-        if not finite.all():
-            raise not_finite(start + int((~finite).nonzero()[0]), names)
+    try:
+        check_finite(torch.cat(list(maps.values()), 1))
+    except NonFiniteError as error:
+        raise not_finite(start + error.index, names) from error
 
 
 def raw_batches(model: torch.nn.Module, images: list, scoring: Scoring, device: torch.device | str,
                 window_batch: int, names: list | None) -> Iterator[tuple]:
-    """As map_images, but yields (number of the first image, raw_maps), which whole images' model
-    may have given NaN or infinity."""
+    """As map_images, but yields (number of the first image, raw_maps), and those of whole images
+    are not checked for NaN or infinity."""
     start = 0
     while start < len(images):
         shape, stop = images[start].shape, start + 1

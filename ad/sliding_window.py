@@ -132,8 +132,8 @@ def axis_weights(starts: list, window: int, length: int, weighting: str,
 
 def uniform_step(starts: list) -> int | None:
     """The one distance between neighbouring starts, or None when they differ by a pixel."""
-    steps = {b - a for a, b in zip(starts, starts[1:])}
-    return None if len(steps) > 1 else steps.pop() if steps else 1
+    steps = {b - a for a, b in zip(starts, starts[1:])} or {1}
+    return steps.pop() if len(steps) == 1 else None
 
 
 def cut_row(strip: Tensor, starts: list, step: int | None, width: int) -> Tensor:

@@ -17,7 +17,8 @@ def ssim_map(x: Tensor, y: Tensor, data_range: float, window_size: int = 11, sig
     (N, C, H', W') in float32 (float64 for float64 input): valid padding drops window_size - 1 rows
     and columns and is what a loss wants; reflect padding keeps the size and is what a map wants.
     Covariances are the biased ones of the paper's eq. 14-16. Runs outside autocast.
-    Raises ValueError for shapes that differ, an even or too large window, or an unknown padding.
+    Raises ValueError for shapes that differ, an even or too large window, an unknown padding, or a
+    data_range that is not positive.
     """
     if x.shape != y.shape or x.ndim != 4:
         raise ValueError(f"ssim needs two equal (N, C, H, W) shapes, got {tuple(x.shape)} "
@@ -86,17 +87,13 @@ class _SSIM(torch.autograd.Function):
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing of (N, 1, H, W), reflected at the edges, cut at 3 sigma (pixels)."""
     radius = min(int(3 * sigma + 0.5), min(maps.shape[-2:]) - 1)
-    return gaussian_blur(maps, 2 * radius + 1, sigma, "reflect") if radius > 0 else maps
+    return gaussian_blur(maps, 2 * radius + 1, sigma) if radius > 0 else maps
 
 
-def gaussian_blur(images: Tensor, size: int, sigma: float, padding: str = "valid") -> Tensor:
-    """Separable Gaussian blur of (N, C, H, W), in the input's precision, outside autocast.
-
-    padding "valid" gives (N, C, H - size + 1, W - size + 1), "reflect" keeps (N, C, H, W).
-    """
-    if padding == "reflect":
-        images = reflect(images, size)
-    return blur(images, gaussian_kernel(size, sigma, images.dtype, images.device))
+def gaussian_blur(images: Tensor, size: int, sigma: float) -> Tensor:
+    """Separable Gaussian blur of (N, C, H, W), mirrored at edges, in the input's precision, outside
+    autocast."""
+    return blur(reflect(images, size), gaussian_kernel(size, sigma, images.dtype, images.device))
 
 
 def blur(images: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:

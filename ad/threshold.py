@@ -55,15 +55,15 @@ def decide_limits(members: list, rule: str) -> Limits:
     """
     number = is_number(rule)
     find, weights = parse_threshold(DEFAULT_RULE if number else rule), [m.weight for m in members]
-    groups = [standardise(member.normal, member.normal) for member in members]
-    few, votes = min(map(len, groups)), judged_by_all(members, groups)
-    if rule in LABELLED:
-        cuts = [find(*ad.sets.rules.known_scores(member)) for member in members]
-        cuts = cuts if votes is None else [np.average(cuts, weights=weights)]
-    if votes is not None:
+    groups = [standardise(member.normal_scores, member.normal_scores) for member in members]
+    count, votes = min(map(len, groups)), judged_by_all(members, groups)
+    by_labels = [find(*ad.sets.rules.known_scores(member)) for member in members] \
+        if rule in LABELLED else []
+    if votes is not None:  # one group: that of the votes
+        by_labels = by_labels and [np.average(by_labels, weights=weights)]
         groups, weights = [votes], [1.0]
     middles = np.array([np.median(z) for z in groups])
-    cuts = np.array(cuts if rule in LABELLED else [find(z) for z in groups])
+    cuts = np.array(by_labels or [find(z) for z in groups])
     if number:
         cuts = middles + float(rule) * (cuts - middles)
     # One bound in ten may fail, of several that are added up one in ten of all together.
@@ -71,7 +71,7 @@ def decide_limits(members: list, rule: str) -> Limits:
              for z, cut in zip(groups, cuts)]
     expected, bound = (min(1.0, sum(part)) for part in zip(*rates))
     typical, threshold = (float(np.average(part, weights=weights)) for part in (middles, cuts))
-    return Limits(typical, threshold, expected, bound, few)
+    return Limits(typical, threshold, expected, bound, count)
 
 
 def parse_threshold(text: str) -> Callable:

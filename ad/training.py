@@ -16,7 +16,7 @@ from ad.augment import augment, draw_crops
 from ad.cli import deferred, progress
 from ad.config import Scoring, Training
 from ad.cutpaste import seeded_generator
-from ad.data import divide, later, near_by, on_device
+from ad.data import cache_on_device, divide, on_device, read_later
 from ad.machine import Machine
 from ad.runs import Run
 from ad.seed import random_states, seed_everything, set_random_states
@@ -70,7 +70,7 @@ def step_losses(model: torch.nn.Module, images: list, labels: torch.Tensor | Non
     return losses, len(ranks.shard(images)) / len(images)
 
 
-def account(unread: list, totals: dict, epoch: int) -> None:
+def add_losses(unread: list, totals: dict, epoch: int) -> None:
     """Add losses [(names, function that reads them, images), ...] to the totals."""
     for names, read, count in unread:
         values = read()
@@ -108,17 +108,17 @@ def train_epoch(model: torch.nn.Module, data_set: tuple, updates: Updates, epoch
             model, [images[i] for i in batch], None if labels is None else labels[batch],
             generator, updates)
         values = torch.stack([*losses.values()]).detach() * share
-        read = later(ranks.total(F.pad(values, (0, 1), value=len(stop))))
+        read = read_later(ranks.total(F.pad(values, (0, 1), value=len(stop))))  # losses, and stop
         halt = bool(stop) if ranks.size() == 1 else read()[-1] > 0
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(losses["loss"] * share).backward()
         ranks.sum_gradients(model)
         scaler.step(optimizer)
         scaler.update()
-        account(unread, totals, epoch)
+        add_losses(unread, totals, epoch)
         unread = [(list(losses), read, len(batch))]
         done += 1
-    account(unread, totals, epoch)
+    add_losses(unread, totals, epoch)
     require_finite(model.state_dict().values(), "the weights are", epoch)  # after the last step
     begun |= {"batches": done, "totals": totals, "seconds": time.perf_counter() - start,
               "random": random_states(generator)}
@@ -166,7 +166,7 @@ def run_epochs(model: torch.nn.Module, data_set: tuple, check: Callable, run: Ru
     """
     ranks.synchronise(model)
     keep_freed_memory()
-    data_set = near_by(data_set[0], machine.device), data_set[1]
+    data_set = cache_on_device(data_set[0], machine.device), data_set[1]
     updates, state = make_updates(model, plan, machine), run.state
     if "optimizer" in state:
         updates.optimizer.load_state_dict(state["optimizer"])
@@ -185,7 +185,7 @@ def run_epochs(model: torch.nn.Module, data_set: tuple, check: Callable, run: Ru
                 print(f"{run.folder}: saved after step {begun['batches']} of epoch {epoch}",
                       flush=True)
                 stop.append(signal.SIGTERM)  # it may have come to another process only
-                continue
+                continue  # to the end of the block, which raises Interrupted
             record = {"epoch": epoch} | record
             if epoch % plan.val_every == 0 or epoch == plan.epochs:
                 record |= ranks.from_rank_0(check)

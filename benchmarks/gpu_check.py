@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from ad import damage
 from ad.augment import FLIPS, augment
 from ad.calibration import fit_calibration
-from ad.data import near_by
+from ad.data import cache_on_device
 from ad.machine import Machine
 from ad.pictures.collapse import collapse_check
 from ad.cutpaste import seeded_generator
@@ -129,7 +129,7 @@ def damages():
     images, found = floats(8, 256, 256), {}
     for name in damage.FAMILIES:
         def run(images, name=name):
-            return damage.strike(images, [(0, 4, name), (4, 8, name)],
+            return damage.apply_plan(images, [(0, 4, name), (4, 8, name)],
                                  torch.Generator().manual_seed(3))
         (result, masks), (other, other_masks) = run(images), run(images.cpu())
         difference = (result.cpu() - other).abs()
@@ -212,7 +212,7 @@ def timed(function):
 def speed(precision):
     """Training, the network alone, forward and backward, and inference, always in fp32."""
     model, images, epochs = unet(), pictures(64), itertools.count(1)
-    kept = near_by(images, CUDA)
+    kept = cache_on_device(images, CUDA)
     batch = floats(8, 256, 256).contiguous(memory_format=torch.channels_last)
     updates = make_updates(model, plan(), Machine(CUDA, precision))
 

@@ -36,13 +36,13 @@ from timing import PROJECT, RESULTS, markdown, parser_of, record
 
 from ad import checkpoint, layouts
 from ad.config import Scoring
-from ad.fitting import judged_maps
 from ad.images import load_images
 from ad.judging import Examples, aurocs, judge
 from ad.machine import Machine
 from ad.metrics import auroc
 from ad.runs import run_images
 from ad.sets.demo import CATEGORIES, write_demo
+from ad.sets.rejudge import judged_maps
 
 RECORDS = RESULTS / "normals.json"
 BACKBONES = ("gradients", "efficientnet_lite0")

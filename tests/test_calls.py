@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shlex
 import shutil
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ import torch
 from conftest import loaded, run, tiny_image, write_tiny
 from PIL import Image
 
+import infer
 from ad import InputError
+from ad.config import Choice
 from ad.detector import Detector
+from ad.jobs import how_to_go_on
 from ad.options.read import settle_epochs
 from ad.sets.files import as_image
 
@@ -90,7 +95,7 @@ def test_the_category_may_be_left_out_where_only_one_has_runs(photos, tmp_path):
 def test_zero_is_typical_and_one_is_the_threshold(photos, tmp_path):
     folder = photos / "runs/good/patchcore-seed0"
     detector = Detector.load(folder)
-    raw = np.array(detector.members[0].normal)
+    raw = np.array(detector.members[0].normal_scores)
     typical, threshold = np.median(raw), np.quantile(raw, 0.99, method="higher")
     paths = sorted((photos / "photos/bad").glob("*.png"))
     run("infer.py", "--image", "photos/bad", "--category", "good", "--results", tmp_path,
@@ -185,6 +190,18 @@ def test_a_near_miss_of_a_category_is_named(photos, tiny, tmp_path):
 def test_what_single_images_cannot_have_is_refused(photos, option):
     result = run("infer.py", "--image", "photos/today", "--category", "good", *option, cwd=photos)
     assert result.returncode == 2 and "not for --image" in result.stderr
+
+
+@pytest.mark.parametrize("tested", (False, True))
+@pytest.mark.parametrize("choice", (
+    Choice(category="good"), Choice(category="pool", pool=True), Choice(merged=("cut", "hole"))))
+def test_what_training_advises_is_taken(photos, choice, tested, monkeypatch):
+    line, = how_to_go_on(replace(choice, data=str(photos)), tested, None).splitlines()
+    words = shlex.split(line.partition(": ")[2].replace("FOLDER", str(photos / "photos/today")))
+    monkeypatch.setattr("sys.argv", words[1:])
+    args = infer.parse_args()
+    assert args.category == (choice.category or "cut+hole")
+    assert len(args.image or ()) == (0 if tested else 2)
 
 
 @pytest.mark.parametrize("given, images, expected", [

@@ -108,7 +108,7 @@ def test_grad_cam_of_pooling_and_a_linear_layer_is_the_class_activation_map():
 
 
 def samples_of(counts):
-    return [Sample(f"{name}{i}", "c", "train", name, -1, None)
+    return [Sample(f"{name}{i}", "c", name, -1, None)
             for name, count in counts.items() for i in range(count)]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from ad.config import DAMAGE, VALIDATION
 from ad.cutpaste import seeded_generator
-from ad.damage import CLEAN, FAMILIES, ROUNDS, damage, strike
+from ad.damage import CLEAN, FAMILIES, ROUNDS, damage, apply_plan
 from ad.regions import CHANGED, blobs, centres, clouds, density, waves
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ def pictures(count=6, height=96, width=128):
 
 
 def once(name, images, seed):
-    return strike(images, [(0, len(images), name)], seeded_generator(CPU, seed))
+    return apply_plan(images, [(0, len(images), name)], seeded_generator(CPU, seed))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -132,7 +132,7 @@ def test_missing_takes_a_thin_part_away():
     """A line on a plain ground: where it is missing there is ground, and only that is masked."""
     images = torch.full((200, 3, 64, 64), 0.2)
     images[..., 30:33] = 0.8
-    damaged, masks = strike(images, [(i, i + 2, "missing") for i in range(0, 200, 2)],
+    damaged, masks = apply_plan(images, [(i, i + 2, "missing") for i in range(0, 200, 2)],
                             seeded_generator(CPU, 2))
     line = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
     line[..., 30:33] = True

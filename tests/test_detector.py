@@ -1,9 +1,12 @@
 """Scoring chunk by chunk: the same scores in order, and what cannot be read is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from conftest import run, write_tiny
 
 from ad import InputError, checkpoint, detector, layouts
@@ -42,7 +45,7 @@ def test_chunks_give_the_scores_of_all_images_at_once_in_order(tiny, dark, monke
     parts = list(score_images(member.model, images, member.calibration, CPU))
     expected = torch.cat([s for s, _ in parts]).double().numpy()
     np.testing.assert_allclose([f.raw for f in found], expected, rtol=1e-5)
-    typical, highest = np.median(member.normal), max(member.normal)
+    typical, highest = np.median(member.normal_scores), max(member.normal_scores)
     np.testing.assert_allclose([f.score for f in found],
                                (expected - typical) / (highest - typical), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(torch.stack([f.map_ for f in found]),
@@ -76,6 +79,21 @@ def test_a_bad_file_of_a_later_chunk_is_named(dark, tmp_path, monkeypatch, capsy
     found = list(dark.score_samples(samples, skip=True))
     assert [f.sample for f in found] == samples[:9] + samples[10:]
     assert str(samples[9].path) in capsys.readouterr().out
+
+
+def test_an_image_that_only_one_member_can_read_is_left_out(dark, tmp_path, capsys):
+    """Of 20 x 512 pixels, 10 are left of the shorter side where images are shrunk to 256."""
+    sides = {"a": (64, 64), "b": (20, 512), "c": (32, 40)}
+    for name, side in sides.items():
+        Image.new("RGB", side[::-1], "navy").save(tmp_path / f"{name}.png")
+    samples = [layouts.Sample(tmp_path / f"{name}.png", "stripes", "", -1, None) for name in sides]
+    one = dark.members[0]
+    both = detector.Detector([replace(one, config=one.config | {"image_size": side})
+                              for side in (512, 256)])
+    found = list(both.score_samples(samples, skip=True))
+    assert [f.sample.path.stem for f in found] == ["a", "c"]
+    assert [tuple(f.picture.shape[1:]) for f in found] == [sides["a"], sides["c"]]
+    assert "b.png: 10 x 256 pixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", (

@@ -102,7 +102,7 @@ def broken(folder, count=160):
 
 
 def sample(path):
-    return samples.Sample(path, "c", "train", "good", 0, None)
+    return samples.Sample(path, "c", "good", 0, None)
 
 
 def test_two_hundred_files_are_each_read_or_named(tmp_path):

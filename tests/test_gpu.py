@@ -13,7 +13,7 @@ import kernels  # noqa: E402
 from ad import damage  # noqa: E402
 from ad.augment import FLIPS, augment, random_crops  # noqa: E402
 from ad.calibration import fit_calibration  # noqa: E402
-from ad.data import later, near_by  # noqa: E402
+from ad.data import read_later, cache_on_device  # noqa: E402
 from ad.machine import Machine  # noqa: E402
 from ad.pictures.collapse import collapse_check  # noqa: E402
 from ad.models.memory import PatchMemory  # noqa: E402
@@ -68,7 +68,7 @@ def test_damage(name):
     with fake_gpu() as gpu:
         for seed in range(6):  # for all that is chosen on the CPU
             plan = [(0, 1, name), (1, 4, name)]
-            result, masks = damage.strike(batch(), plan, torch.Generator().manual_seed(seed))
+            result, masks = damage.apply_plan(batch(), plan, torch.Generator().manual_seed(seed))
             assert result.device == masks.device == CUDA
             assert result.dtype == masks.dtype == torch.float32
     assert not gpu.waits
@@ -212,7 +212,7 @@ def test_a_step_waits_for_none_and_the_cache_lies_on_the_gpu(monkeypatch):
         with fake_gpu() as gpu:
             monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 2 ** 30))
             model = build(gpu, "repair").train()
-            images = near_by(kept, CUDA)
+            images = cache_on_device(kept, CUDA)
             assert gpu.waits["copy to the GPU"] == copied and len(images) == 24
             assert all(image.is_cuda == (copied > 0) for image in images)
             gpu.waits.clear()
@@ -220,7 +220,7 @@ def test_a_step_waits_for_none_and_the_cache_lies_on_the_gpu(monkeypatch):
         # The order of the images, and whether the weights are finite, once an epoch.
         assert +gpu.waits == {READ: 1, VALUE: 1}
     with fake_gpu() as gpu:  # what is read at once is waited for
-        later(torch.zeros(2, device=CUDA))()
+        read_later(torch.zeros(2, device=CUDA))()
         assert gpu.waits["event"] == 1
 
 

@@ -94,7 +94,7 @@ def test_the_range_is_that_of_the_training_images(tmp_path, capsys):
     assert white_of([byte, dark]) == 255
     assert white_of([byte, dark, dim]) == 4095
     assert white_of([dark, bright, dim]) == 65535
-    samples = [layouts.Sample(p, "c", "test", "", -1, None) for p in (byte, dim, bright)]
+    samples = [layouts.Sample(p, "c", "", -1, None) for p in (byte, dim, bright)]
     config = {"image_size": 512, "white": 4095}
     assert reading(config) == (512, 4095)
     assert reading({"image_size": 64}) == (64, None)  # of an older run
@@ -146,7 +146,7 @@ def test_photos_of_more_megapixels_than_pillow_likes_are_shrunk(tmp_path, recwar
     cells = NOISE[..., 0] > 127
     huge = Image.fromarray(np.kron(cells, np.ones((128, 128), bool)))  # 11520 x 16640: 192 MP
     huge.save(tmp_path / "a.png")
-    sample = layouts.Sample(tmp_path / "a.png", "c", "test", "", -1, None)
+    sample = layouts.Sample(tmp_path / "a.png", "c", "", -1, None)
     for read in images.load_images([sample] * 2, 130 * 8):
         middle = read[:, 4::8, 4::8].numpy() > 127
         assert (middle == cells).all()

@@ -192,5 +192,5 @@ def test_odd_masks_are_named_in_a_line_each(tmp_path, capsys):
         f"or transparent: {truth}/gap/001_mask.png"]
     shutil.rmtree(truth)
     report_masks("stripes", find_samples(root, "stripes", "test"))
-    report_masks("x", [Sample(tmp_path / "a.png", "x", "test", "", 1, None)])
+    report_masks("x", [Sample(tmp_path / "a.png", "x", "", 1, None)])
     assert capsys.readouterr().out == ""

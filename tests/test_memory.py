@@ -31,7 +31,7 @@ def images(count, height=64, width=80, seed=0):
 def texture(count, height=64, width=80):
     """Crops of one blotchy texture at random places."""
     generator = torch.Generator().manual_seed(0)
-    whole = gaussian_blur(torch.rand(1, 3, 256, 256, generator=generator), 13, 2.0, "reflect")[0]
+    whole = gaussian_blur(torch.rand(1, 3, 256, 256, generator=generator), 13, 2.0)[0]
     corners = torch.randint(0, 256 - width, (count, 2), generator=generator).tolist()
     return 0.5 + 3 * (torch.stack([whole[:, y:y + height, x:x + width] for y, x in corners]) - 0.5)
 

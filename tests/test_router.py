@@ -103,7 +103,7 @@ def test_a_turned_or_mirrored_image_has_the_same_descriptor(tmp_path):
             image = Image.fromarray(render(category, "train", 0)[0]).resize((200, 160))
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if kind % 2 else image
             image.rotate(90 * (kind // 2), expand=True).save(tmp_path / f"{category}{kind}.png")
-            samples.append(Sample(tmp_path / f"{category}{kind}.png", "", "train", "", 0,
+            samples.append(Sample(tmp_path / f"{category}{kind}.png", "", "", 0,
                                           None))
     described = describe(samples).reshape(2, 8, -1)
     spread = np.abs(described - described[:, :1]).max()
@@ -117,7 +117,7 @@ def test_objects_at_any_angle_are_one_group(tmp_path):
         image = Image.fromarray(render(kinds[number % 3], "train", number)[0]).resize((128, 128))
         image.transpose(Image.Transpose(number // 3 % 7)).save(tmp_path / f"{number:02}.png")
         truth.append(number % 3)
-    samples = [Sample(path, "", "train", "", 0, None)
+    samples = [Sample(path, "", "", 0, None)
                for path in sorted(tmp_path.iterdir())]
     labels = group(Space(describe(samples)).train)[0]
     assert len({*zip(labels, truth)}) == len(set(labels)) == 3

@@ -172,7 +172,7 @@ def test_merged_and_separate_training_are_compared_in_one_command(two, tmp_path)
 
 def test_encoders_train_and_are_compared(two, tmp_path):
     for encoder in ("resnet18", "cnn"):
-        result = run("train.py", "--data", two, "--category", "bands", "--recipe", "lab-vae",
+        result = run("train.py", "--data", two, "--category", "bands", "--model", "vae",
                      "--encoder", encoder, "--name", encoder, *OPTIONS, "--epochs", 1, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert ("everything starts random" in result.stdout) == (encoder == "resnet18")

@@ -233,7 +233,7 @@ def test_a_score_is_0_for_the_middle_normal_image_and_1_at_the_threshold(rule, z
         names, scores, zero = "abcdef", [0.0, 1.0, 2.0, 3.0, 4.0, 9.0], 2.5
     own = member(names, scores, 1.0)
     limits = decide_limits([own], rule)
-    z = (np.array([zero, one, 20.0]) - own.normal.mean()) / own.normal.std()
+    z = (np.array([zero, one, 20.0]) - own.normal_scores.mean()) / own.normal_scores.std()
     np.testing.assert_allclose(limits.scale(z), [0, 1, (20 - zero) / (one - zero)], atol=1e-5)
 
 

@@ -25,7 +25,7 @@ class Program(nn.Module):
         self.model, self.scoring = member.model, member.scoring
         self.calibration = load_calibration(member.calibration)
         # A score is linear in the raw one.
-        zero, one = detector.limits.scale(standardise(np.array([0.0, 1.0]), member.normal))
+        zero, one = detector.limits.scale(standardise(np.array([0.0, 1.0]), member.normal_scores))
         self.offset, self.slope = float(zero), float(one - zero)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -94,10 +94,10 @@ class PatchMemory(nn.Module):
     @torch.no_grad()
     def extract(self, batches: Iterable, groups: list | tuple = ()) -> torch.Tensor:
         """Normal images, batches (N, 3, H, W) in [0, 1] of one or several sizes -> patches
-        (h * w, N, C) at the grid of the first: all that `learn` wants. Of more than ENTRIES images
-        a random sample of patches, at every place another one; groups: sizes of successive groups
-        of images, of which each then has its `shares`, one after the other. The light of the first
-        LIT batches is what later images are brought to. Several processes share the batches."""
+        (angles * h * w, N, C) at the grid of the first: what `learn` wants. Of more than ENTRIES
+        images a random sample of patches, at every place another one; groups: sizes of successive
+        groups of images, each of which then has its `shares`. The light of the first LIT batches is
+        what later images are brought to. Several processes share the batches."""
         batches = iter(batches)
         first = list(itertools.islice(batches, LIT))
         if self.equalise:
@@ -141,7 +141,7 @@ class PatchMemory(nn.Module):
     @torch.autocast("cpu", enabled=False)
     @torch.no_grad()
     def learn(self, patches: torch.Tensor) -> None:
-        """Learn from patches (h * w, N, C) of N images. Draws from torch's global generator."""
+        """Learn from the patches of `extract`. Draws from torch's global generator."""
         std, self.mean = torch.std_mean(patches, (0, 1))
         self.std = std + 1e-6
         patches = (patches - self.mean) / self.std

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ad.config import (CALIBRATIONS, DAMAGE, DISTANCES, ENCODERS, ERRORS, MODELS, PRECISIONS,
-                       RECIPES, VALIDATION, VARIANCES, Scoring)
+                       VALIDATION, VARIANCES, Scoring)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser,
@@ -33,12 +33,12 @@ def add_data_arguments(parser: argparse.ArgumentParser,
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, and the options of all models, unset: see model_arguments."""
+    """--model, and the options of all models, unset: see options.read.model_arguments."""
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--model", metavar="NAME", help=f"{', '.join(MODELS)}; or, for images with labels, "
-        "resnet (from scratch), efficientnet_lite0 or a classifier of torchvision.models (default: "
-        "unet)")
+    add("--model", default="unet", metavar="NAME", help=f"{', '.join(MODELS)}; or, for images with "
+        "labels, resnet (from scratch), efficientnet_lite0 or a classifier of torchvision.models "
+        "(default: unet)")
     add("--width", type=int, help="unet: base channels (default: 32)")
     add("--depth", type=int, help="unet: halvings (default: 4)")
     add("--patch", type=int, metavar="PX", help="unet: side of the blocks of pixels that its first "
@@ -82,11 +82,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of the optimisation; what is not given gets the recipe's values, see ad.recipes."""
+    """Those of the optimisation; what is not given gets its values of config.RECIPES."""
     group = parser.add_argument_group("optimisation")
     add = group.add_argument
-    add("--recipe", choices=RECIPES, help="where defaults come from (default: the --objective's or "
-        "the --model's)")
     add("--epochs", type=int, help="passes over the training images (default: 200; "
         "of repair more where images are few, as many as make 2,400 steps)")
     add("--minutes", type=float, help="as many epochs as fit into this time on this machine")
@@ -121,8 +119,8 @@ def add_scoring_arguments(parser: argparse.ArgumentParser, trained: bool) -> Non
     group = parser.add_argument_group("scoring")
 
     def add(name, text, **options):
-        value = getattr(Scoring(), name)
-        value = " ".join(map(str, value)) if name == "windows" else value
+        value = {"windows": "0; reconstruct 128 256 512", "error": "fused; reconstruct both"}.get(
+            name, getattr(Scoring(), name))
         group.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default"
                            f"{' as trained, normally' if trained else ''}: {value})", **options)
     add("windows", "sliding-window sides in pixels, stride half of it, 0 = the whole image",

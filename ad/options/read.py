@@ -25,12 +25,13 @@ def choice_from(args: argparse.Namespace) -> Choice:
     return Choice(args.data, args.runs, category, args.all, args.pool, merged)
 
 
-def recipe_of(args: argparse.Namespace) -> str:
-    """The recipe of parsed arguments: --recipe, or what suits --model and --objective."""
-    if args.recipe:
-        return args.recipe
-    return {"unet": args.objective or "repair", "vae": "lab-vae"}.get(
-        args.model, args.model if args.model in RECIPES else "classifier")
+def apply_recipe(args: argparse.Namespace) -> None:
+    """Give options that are unset their values of the recipe that suits --model and --objective;
+    classifiers, and a model of one's own, have one in common."""
+    name = args.objective or "repair" if args.model == "unet" else args.model
+    for option, value in RECIPES.get(name, RECIPES["classifier"]).items():
+        if getattr(args, option) is None:
+            setattr(args, option, value)
 
 
 def check_training(args: argparse.Namespace) -> None:
@@ -41,8 +42,9 @@ def check_training(args: argparse.Namespace) -> None:
             f"--name {args.name} must be the name of one folder, without slashes")
     for name in ("epochs", "batch", "val_every", "patience", "save_every", "window_batch", "lr",
                  "t_max", "groups", "minutes"):
-        value = 1 if getattr(args, name) is None else getattr(args, name)
-        require(value > 0, f"--{name.replace('_', '-')} must be positive, got {value}")
+        value = getattr(args, name)
+        require(value is None or value > 0,
+                f"--{name.replace('_', '-')} must be positive, got {value}")
     require(args.weight_decay >= 0, f"--weight-decay must be >= 0, got {args.weight_decay}")
     args.seeds = args.seeds or [args.seed]
     require(all(0 <= s < 2 ** 32 for s in args.seeds), f"seeds must be 0 to 2^32 - 1: {args.seeds}")
@@ -91,15 +93,15 @@ def given_scoring(args: argparse.Namespace) -> dict:
     """{field of Scoring: value} of those that are given; InputError for a value that is no use."""
     given = {field.name: getattr(args, field.name) for field in fields(Scoring)
              if getattr(args, field.name, None) is not None}
-    Scoring(**{"windows": (0,)} | given).check()
+    Scoring(**{"windows": (0,)} | given).check()  # the recipe's windows are not known here
     return given
 
 
 def training_from(args: argparse.Namespace) -> Training:
     """Parsed arguments -> Training."""
-    return Training(**{field.name: tuple(value) if isinstance(
-        value := getattr(args, field.name, field.default), list) else value
-        for field in fields(Training)})
+    given = {field.name: getattr(args, field.name, field.default) for field in fields(Training)}
+    return Training(**{name: tuple(value) if isinstance(value, list) else value
+                       for name, value in given.items()})
 
 
 def settle_epochs(args: argparse.Namespace, images: int) -> None:

@@ -61,7 +61,7 @@ def collapse_check(model: torch.nn.Module, images: torch.Tensor,
         return torch.pdist(x.flatten(1), 1).mean() / x[0].numel()
 
     def fine(x):
-        return (x - gaussian_blur(x, 9, 1.5, "reflect")).square().mean()
+        return (x - gaussian_blur(x, 9, 1.5)).square().mean()
 
     before, risen, area = error_map(output, images), 0, 0
     products, sums = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)

@@ -102,7 +102,7 @@ def to_sample(row: dict, root: Path) -> Sample:
     parts = Path(row["path"]).parts
     path = next((p for i in range(len(parts)) if (p := root.joinpath(*parts[i:])).is_file()), None)
     require(path, f"no image {row['path']}, which scores.csv names; say where with --data DIR")
-    return Sample(path.absolute(), row["category"], "test", row["defect"], row["label"], None,
+    return Sample(path.absolute(), row["category"], row["defect"], row["label"], None,
                   row["id"])
 
 

@@ -54,7 +54,7 @@ def single_files(paths: list[Path], category: str) -> list[Sample]:
     """Samples of files from anywhere, each once, with ids image/<path below their common folder>.
     """
     files = {Path(os.path.abspath(path)): path for path in paths}
-    samples = with_ids([Sample(path, category, "test", "image", -1, None) for path in files],
+    samples = with_ids([Sample(path, category, "image", -1, None) for path in files],
                        os.path.commonpath([path.parent for path in files]))
     return [replace(s, path=files[s.path], id=f"image/{s.id}") for s in samples]
 

@@ -95,7 +95,7 @@ def class_samples(root: Path, category: str) -> list[Sample]:
     if kind in ("classes", "photos") and subfolders(root):
         report_left_out(root, files := [path for folder in subfolders(root)
                                         for path in files_below(folder) if is_image(path)])
-        return with_ids([Sample(path, category, "train", path.relative_to(root).parts[0], -1, None)
+        return with_ids([Sample(path, category, path.relative_to(root).parts[0], -1, None)
                          for path in files], root)
     if kind != "mvtec":
         raise InputError(f"{root} has no classes; a classifier needs ROOT/<class>/* or MVTec AD's "
@@ -132,7 +132,7 @@ def photos(root: Path, split: str) -> list[Sample]:
         if (label == 0) == (split == "train"):
             files = [path for path in files_below(folder) if is_image(path)]
             report_left_out(folder, files)
-            samples += [Sample(path, category, split, folder.name, label, None) for path in files]
+            samples += [Sample(path, category, folder.name, label, None) for path in files]
     return with_ids(samples, root)
 
 
@@ -140,7 +140,7 @@ def as_taken(folder: Path, category: str, split: str, defect: str, label: int) -
     """Samples of the images directly in `folder`; says what is left out of it."""
     files = list_images(folder)
     report_left_out(folder, files)
-    return with_ids([Sample(path, category, split, defect, label, None) for path in files], folder)
+    return with_ids([Sample(path, category, defect, label, None) for path in files], folder)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -3,9 +3,9 @@
 from torch.nn import Module
 
 from ad.config import Scoring
-from ad.fitting import judged_maps, learns_in_one_pass
+from ad.fitting import folds, learns_in_one_pass
 from ad.images import read_image, reading
-from ad.judging import Examples, judge
+from ad.judging import Examples, held_out_maps, judge
 from ad.machine import Machine
 from ad.runs import run_files, run_images
 from ad.validation import make_examples
@@ -25,3 +25,10 @@ def judge_again(model: Module, config: dict, scoring: Scoring, positives: bool,
         print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
               "anomalous validation images for the threshold")
     return judge(*judged_maps(model, others, examples, scoring, machine, seed), examples, scoring)
+
+
+def judged_maps(model: Module, images: list, examples: Examples, scoring: Scoring,
+                machine: Machine, seed: int) -> tuple[list, list]:
+    """held_out_maps of the Examples, by what has not learned from them; images: see folds."""
+    return held_out_maps(folds(model, images, examples.normals, scoring, machine.device, seed),
+                         examples, scoring, machine.device, machine.window_batch)

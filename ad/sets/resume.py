@@ -7,7 +7,7 @@ from ad import InputError, checkpoint
 # Arguments that do not change what is learned up to an epoch: --resume may change them.
 MAY_CHANGE = {"all", "config", "data", "deterministic", "device", "epochs", "groups",
               "merge_categories", "minutes", "name", "names_from", "overwrite", "parallel",
-              "patience", "pool", "recipe", "resume", "runs", "save_every", "seeds", "val_every",
+              "patience", "pool", "resume", "runs", "save_every", "seeds", "val_every",
               "verbose", "white", "window_batch"}
 
 
