@@ -46,14 +46,15 @@ class PatchMemory(nn.Module):
             raise ValueError(f"--coreset must be in (0, 1], got {coreset}")
         if position not in ("auto", "free") and not str(position).isdecimal():
             raise ValueError(f"--position must be auto, free or a radius in cells, got {position}")
-        layers = layers or ((8,) if backbone == "gradients" else (8, 16))
+        layers = sorted(layers or ((4, 8) if backbone == "gradients" else (8, 16)))
         trunk, self.fingerprint = (backbone, "") if callable(backbone) else \
             ad.models.backbones.load_backbone(backbone, tuple(layers), weights)
         if fingerprint not in (None, self.fingerprint):
             raise ValueError(f"the memory was made with other weights of {backbone} "
                              f"({fingerprint}) than are here ({self.fingerprint})")
         self.trunk = [trunk]  # in a list: no part of the checkpoint, which names its weights
-        self.contexts = CONTEXTS if backbone == "gradients" else (3,)
+        # Gradients of a finer layer are details in the coarsest one's cells: so few are enough.
+        self.contexts, self.cells = (CONTEXTS, -1) if backbone == "gradients" else ((3,), 0)
         self.position, self.coreset = str(position), coreset
         self.distance, self.equalise = distance, equalise
         self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
@@ -77,13 +78,13 @@ class PatchMemory(nn.Module):
 
     @torch.no_grad()
     def features(self, images: torch.Tensor, grid: tuple | None = None) -> torch.Tensor:
-        """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, each averaged over its
-        neighbourhood; (h, w) is `grid` or, where that is None, that of the finest layer."""
+        """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, means around; (h, w)
+        is `grid` or, where that is None, that of the finest layer (of gradients the coarsest)."""
         trunk = self.trunk[0]
         if self.light is not None:
             images = equalise(images, self.light)
         maps = (trunk.to(images.device) if isinstance(trunk, nn.Module) else trunk)(images)
-        grid = grid or tuple(maps[0].shape[-2:])
+        grid = grid or tuple(maps[self.cells].shape[-2:])
         return torch.cat([F.interpolate(surroundings(m, self.contexts), grid, mode="bilinear")
                           for m in maps], dim=1)
 
@@ -115,8 +116,7 @@ class PatchMemory(nn.Module):
         return torch.cat(parts, 1)
 
     def entries(self, batches: Iterable) -> Iterator[torch.Tensor]:
-        """Yield the patches (P, C) of one image after the other, at all angles one below the other;
-        zeros for an image of another process, which adds its own."""
+        """Yield patches (P, C) of each image at all angles, zeros for another process's image."""
         for number, batch in enumerate(batches):
             mine = number % ad.ranks.size() == ad.ranks.rank()
             if mine or not number:  # all need the grid
@@ -133,7 +133,8 @@ class PatchMemory(nn.Module):
         """A memory that finds and looks for patches as this one does, and has learned none."""
         twin = PatchMemory(self.trunk[0], position="free" if self.radius is None else self.radius,
                            coreset=self.coreset, distance=self.distance)
-        twin.contexts, twin.grid, twin.light = self.contexts, self.grid, self.light
+        twin.contexts, twin.cells = self.contexts, self.cells
+        twin.grid, twin.light = self.grid, self.light
         return twin
 
     # Distances, and what is learned for them, need all their digits.

@@ -48,12 +48,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--damage", nargs="+", choices=(*DAMAGE, *VALIDATION), help="unet: what repair "
         "learns from (default: all but cutpaste, scar and texture, which are validated on)")
     add("--backbone", metavar="NAME", help="patchcore: where features come from: gradients (no "
-        "weights, stride 8), unet, efficientnet_lite0, or of torchvision (default: gradients)")
+        "weights), unet, efficientnet_lite0, or of torchvision (default: gradients)")
     add("--weights", "--encoder-weights", type=Path, metavar="FILE", help="of the backbone or the "
         "encoder; patchcore: best.pt of a run for unet (default: patchcore those of its package, "
         "vae random)")
     add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides (default: 8 16; "
-        "gradients 8)")
+        "gradients 4 8)")
     add("--position", metavar="CELLS", help="patchcore: look for neighbours at most so many cells "
         "away, free: anywhere, auto: near where normal images are aligned (default: auto)")
     add("--coreset", type=float, metavar="SHARE", help="patchcore: patches kept (default: 0.1)")
