@@ -60,13 +60,13 @@ def save(path: Path, checkpoint: dict) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict:
-    """Read a checkpoint dict. Never runs code from the file; raises InputError where there is none,
-    and for what is not ours, or of another version."""
+def load(path: Path) -> dict:
+    """Read a checkpoint dict, on the CPU. Never runs code from the file; raises InputError where
+    there is none, and for what is not ours, or of another version."""
     if not Path(path).is_file():
         raise InputError(f"no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError,
             zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

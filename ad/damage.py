@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from ad.config import DAMAGE
 from ad.cutpaste import cutpaste, cutpaste_scar, texture_damage
 from ad.regions import (AREA, CHANGED, blobs, bring, centres, clouds, density, on_cpu, others,
-                        turned, uniform, waves, whole)
+                        random_integers, turned, uniform, waves)
 
 Blend = tuple[Tensor, Tensor]  # what a family returns
 CLEAN = 0.2  # share of the images that stay as they are
@@ -41,7 +41,7 @@ def perlin(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) 
     opacity of 0.2 to 1 (Zavrtanik et al., ICCV 2021)."""
     level, opacity, flat = bring(images, *(uniform(generator, len(images), *limits)[..., None, None]
                                            for limits in ((0.6, 0.85), (0.2, 1.0), (0, 1, 3))))
-    kind, = whole(generator, 3)
+    kind, = random_integers(generator, 3)
     texture = (others(images, generator) if kind == 0 else flat.expand_as(images) if kind == 1 else
                clouds(images, generator, (4, 64), 3))
     return texture, (clouds(images, generator) > level) * opacity
@@ -97,7 +97,7 @@ def misplaced(images: Tensor, cover: Tensor, centre: Tensor, generator: Generato
 def missing(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
     """Thin parts vanish in a blob: bright ones (morphological opening), dark ones (closing), or
     what is there at all (a clone stamp, from beside the blob). No other edge gives it away."""
-    kind, steps = whole(generator, 20, 3)
+    kind, steps = random_integers(generator, 20, 3)
     steps = min(2 + steps, int(math.log2(min(images.shape[2:]))))
     away = uniform(generator, len(images), math.log(0.05), math.log(0.4)).exp()[..., None]
     angle = uniform(generator, len(images), -math.pi, math.pi)[..., None]
@@ -160,6 +160,6 @@ def damage(images: Tensor, generator: Generator,
         count = int((rounds > number).sum())
         half = count // 2 if count > 3 else 0
         parts = [(0, half), (half, count)]
-        for (start, stop), name in zip(parts, whole(generator, *[len(families)] * 2)):
+        for (start, stop), name in zip(parts, random_integers(generator, *[len(families)] * 2)):
             plan += [(start, stop, families[name])] if stop > start else []
     return apply_plan(images, plan, generator)

@@ -14,8 +14,8 @@ from ad.samples import Sample
 Job = namedtuple("Job", "name folder members samples")
 
 
-def categories_to_train(choice: Choice, ending: str = "", groups: int | None = None,
-                        names_from: str | None = None, resumed: object = False) -> tuple:
+def categories_to_train(choice: Choice, ending: str, groups: int | None,
+                        names_from: str | None, resumed: object) -> tuple:
     """(root of the data, table of a flat folder, names of what to train, has it a test split?);
     says what was understood. ending: of the names of their folders of runs; groups, names_from,
     resumed: see sets.categories."""

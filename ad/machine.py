@@ -34,7 +34,6 @@ def choose_machine(device: str = "auto", precision: str = "auto", window_batch: 
     if deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable CUDA GPU; use --device cpu")
     if device == "auto":

@@ -33,7 +33,7 @@ def uniform(generator: Generator, count: int, low: float = 0.0, high: float = 1.
     return low + (high - low) * torch.rand(count, size, generator=generator)
 
 
-def whole(generator: Generator, *limits: int) -> list[int]:
+def random_integers(generator: Generator, *limits: int) -> list[int]:
     """For each limit a whole number from 0 to below it: an int, which may decide what is done."""
     return [int(draw * limit) for draw, limit in
             zip(torch.rand(len(limits), generator=generator).tolist(), limits)]
@@ -52,7 +52,7 @@ def bring(images: Tensor, *values: Tensor) -> list[Tensor]:
     return [part.view(value.shape) for part, value in zip(parts, values)]
 
 
-def axes(images: Tensor) -> list[Tensor]:
+def pixel_centres(images: Tensor) -> list[Tensor]:
     """Pixels' centres: y (H, 1), x (W, 1), in pixels."""
     return [torch.arange(0.5, side, device=images.device, dtype=images.dtype)[:, None]
             for side in images.shape[2:]]
@@ -71,7 +71,7 @@ def waves(images: Tensor, generator: Generator, cells: tuple = (2, 24),
     # A product of two cosines has a variance of 1/4, the sum of them WAVES times that.
     pace, phase = bring(images.new_empty(n, 0), pace, phase)
     rows, columns = (torch.addcmul(phase[:, i, None], axis, pace[:, i, None]).cos()
-                     for i, axis in enumerate(axes(images)))
+                     for i, axis in enumerate(pixel_centres(images)))
     noise = rows @ columns.mT.mul(2 / WAVES ** 0.5)
     return noise.view(len(images), channels, *images.shape[2:])
 
@@ -120,7 +120,7 @@ def blobs(images: Tensor, centre: Tensor, shapes: Tensor, generator: Generator) 
         images, -scale, scale / torch.tensor(images.shape[2:]), area.sqrt() / edge, rough, count)
     offset = centre * away
     y, x = (torch.addcmul(offset[:, i, None], axis.T, pace[:, i, None])
-            for i, axis in enumerate(axes(images)))
+            for i, axis in enumerate(pixel_centres(images)))
     far = torch.hypot(y[:, None, :, None], x[:, None, None])
     relief = torch.addcmul(far, rough[..., None, None], waves(images, generator))
     lowest = relief[..., ::step, ::step].flatten(1).topk(int(count.max()) + 1, largest=False)
@@ -130,7 +130,7 @@ def blobs(images: Tensor, centre: Tensor, shapes: Tensor, generator: Generator) 
 
 def others(images: Tensor, generator: Generator) -> Tensor:
     """For each image one of the batch, by chance itself, moved round and mirrored."""
-    *shift, flip = whole(generator, len(images), *images.shape[2:], 4)
+    *shift, flip = random_integers(generator, len(images), *images.shape[2:], 4)
     result = images.roll(shift, (0, 2, 3))
     return result.flip([axis for axis, bit in ((2, 1), (3, 2)) if flip & bit]) if flip else result
 
