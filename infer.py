@@ -150,8 +150,9 @@ def score_job(job: "ad.jobs.Job", args: Namespace, machine: "ad.machine.Machine"
     result = ad.results.summary(rows, pixels if detector.localises else [])
     result |= {"folder": job.folder, "rule": args.threshold, "threshold": 1.0,
                "limits": vars(detector.limits), "seconds": time.perf_counter() - start,
-               "members": {member.name: member.weight for member in detector.members},
-               "scoring": detector.members[0].calibration["scoring"]}
+               "members": dict.fromkeys(job.members, 0.0) | {
+                   member.name: member.weight for member in detector.members},
+               "scoring": given_scoring(args), "ckpt": args.ckpt}
     return rows, dict(shown), result
 
 
@@ -166,7 +167,7 @@ def write_results(rows: list, results: dict, averages: dict, args: Namespace,
     for name, content in files.items():
         ad.checkpoint.write_atomic(args.results / name, content)
     written = [*files, *(["histograms.png", "maps/"] if args.maps else []),
-               *(["masks/"] if args.masks else [])]
+               *(["masks/"] if (args.results / "masks").is_dir() and args.masks else [])]
     print("wrote " + ", ".join(f"{args.results}/{name}" for name in written))
     if flat and args.check_submission:
         ad.sets.submission.check_submission(files["submission.csv"], args.check_submission)
@@ -183,7 +184,8 @@ def main(args: Namespace) -> int:
         return 0
     submits = bool(args.like or args.check_submission or args.binary)
     jobs, flat, args.spot_check = ad.ranks.from_rank_0(lambda: (
-        [ad.sets.files.job(choice, args.image, args.members)], False, set()) if args.image
+        [ad.jobs.find_job(args.category, ad.sets.files.single_files(args.image, args.category),
+                          choice, args.members)], False, set()) if args.image
         else ad.jobs.jobs_to_score(choice, args.members, args.separately, args.spot_check,
                                    args.like, submits))
     parts, shown, results = {}, {}, {}

@@ -181,7 +181,7 @@ def train_detector(root: Path, table: dict | None, args: Namespace,
     examples = ad.validation.make_examples(val_images, args.seed, positives, alignment=aligned)
     saved, before = ad.fitting.finish(run, None if trained else model, rest, examples, scoring,
                                       machine)
-    if args.verbose and not (trained or ad.ranks.rank()):
+    if args.verbose and hasattr(model, "describe") and not ad.ranks.rank():
         print(f"{args.category}: {model.describe()}")
     print(ad.verdict.verdict(saved, before, args.verbose))
 
@@ -195,6 +195,8 @@ def train_classifier(root: Path, args: Namespace, machine: "ad.machine.Machine")
     args.symmetries = ad.augment.symmetries(train.images) if args.augment else []
     normal = [s for s in val.samples if s.defect == args.normal_class]
     other = [s for s in val.samples if s.defect != args.normal_class]
+    require(len(normal) != 1, f"the class {args.normal_class} of {args.category} has too few images "
+            "to judge by: 8 or more are needed")
     config = config_of(args, root, {"train": train.samples, "validation": normal,
                                     "anomalous": other, "test": test.samples}, train.images,
                        machine)

@@ -5,8 +5,8 @@
     python visualize.py --compare RUN RUN                    # folders of runs, beside each other
     python visualize.py --report                             # what infer.py left, as one web page
 
-Writes results/look_<category>_<run>_<checkpoint>.png: input | reconstruction | error map | overlay
-| mask of test images and of CutPaste images, and prints four numbers that tell whether the model
+Writes results/look_<category>_<run>_<checkpoint>.png: input | reconstruction | error | anomaly map
+| mask of test images and of CutPaste images, and prints five numbers that tell whether the model
 repairs, copies, blurs, or has collapsed. --report writes results/report.html, one file that any
 browser opens without a network: metrics and curves of every category in results/metrics.json, and
 a gallery of the test images in results/scores.csv, the worst mistakes first.
@@ -28,8 +28,7 @@ def build_parser() -> Parser:
     parser = Parser(__doc__, FIRST)
     add_data_arguments(parser, categories=False)
     parser.add_argument("--ckpt", metavar="FILE",
-                        help="checkpoint: a path, or a name that is unique below --runs; with "
-                        "--report as for infer.py (default there: best.pt)")
+                        help="checkpoint: a path, or a name that is unique below --runs")
     parser.add_argument("--report", action="store_true", help="report.html about scores.csv and "
                         "metrics.json in --results, with the runs that they name")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="curves, bars and a table of "
@@ -49,7 +48,7 @@ def build_parser() -> Parser:
 
 def parse_args() -> Namespace:
     args = build_parser().parse_args()
-    require(bool(args.ckpt or args.report) != bool(args.compare),
+    require(bool(args.ckpt) + args.report + bool(args.compare) == 1,
             "give --ckpt FILE, --report or --compare RUN RUN ..., one of them")
     require(args.count >= 0, f"--count must not be negative, got {args.count}")
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
@@ -57,12 +56,13 @@ def parse_args() -> Namespace:
 
 
 def pick(samples: list, ids: list[str] | None, count: int, seed: int) -> list:
-    """Test samples named by `ids`, or `count` random ones of which half are anomalous."""
+    """Test samples named by `ids`, or `count` random ones of which half are anomalous, or not
+    known, where there are so many."""
     if ids:
         return ad.sets.files.named(samples, ids)
     draw = random.Random(seed)
     normal, anomalous = ([s for s in samples if bool(s.label) == odd] for odd in (False, True))
-    few = min(len(normal), count // 2)
+    few = min(len(normal), max(count // 2, count - len(anomalous)))
     return draw.sample(anomalous, min(len(anomalous), count - few)) + draw.sample(normal, few)
 
 
@@ -94,6 +94,7 @@ def show(detector: "ad.detector.Detector", images: list, masks: list,
         captions = [f"{member.model.classes[winner]}\n{text}" for (_, winner), text in
                     zip(cams, captions)]
     elif ad.pictures.collapse.reconstructs(member.model):
+        floats = [ad.pictures.collapse.as_scored(member, image) for image in floats]
         outputs = ad.pictures.collapse.reconstruct(member, floats)
         errors = [(output - image).abs().mean(0, keepdim=True)
                   for output, image in zip(outputs, floats)]
@@ -155,12 +156,13 @@ def main(args: Namespace) -> None:
     machine = ad.machine.choose_machine(args.device, window_batch=args.window_batch,
                                         deterministic=args.deterministic)
     if args.report:
-        return pictures.report.write_report(args.results, args.runs, args.data,
-                                            args.ckpt or "best.pt", machine)
+        return pictures.report.write_report(args.results, args.runs, args.data, machine)
     path = ad.checkpoint.find(args.ckpt, args.runs)
-    detector, other = (name and ad.detector.Detector.load(
-        ad.checkpoint.find(name, args.runs), machine, data=args.data)
-        for name in (args.ckpt, args.detector))
+
+    def load(file):
+        return ad.detector.Detector.load(file, machine, data=args.data)
+    detector = load(path)
+    other = load(ad.checkpoint.find(args.detector, args.runs)) if args.detector else None
     images, masks, labels = looked_at(detector, args)
     captions, columns = show(detector, images, masks, other)
     labels = [f"{label}\n{text}" for label, text in zip(labels, captions)]

@@ -85,7 +85,7 @@ def draw_crops(model: torch.nn.Module, images: list, generator: torch.Generator,
     """A batch (N, 3, h, w) in [0, 1] of uint8 images: random crops by the plan (config.Training),
     or whole images for a model of one fixed `size`."""
     if hasattr(model, "size"):
-        return torch.cat([model.resize(to_float(image, generator.device)[None])
+        return torch.cat([resize_to(to_float(image, generator.device)[None], model.size)
                           for image in images])
     draws = uniform(on_cpu(generator), 2)[:, 0].tolist()
     low, high = plan.long_side
@@ -99,6 +99,6 @@ def at_one_size(model: torch.nn.Module, images: list, plan: Training) -> list:
     fixed, (low, high) = hasattr(model, "size"), plan.long_side
     if not fixed and (plan.crop or low != high):
         return images
-    resized = (model.resize(to_float(i, i.device)[None]) if fixed else
+    resized = (resize_to(to_float(i, i.device)[None], model.size) if fixed else
                resize_long_side(i, low) for i in images)
     return [(r[0] * 255).round().byte() for r in resized]

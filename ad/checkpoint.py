@@ -99,9 +99,11 @@ def restore_model(checkpoint: dict, path: Path,
 
 
 def find(name: str, runs: str | Path) -> Path:
-    """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`."""
-    if Path(name).is_file():
-        return Path(name)
+    """A checkpoint path, a run's folder, whose best.pt is meant, or a short name (epoch_12.pt,
+    unet-seed0/best.pt) below `runs`."""
+    for path in (Path(name), Path(name, "best.pt")):
+        if path.is_file():
+            return path
     matches = sorted(p for p in Path(runs).glob(f"**/{escape(name)}") if p.is_file()) \
         if name else []
     if len(matches) == 1:

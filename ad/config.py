@@ -59,8 +59,11 @@ class Scoring:
         if "memory" in ERRORS.get(self.error, ()) and self.windows != (0,):
             raise InputError(f"--error {self.error}: a memory looks at whole images, which is "
                              "--windows 0")
-        if self.error == "elbo" and hasattr(model, "repairs"):
-            raise InputError("--error elbo is for variational autoencoders")
+        maps = {"mask": getattr(model, "repairs", False), "memory": hasattr(model, "memory"),
+                "elbo": hasattr(model, "decode")}
+        for name in ERRORS.get(self.error, ()) if hasattr(model, "loss") else ():
+            if not maps.get(name, True):
+                raise InputError(f"--error {self.error}: this model has no map called {name}")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
         if not 0 <= self.sigma < float("inf"):

@@ -1,6 +1,7 @@
 """What is learned in one pass, without training: a memory, also that of a trained U-Net, and what
 is normal for it, by memories that do not hold what they judge."""
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,8 @@ def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
         saved["calibration"] = judge_best(*maps, examples, scoring)
         found = aurocs(saved["calibration"])
         if fitted:
-            saved["model_args"]["fingerprint"] = model.fingerprint
+            if hasattr(model, "fingerprint"):  # of the weights of a memory's backbone
+                saved["model_args"]["fingerprint"] = model.fingerprint
             checkpoint.write_atomic(run.folder / "log.jsonl", json.dumps(
                 {"epoch": 1, "seconds": time.perf_counter() - start} | found) + "\n")
         elif "memory" not in ERRORS[saved["calibration"]["scoring"]["error"]]:
@@ -89,6 +91,8 @@ def folds(model: nn.Module, images: list, judged: list, scoring: Scoring,
         return [(model, range(len(judged)))]
     memory = model if hasattr(model, "fit") else new_memory(model)
     parts = np.array_split(np.arange(len(judged)), min(FOLDS, len(judged)))
+    if not hasattr(memory, "extract"):
+        return refitted(memory, images, judged, parts, scoring.window_input, device)
     groups = [len(images), *map(len, parts)]
     patches = memory.extract(resized_batches([*images, *judged], scoring.window_input, device),
                              groups)
@@ -108,6 +112,16 @@ def learned_folds(model: nn.Module, memory: nn.Module, patches: torch.Tensor, pa
         fold.learn(torch.cat([patches[:, :start], patches[:, stop:]], 1))
         yield with_memory(model, fold), part.tolist()
     yield with_memory(model, memory), []
+
+
+def refitted(model: nn.Module, images: list, judged: list, parts: list, window_input: int,
+             device: torch.device | str) -> Iterator:
+    """Yield `folds` of a model that only has fit(batches): one's own."""
+    for part in [*parts, np.array([], int)]:
+        fold = copy.deepcopy(model) if len(part) else model
+        fold.fit(resized_batches([*images, *(judged[i] for i in np.setdiff1d(
+            np.arange(len(judged)), part))], window_input, device))
+        yield fold, part.tolist()
 
 
 def with_memory(model: nn.Module, memory: nn.Module) -> nn.Module:

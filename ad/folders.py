@@ -47,6 +47,11 @@ def files_below(folder: Path, above: tuple = ()) -> list[Path]:
     return found
 
 
+def images_below(folder: Path) -> list[Path]:
+    """The image files among files_below."""
+    return [path for path in files_below(folder) if is_image(path)]
+
+
 @cache
 def say_once(text: str) -> None:
     """Print a note, unless this process has printed it: folders are looked at more than once."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ad
 from ad import InputError
-from ad.folders import files_below, is_image, report_left_out, root_of, subfolders
+from ad.folders import images_below, report_left_out, root_of, subfolders
 from ad.samples import Sample, label_of, with_ids
 
 POOL = "pool"  # the category that holds the images of all categories
@@ -60,7 +60,7 @@ def find_samples(root: Path, category: str, split: str, table: dict | None = Non
 def mvtec(root: Path, category: str, split: str) -> list[Sample]:
     """Samples of one category in MVTec AD's layout; says what is left out of the split."""
     folder, samples = root / category / split, []
-    files = [*filter(is_image, files_below(folder))] if folder.is_dir() else []
+    files = images_below(folder)
     masks = ad.masks.find_masks(files) if split == "test" else {}
     for path in files:
         name = path.relative_to(folder).parts[0] if path.parent != folder else ""

@@ -216,7 +216,7 @@ def test_epochs_validations_and_saves_suit_the_number_of_images(given, images, e
 @pytest.mark.parametrize("script, options, message", [
     ("train.py", ["--name", "a/b"], "--name a/b must be the name of one folder"),
     ("train.py", ["--name", ".."], "--name .. must be the name of one folder"),
-    ("train.py", ["--error", "elbo"], "--error elbo is for variational autoencoders"),
+    ("train.py", ["--error", "elbo"], "--error elbo: this model has no map called elbo"),
     ("infer.py", ["--results", "file"], "--results file is a file, not a folder")])
 def test_what_cannot_work_is_told_before_any_work(tmp_path, script, options, message):
     (tmp_path / "file").touch()

@@ -186,7 +186,7 @@ def test_class_folders_train_classifiers_only(tmp_path):
     rng = np.random.default_rng(0)
     for name, value in (("ok", 60), ("dent", 200)):
         (tmp_path / "parts" / name).mkdir(parents=True)
-        for i in range(6):
+        for i in range(8):
             image = np.clip(rng.normal(value, 20, (40, 48, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(image).save(tmp_path / "parts" / name / f"{i}.png")
     where = ("--data", tmp_path / "parts", "--category", "parts")

@@ -106,9 +106,9 @@ def test_auto_looks_at_the_place_where_images_are_aligned(train, radius):
 @pytest.mark.parametrize("coreset", [0.1, 0.5, 1.0])
 def test_coreset_is_the_share_that_is_kept(coreset):
     near = fitted(images(20), coreset=coreset, position="1")
-    assert near.bank.shape == (80, round(coreset * 20), 108)
+    assert near.bank.shape == (80, round(coreset * 20), 54)
     free = fitted(images(20), coreset=coreset, position="free")
-    assert free.bank.shape == (1, round(coreset * 1600), 108)
+    assert free.bank.shape == (1, round(coreset * 1600), 54)
 
 
 @pytest.mark.parametrize("options", [
@@ -181,7 +181,7 @@ def test_images_of_several_sizes():
     torch.manual_seed(0)
     model = PatchMemory()
     model.fit([images(8), images(4, 80, 64)])
-    assert model.grid == (8, 10) and len(model.mean) == 108
+    assert model.grid == (8, 10) and len(model.mean) == 54
     assert model.anomaly_maps(images(1, 50, 70))["gaussian"].shape == (1, 1, 50, 70)
 
 
@@ -230,10 +230,10 @@ def test_light_is_no_defect_but_tone_and_colour_are():
     usual = max(strangeness(image) for image in good)
     dimmed = [0.6 * image for image in good]
     assert max(map(strangeness, dimmed)) < 1.01 * usual
-    assert sum(strangeness(image, blind) for image in dimmed) > 1.02 * sum(
+    assert sum(strangeness(image, blind) for image in dimmed) > 1.08 * sum(
         strangeness(image, blind) for image in good)
     dyed = [image * torch.tensor([1.25, 1.0, 0.8]).view(3, 1, 1) for image in good]
-    assert min(map(strangeness, dyed)) > 1.7 * usual
+    assert min(map(strangeness, dyed)) > 2 * usual
     for index in range(4):
         image, mask = photograph("stain", index)
         found = model.anomaly_maps(image)["gaussian"][0, 0]

@@ -15,6 +15,7 @@ from scipy.stats import ttest_1samp
 import infer
 import train
 import visualize
+from ad import checkpoint
 from ad.config import Scoring
 from ad.detector import Detector, Member
 from ad.fitting import remember
@@ -205,16 +206,54 @@ def test_readme_from_the_first_command_to_own_photographs(tiny, tmp_path):
     assert result.stdout.strip() == f"[{' '.join(str(one).rjust(5) for one in called)}]"
 
 
-def test_the_model_of_the_documents_trains_scores_and_shows(tiny, tmp_path):
+def write_own_model(folder, code=None):
+    """The project in a folder, with a model of one's own as ad/mine.py: by default that of the
+    documents."""
     text = (PROJECT / "docs/development.md").read_text("utf-8")
-    code, = re.findall(r"```python\n(.*?)```", text, re.S)
     for name in SCRIPTS:
-        shutil.copy(PROJECT / name, tmp_path)
-    shutil.copytree(PROJECT / "ad", tmp_path / "ad")
-    (tmp_path / "ad/mine.py").write_text(code)
-    with open(tmp_path / "ad/model.py", "a") as file:
+        shutil.copy(PROJECT / name, folder)
+    shutil.copytree(PROJECT / "ad", folder / "ad")
+    (folder / "ad/mine.py").write_text(code or re.search(r"```python\n(.*?)```", text, re.S)[1])
+    with open(folder / "ad/model.py", "a") as file:
         line, = re.findall(r'`(MODELS\["mine"\] = .*?)`', text)
         file.write(f"\n\n{line}\n")
+
+
+def test_a_model_that_only_fits_is_judged_by_what_it_has_not_learned(tiny, tmp_path):
+    """Its score is the distance to the nearest normal image: 0 for what it holds."""
+    write_own_model(tmp_path, """import torch
+
+
+class Mine(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("known", torch.zeros(0, 3, 64, 80))
+
+    def _load_from_state_dict(self, state, prefix, *rest):
+        self.known = torch.zeros_like(state[prefix + "known"])
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def fit(self, batches):
+        self.known = torch.cat(list(batches))
+
+    def anomaly_maps(self, images, names=None):
+        near = torch.cdist(images.flatten(1), self.known.flatten(1)).amin(1)
+        return {"mse": near.view(-1, 1, 1, 1).expand(-1, 1, *images.shape[2:])}
+""")
+    options = ("--data", str(tiny), "--category", "stripes")
+    for line in (("train.py", *options, "--model", "mine", "--verbose"), ("infer.py", *options)):
+        result = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True,
+                                text=True)
+        assert result.returncode == 0, result.stderr
+    saved = checkpoint.load(tmp_path / "runs/stripes/mine-seed0/best.pt")
+    normals = sorted((tiny / "stripes/train/good").iterdir())
+    assert len(saved["model"]["known"]) == len(normals) == len(saved["calibration"]["scores"])
+    assert min(saved["calibration"]["scores"]) > 0
+    assert "AUROC" in result.stdout
+
+
+def test_the_model_of_the_documents_trains_scores_and_shows(tiny, tmp_path):
+    write_own_model(tmp_path)
     options = ("--data", str(tiny), "--category", "stripes")
     for line in (("train.py", *options, "--model", "mine", "--width", "8", "--epochs", "8",
                   "--batch", "4", "--lr", "1e-2", "--long-side", "64", "64", "--crop", "0"),

@@ -9,10 +9,11 @@ from ad.gradients import MOST, SIDE, descriptors
 from ad.neighbours import nearest
 from ad.regions import turned
 
-# Of this many times the distance turned images are normal, too. By 12 images what lies at any angle
-# has 0.75 to 1.45 (the demo's bolts), what always lies alike 2.5 to 5.6 (tablet, two real parts).
+# Turned images are normal, too, where they are at most this many times as far from the others. By
+# 12 images what lies at any angle has 0.75 to 1.45 (the demo's bolts), what always lies alike 2.5
+# to 5.6 (tablet, two real parts).
 TURNED = 1.6
-PLAIN = 0.5  # of an object's patches the median one's weight is at most this share of the mean
+PLAIN = 0.5  # a background is plain where the median patch weighs at most this share of the mean
 
 
 def rotated(images: torch.Tensor, angle: float) -> torch.Tensor:

@@ -58,7 +58,8 @@ class Chain(nn.Module):
 
 def parts_of_network(name: str, weights: str | Path | None) -> list[nn.Module]:
     """A pretrained network as modules to apply one after the other."""
-    if name != LITE0 and name.lower() not in torchvision_models().list_models():
+    models = torchvision_models()
+    if name != LITE0 and name.lower() not in models.list_models(module=models):
         raise InputError(f"unknown --backbone {name}; there are gradients, unet, efficientnet_lite0"
                          " and the classifiers of torchvision.models")
     model = network(name)

@@ -121,13 +121,9 @@ class Classifier(nn.Module):
             self.net.eval()
         return self
 
-    def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 3, side, side)."""
-        return resize_to(images, self.size)
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> logits (N, K), float32."""
-        return self.net((self.resize(images) - self.mean) / self.std).float()
+        return self.net((resize_to(images, self.size) - self.mean) / self.std).float()
 
     def loss(self, images: torch.Tensor, generator: torch.Generator | None,
              labels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from ad.machine import Machine
 from ad.metrics import auroc
 from ad.runs import Run
 
+BATCH = 32  # images that are classified at once
 SHARES = (0.6, 0.2, 0.2)  # of each class: training, validation, test
 Part = namedtuple("Part", "samples images labels")  # labels: class numbers (N,)
 
@@ -73,12 +74,12 @@ def balanced_weights(labels: torch.Tensor, count: int) -> list[float]:
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, images: list, batch: int = 32) -> np.ndarray:
+def predict(model: torch.nn.Module, images: list) -> np.ndarray:
     """Probabilities (N, K) of uint8 images of any sizes."""
     device = next(model.eval().parameters()).device
-    logits = [model(torch.cat([model.resize(data.to_float(i, device)[None])
-                               for i in images[start:start + batch]]))
-              for start in range(0, len(images), batch)]
+    logits = [model(torch.cat([data.resize_to(data.to_float(i, device)[None], model.size)
+                               for i in images[start:start + BATCH]]))
+              for start in range(0, len(images), BATCH)]
     return torch.cat(logits).softmax(1).cpu().double().numpy()
 
 
@@ -105,5 +106,5 @@ def describe(metrics: dict) -> str:
     lines = [f"{'class':<24}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}"]
     lines += [f"{name:<24}{row['precision']:>10.3f}{row['recall']:>10.3f}{row['f1']:>10.3f}"
               f"{row['images']:>10.0f}" for name, row in metrics["classes"].items()]
-    return "\n".join([*lines, "accuracy {accuracy:.3f}, balanced {balanced_accuracy:.3f}, good "
-                      "against defect AUROC {auroc:.3f}".format(**metrics)])
+    return "\n".join([*lines, "accuracy {accuracy:.3f}, balanced {balanced_accuracy:.3f}, "
+                      "normal against the rest AUROC {auroc:.3f}".format(**metrics)])

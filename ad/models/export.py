@@ -4,6 +4,7 @@ import copy
 import io
 import warnings
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def export(detector: Detector, path: Path) -> str:
             dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}})
     except Exception as error:  # whatever torch.export raises
         raise InputError(f"--export: torch.export cannot follow {config['args']['model']}: "
-                         f"{str(error).splitlines()[0][:200]}") from error
+                         f"{shorten(str(error) or type(error).__name__, 200)}") from error
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that weights in channels_last are not contiguous

@@ -14,7 +14,7 @@ from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surround
 from ad.neighbours import (ENTRIES, POOL, farthest_points, gaussians, nearest, nearest_around,
                            random_rows, sample, shares)
 
-PROJECTED = 32  # random directions in which distances between them are measured for that
+PROJECTED = 32  # random directions along which the coreset of patches from anywhere is chosen
 GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
 ANGLES = 8  # at which normal images are remembered of what lies at any angle
 LIT = 64  # batches whose light is averaged, and that are looked at for alignment
@@ -30,8 +30,8 @@ class PatchMemory(nn.Module):
 
     Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022, with
     neighbours only at about the same place where images are aligned; with distance "gaussian"
-    Mahalanobis distances (Defard et al., "PaDiM", ICPR 2021); "both" gives both maps. backbone,
-    layers, weights: see load_backbone, or backbone gives the maps; fingerprint: of the weights at
+    Mahalanobis distances (Defard et al., "PaDiM", ICPR 2021); "both" gives both maps. backbone: a
+    name, with layers and weights see load_backbone, or a function; fingerprint: of the weights at
     fit(). position: "auto" (by alignment), "free" (anywhere) or a radius in cells. coreset: share
     of each place's patches, or of POOL from anywhere, to keep, in (0, 1]. equalise: bring images to
     the same light, remember what lies at any angle at ANGLES of them. Raises ValueError for others.
@@ -46,15 +46,14 @@ class PatchMemory(nn.Module):
             raise ValueError(f"--coreset must be in (0, 1], got {coreset}")
         if position not in ("auto", "free") and not str(position).isdecimal():
             raise ValueError(f"--position must be auto, free or a radius in cells, got {position}")
-        layers = sorted(layers or ((4, 8) if backbone == "gradients" else (8, 16)))
+        layers = layers or ((8,) if backbone == "gradients" else (8, 16))
         trunk, self.fingerprint = (backbone, "") if callable(backbone) else \
             ad.models.backbones.load_backbone(backbone, tuple(layers), weights)
         if fingerprint not in (None, self.fingerprint):
             raise ValueError(f"the memory was made with other weights of {backbone} "
                              f"({fingerprint}) than are here ({self.fingerprint})")
         self.trunk = [trunk]  # in a list: no part of the checkpoint, which names its weights
-        # Gradients of a finer layer are details in the coarsest one's cells: so few are enough.
-        self.contexts, self.cells = (CONTEXTS, -1) if backbone == "gradients" else ((3,), 0)
+        self.contexts = CONTEXTS if backbone == "gradients" else (3,)
         self.position, self.coreset = str(position), coreset
         self.distance, self.equalise = distance, equalise
         self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
@@ -79,12 +78,12 @@ class PatchMemory(nn.Module):
     @torch.no_grad()
     def features(self, images: torch.Tensor, grid: tuple | None = None) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, means around; (h, w)
-        is `grid` or, where that is None, that of the finest layer (of gradients the coarsest)."""
+        is `grid` or, where that is None, that of the first layer, the finest."""
         trunk = self.trunk[0]
         if self.light is not None:
             images = equalise(images, self.light)
         maps = (trunk.to(images.device) if isinstance(trunk, nn.Module) else trunk)(images)
-        grid = grid or tuple(maps[self.cells].shape[-2:])
+        grid = grid or tuple(maps[0].shape[-2:])
         return torch.cat([F.interpolate(surroundings(m, self.contexts), grid, mode="bilinear")
                           for m in maps], dim=1)
 
@@ -110,10 +109,10 @@ class PatchMemory(nn.Module):
                 self.angles = ANGLES if ad.models.angles.lies_at_any_angle(images) else 1
         stream = self.entries(itertools.chain(first, batches))
         generator = torch.Generator().manual_seed(0)
-        parts = zip(groups, shares(groups)) if groups else [(None, ENTRIES)]
-        parts = [ad.ranks.total(part) for size, count in parts
-                 for part in sample(itertools.islice(stream, size), count, generator)]
-        return torch.cat(parts, 1)
+        kept = []
+        for size, count in zip(groups, shares(groups)) if groups else [(None, ENTRIES)]:
+            kept += sample(itertools.islice(stream, size), count, generator)
+        return torch.cat([ad.ranks.total(patches) for patches in kept], 1)
 
     def entries(self, batches: Iterable) -> Iterator[torch.Tensor]:
         """Yield patches (P, C) of each image at all angles, zeros for another process's image."""
@@ -133,8 +132,7 @@ class PatchMemory(nn.Module):
         """A memory that finds and looks for patches as this one does, and has learned none."""
         twin = PatchMemory(self.trunk[0], position="free" if self.radius is None else self.radius,
                            coreset=self.coreset, distance=self.distance)
-        twin.contexts, twin.cells = self.contexts, self.cells
-        twin.grid, twin.light = self.grid, self.light
+        twin.contexts, twin.grid, twin.light = self.contexts, self.grid, self.light
         return twin
 
     # Distances, and what is learned for them, need all their digits.

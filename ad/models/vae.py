@@ -105,10 +105,6 @@ class VAE(nn.Module):
             raise InputError("--pretrained and --weights are for --encoder resnet18 and vit_b_16")
         load_weights(self.encoder.net, self.encoder.name, weights, self.encoder.head)
 
-    def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 3, image_height, image_width)."""
-        return resize_to(images, self.size)
-
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Resized images -> mean and log-variance of the latent distribution, (N, L) float32."""
         if not self.can_be_pretrained:
@@ -126,7 +122,7 @@ class VAE(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] -> reconstruction from the mean latent, at the same size."""
-        output = self.decode(self.encode(self.resize(images))[0])
+        output = self.decode(self.encode(resize_to(images, self.size))[0])
         return F.interpolate(output, images.shape[-2:], mode="bilinear")
 
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -134,7 +130,7 @@ class VAE(nn.Module):
         latent draw."""
         noise = torch.randn(len(images), self.latent_dim, generator=generator, device=images.device)
         share = len(shard(images)) / len(images)
-        images, noise = shard(self.resize(images)), shard(noise)
+        images, noise = shard(resize_to(images, self.size)), shard(noise)
         mu, logvar = self.encode(images)
         mse = F.mse_loss(self.decode(reparameterise(mu, logvar, noise)), images)
         kl = kl_divergence(mu, logvar).mean()
@@ -153,7 +149,7 @@ class VAE(nn.Module):
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for names of errors.error_maps, and "elbo": squared
         error + 2 variance beta KL / values, everywhere the same: the negative evidence lower bound
         up to a factor and a constant."""
-        small = self.resize(images)
+        small = resize_to(images, self.size)
         mu, logvar = self.encode(small)
         draws = torch.zeros(1, self.latent_dim)
         if self.latent_samples:
@@ -161,7 +157,6 @@ class VAE(nn.Module):
                                 generator=torch.Generator().manual_seed(0))
         kl = self.beta * kl_divergence(mu, logvar) / small[0].numel()
         kl = (2 * self.variance * kl).view(-1, 1, 1, 1)
-        names = [n for n in names if n != "mask"] or names  # it has none; "repaired" does without
         maps = {}
         for noise in draws.to(mu.device):
             output = self.decode(reparameterise(mu, logvar, noise))

@@ -53,7 +53,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "encoder; patchcore: best.pt of a run for unet (default: patchcore those of its package, "
         "vae random)")
     add("--layers", type=int, nargs="+", metavar="PX", help="patchcore: strides (default: 8 16; "
-        "gradients 4 8)")
+        "gradients 8)")
     add("--position", metavar="CELLS", help="patchcore: look for neighbours at most so many cells "
         "away, free: anywhere, auto: near where normal images are aligned (default: auto)")
     add("--coreset", type=float, metavar="SHARE", help="patchcore: patches kept (default: 0.1)")

@@ -18,7 +18,7 @@ CURVES = {"loss": ("training loss", LOSS, ()),
           "val_loss": ("validation loss, normal", LOSS, (5, 2)),
           "val_loss_anomalous": ("validation loss, anomalous", LOSS, (1, 2)),
           "accuracy": ("accuracy", RATE, (6, 2, 1, 2)), "auroc": ("AUROC", RATE, (10, 3))}
-MARKERS = ".x^s"  # of the first runs, and of those that take their colours again
+MARKERS = ".x^s"  # another one each time the colours begin again
 
 
 def load_run(folder: str | Path, results: str | Path) -> dict:
@@ -27,7 +27,7 @@ def load_run(folder: str | Path, results: str | Path) -> dict:
     test: a classifier's test.json or, for a detector, its entry in results/metrics.json, which
     infer.py --separately writes; {} without one.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     try:
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     except (OSError, ValueError) as error:
@@ -43,7 +43,10 @@ def load_run(folder: str | Path, results: str | Path) -> dict:
     if (folder / "test.json").is_file():
         test = json.loads((folder / "test.json").read_text())
     elif path.is_file():
-        test = json.loads(path.read_text())["categories"].get(name, {})
+        try:
+            test = json.loads(path.read_text())["categories"].get(name, {})
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not what infer.py writes: {error!r}") from error
     return {"name": name, "log": log, "parameters": parameters, "test": test}
 
 
@@ -122,10 +125,12 @@ def save_bars(path: Path, runs: list[dict]) -> None:
     names = [drawable(run["name"], 40) for run in scored]
     figure, axis = plt.subplots(figsize=(7, 1.4 + 0.5 * len(scored)), layout="constrained")
     for offset, (key, label) in enumerate((("accuracy", "accuracy"), ("auroc", "AUROC"))):
-        values = [run["test"].get(key) or 0 for run in scored]
-        bars = axis.barh([i + 0.38 * offset for i in range(len(scored))], values, 0.36,
-                         color=COLOURS[offset], label=f"test {label}")
-        axis.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
+        values = [run["test"].get(key) for run in scored]
+        bars = axis.barh([i + 0.38 * offset for i in range(len(scored))],
+                         [value or 0 for value in values], 0.36, color=COLOURS[offset],
+                         label=f"test {label}")
+        axis.bar_label(bars, ["-" if v is None else f"{v:.3f}" for v in values], padding=3,
+                       fontsize=8)
     axis.set_yticks([i + 0.19 for i in range(len(scored))], names)
     axis.set(xlim=(0, 1.12), xlabel="share of the test images, or area under the ROC curve")
     axis.invert_yaxis()

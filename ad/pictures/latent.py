@@ -6,6 +6,7 @@ import torch
 
 from ad.pictures import plots
 from ad.cutpaste import seeded_generator
+from ad.data import resize_to
 
 
 @torch.no_grad()
@@ -15,7 +16,7 @@ def save_latent(path: Path, model: torch.nn.Module, images: list[torch.Tensor], 
     generator = seeded_generator(images[0].device, seed)
     noise = torch.randn(16, model.latent_dim, generator=generator, device=generator.device)
     rows = [list(model.decode(part)) for part in noise.split(8)]
-    means = [model.encode(model.resize(image[None]))[0] for image in images[:4]]
+    means = [model.encode(resize_to(image[None], model.size))[0] for image in images[:4]]
     for first, last in zip(means[::2], means[1::2]):
         way = torch.linspace(0, 1, 8, device=first.device)[:, None]
         rows.append(list(model.decode((1 - way) * first + way * last)))

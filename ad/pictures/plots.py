@@ -1,4 +1,4 @@
-"""Every picture and chart: heat maps, overlays, picture grids."""
+"""Pictures: heat maps, outlines, grids and contact sheets."""
 
 import io
 import textwrap

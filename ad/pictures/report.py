@@ -16,7 +16,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from ad import InputError, checkpoint, data, layouts
 from ad.pictures import compare, plots
 from ad.cli import command, require
-from ad.pictures.collapse import CHECKS, check_member, grades, reconstruct, reconstructs, verdict
+from ad.pictures.collapse import (CHECKS, as_scored, check_member, grades, reconstruct,
+                                  reconstructs, verdict)
 from ad.detector import Detector, Member
 from ad.machine import Machine
 from ad.masks import find_masks, read_mask
@@ -47,7 +48,7 @@ def read_results(folder: Path, advice: str) -> tuple[dict, dict]:
             row for row in rows if f"{row['category']}/".startswith(f"{name}/")]
             for name in results["categories"]}
         fit = [len(part) == results["categories"][name]["images"] and
-               "rule" in results["categories"][name] for name, part in parts.items()]
+               "ckpt" in results["categories"][name] for name, part in parts.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} does not hold what infer.py writes: {error!r}") from error
     require(rows and all(fit), f"{paths[0]} and {paths[1]} are not of the same run of infer.py")
@@ -83,7 +84,7 @@ def describe_run(member: Member, run: dict, machine: Machine) -> dict:
     found = {"name": member.name, "weight": member.weight, "parameters": run["parameters"],
              "config": {key: f"{len(value)} files" if key in PARTS else value
                         for key, value in config.items()},
-             "log": {key: found for key in compare.CURVES if (found := compare.points(run, key))}}
+             "log": {key: curve for key in compare.CURVES if (curve := compare.points(run, key))}}
     if not reconstructs(member.model):
         return found
     try:
@@ -119,16 +120,15 @@ def show_images(rows: list[dict], detector: Detector, side: int, root: Path,
     """Yield for each row the score that it gets now, and PICTURES of it as text, None = without.
     root: below which the images are; predicted: the folder of predicted masks, None = without."""
     samples = [to_sample(row, root) for row in rows]
-    painters = sorted((m for m in detector.members if reconstructs(m.model)),
-                      key=lambda m: m.weight)
+    painter = max((m for m in detector.members if reconstructs(m.model)),
+                  key=lambda m: m.weight, default=None)
     masks = find_masks([sample.path for sample in samples])
     for found in detector.score_samples(samples):
         sample, picture = found.sample, plots.to_picture(found.picture)
         shown = dict.fromkeys(PICTURES) | {"input": picture}
-        for member in painters[-1:]:  # with the most weight
-            image = data.to_float(found.picture, detector.machine.device)
-            shown["reconstruction"] = plots.to_picture(
-                reconstruct(member, [image])[0])
+        if painter:
+            image = as_scored(painter, data.to_float(found.picture, detector.machine.device))
+            shown["reconstruction"] = plots.to_picture(reconstruct(painter, [image])[0])
         if detector.localises:
             shown["anomaly map"] = plots.overlay(picture, found.map_, detector.top_of_maps)
         own = predicted and predicted / sample.category / f"{sample.id}.png"
@@ -139,10 +139,9 @@ def show_images(rows: list[dict], detector: Detector, side: int, root: Path,
         yield found.score, [None if p is None else to_text(p, side) for p in shown.values()]
 
 
-def write_report(folder: Path, runs: str, data_name: str | None, ckpt: str,
-                 machine: Machine) -> None:
+def write_report(folder: Path, runs: str, data_name: str | None, machine: Machine) -> None:
     """visualize.py --report: report.html in the --results folder. runs: folder of the runs;
-    data_name: --data; ckpt: name of the checkpoint in each run."""
+    data_name: --data."""
     results, parts = read_results(folder, command(
         "infer.py", data_name, runs, "--all", "--results", folder))
     root = layouts.resolve_data(data_name) if data_name else Path()
@@ -154,16 +153,16 @@ def write_report(folder: Path, runs: str, data_name: str | None, ckpt: str,
     for name, rows in parts.items():
         result = results["categories"][name]
         paths = {member: Path(runs, result["folder"], member) for member in result["members"]}
-        detector = Detector.load([path / ckpt for path in paths.values()], machine, result["rule"],
-                                 result["scoring"], data_name)
+        detector = Detector.load([path / result["ckpt"] for path in paths.values()], machine,
+                                 result["rule"], result["scoring"], data_name)
         differ, roots = 0, roots | {Path(m.config["root"]).name: None for m in detector.members}
         for row, (score, pictures) in zip(rows, show_images(
                 rows, detector, side, root, folder / "masks" if masks else None)):
             differ += int(abs(score - row["score"]) > NEAR)
             images.append(row | {"entry": len(entries), "pictures": pictures})
         if differ:
-            print(f"note: {name}: {differ} of {len(rows)} scores are not those of scores.csv; give "
-                  "the --ckpt that infer.py was given")
+            print(f"note: {name}: {differ} of {len(rows)} scores are not those of scores.csv; run "
+                  "infer.py again")
         entries.append({"name": name, "metrics": result, "differ": differ, **charts(rows, edges),
                         "runs": [describe_run(m, compare.load_run(paths[m.name], folder), machine)
                                  for m in detector.members]})

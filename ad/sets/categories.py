@@ -16,6 +16,7 @@ from ad.config import Choice
 from ad.images import white_of
 from ad.layouts import POOL
 from ad.sets.other_layouts import flat_files, list_images
+from ad.sets.several import parts
 from ad.sets.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
 from ad.sets.submission import read_rows
 
@@ -82,8 +83,7 @@ def report_orphans(runs: Path, table: dict) -> None:
             now = Counter(table[file] for file in config["train"] if file in table)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read {path} ({error}); delete its folder") from error
-        parts = {folder.name}, set(folder.name.split("+"))
-        if now and not any(part <= names | {POOL} for part in parts):
+        if now and not parts(folder.name, [*names]):
             new = now.most_common(1)[0][0]
             print(f"note: no image is in the category {folder.name} now, most of those of its run "
                   f"{path.parent} are in {new}; to use it, rename {folder} to {runs / new}")

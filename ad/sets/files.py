@@ -10,8 +10,7 @@ from PIL import Image
 
 import ad
 from ad import InputError
-from ad.config import Choice
-from ad.folders import files_below, is_image, report_left_out, subfolders
+from ad.folders import images_below, report_left_out, subfolders
 from ad.samples import Sample, with_ids
 
 
@@ -36,18 +35,13 @@ def expand(names: list[str]) -> list[Path]:
         if not paths:
             raise InputError(f"--image: there is no {name}")
         for path in paths:
-            below = [p for p in files_below(path) if is_image(p)] if path.is_dir() else [path]
+            below = images_below(path) if path.is_dir() else [path]
             if not below:
                 raise InputError(f"--image: there is no image in {path}")
             if path.is_dir():
                 report_left_out(path, below)
             found += below
     return found
-
-
-def job(choice: Choice, paths: list[Path], members: list[str] | None = None) -> "ad.jobs.Job":
-    """The Job of these files."""
-    return ad.jobs.find_job(choice.category, single_files(paths, choice.category), choice, members)
 
 
 def single_files(paths: list[Path], category: str) -> list[Sample]:

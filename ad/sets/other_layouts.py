@@ -6,7 +6,8 @@ from pathlib import Path
 
 import ad
 from ad import InputError, layouts
-from ad.folders import files_below, is_image, report_left_out, subfolders, visible
+from ad.cli import require
+from ad.folders import images_below, is_image, report_left_out, subfolders, visible
 from ad.samples import NORMAL, Sample, label_of, with_ids
 
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
@@ -27,10 +28,16 @@ def layout(root: Path) -> str | None:
         return "wells"
     if list_images(root / "train"):
         return "flat"
-    folders = [folder for folder in subfolders(root) if list_images(folder)]
-    if any(label_of(folder.name) == 0 for folder in folders) or not folders and list_images(root):
+    if has_good(root) or label_of(root.absolute().name) == 0 and images_below(root):
         return "photos"
-    return "classes" if folders else None
+    if any(list_images(folder) for folder in subfolders(root)):
+        return "classes"
+    return "photos" if list_images(root) else None
+
+
+def has_good(root: Path) -> bool:
+    """Is one of its folders called good, or the like, and holds images, at any depth?"""
+    return any(label_of(f.name) == 0 and images_below(f) for f in subfolders(root))
 
 
 def describe(root: Path, kind: str, names: list[str]) -> bool:
@@ -93,8 +100,8 @@ def class_samples(root: Path, category: str) -> list[Sample]:
     MVTec AD's layout, good, which is train/good and test/good, and every test/<defect>."""
     kind = layouts.layout(root)
     if kind in ("classes", "photos") and subfolders(root):
-        report_left_out(root, files := [path for folder in subfolders(root)
-                                        for path in files_below(folder) if is_image(path)])
+        files = [path for folder in subfolders(root) for path in images_below(folder)]
+        report_left_out(root, files)
         return with_ids([Sample(path, category, path.relative_to(root).parts[0], -1, None)
                          for path in files], root)
     if kind != "mvtec":
@@ -106,41 +113,46 @@ def class_samples(root: Path, category: str) -> list[Sample]:
 
 
 def own_samples(root: Path, config: dict) -> list[Sample]:
-    """The test split of the classifier's run with this config.json, labelled normal or not."""
+    """The test split of the classifier's run with this config.json, labelled normal or not.
+    InputError where none of it is there."""
     chosen, normal = set(config["test"]), config["args"]["normal_class"]
-    return [replace(s, label=int(s.defect != normal))
-            for s in class_samples(root, config["category"])
-            if s.path.relative_to(root).as_posix() in chosen]
+    found = [replace(s, label=int(s.defect != normal))
+             for s in class_samples(root, config["category"])
+             if s.path.relative_to(root).as_posix() in chosen]
+    require(found, f"{root} has none of the test images of this run ({config['test'][0]}, ...); "
+            "say where they are with --data DIR")
+    return found
 
 
 def flat_files(root: Path, split: str, table: dict | None = None) -> list[Sample]:
     """All samples of a flat folder; their category is that of `table`, or "" without one."""
     return [replace(s, category=table[f"{split}/{s.path.name}"] if table else "")
-            for s in as_taken(root / split, "", split, "", 0 if split == "train" else -1)]
+            for s in as_taken(root / split, "", 0 if split == "train" else -1)]
 
 
-def photos(root: Path, split: str) -> list[Sample]:
-    """Samples of a folder of photographs, one category: the images in it are normal or, where it
-    has folders, those in good/, bad/ and the like are what they are called, all others unknown."""
-    category, samples = root.absolute().name, []
-    folders = [] if list_images(root) else subfolders(root)
-    if not folders:
-        return as_taken(root, category, split, "good", 0) if split == "train" else []
-    for folder in folders:
-        name = folder.name.casefold()
-        label = 0 if name in NORMAL else 1 if name in ANOMALOUS else -1
-        if (label == 0) == (split == "train"):
-            files = [path for path in files_below(folder) if is_image(path)]
-            report_left_out(folder, files)
-            samples += [Sample(path, category, folder.name, label, None) for path in files]
-    return with_ids(samples, root)
-
-
-def as_taken(folder: Path, category: str, split: str, defect: str, label: int) -> list[Sample]:
+def as_taken(folder: Path, category: str, label: int) -> list[Sample]:
     """Samples of the images directly in `folder`; says what is left out of it."""
     files = list_images(folder)
     report_left_out(folder, files)
-    return with_ids([Sample(path, category, defect, label, None) for path in files], folder)
+    return with_ids([Sample(path, category, "", label, None) for path in files], folder)
+
+
+def photos(root: Path, split: str) -> list[Sample]:
+    """Samples of a folder of photographs, one category: where one of its folders is called good,
+    those in good/, bad/ and the like are what they are called, all others unknown; otherwise all
+    images in it are normal, those of its folders only where it is called good itself."""
+    category, samples = root.absolute().name, []
+    if has_good(root):
+        folders = {folder: images_below(folder) for folder in subfolders(root)}
+    else:
+        folders = {Path(root, "good"): list_images(root) or images_below(root)}
+    report_left_out(root, [path for files in folders.values() for path in files])
+    for folder, files in folders.items():
+        name = folder.name.casefold()
+        label = 0 if name in NORMAL else 1 if name in ANOMALOUS else -1
+        if (label == 0) == (split == "train"):
+            samples += [Sample(path, category, folder.name, label, None) for path in files]
+    return with_ids(samples, root)
 
 
 def list_images(folder: Path) -> list[Path]:
