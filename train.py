@@ -195,8 +195,8 @@ def train_classifier(root: Path, args: Namespace, machine: "ad.machine.Machine")
     args.symmetries = ad.augment.symmetries(train.images) if args.augment else []
     normal = [s for s in val.samples if s.defect == args.normal_class]
     other = [s for s in val.samples if s.defect != args.normal_class]
-    require(len(normal) != 1, f"the class {args.normal_class} of {args.category} has too few images "
-            "to judge by: 8 or more are needed")
+    require(len(normal) != 1, f"the class {args.normal_class} of {args.category} has too few "
+            "images to judge by: 8 or more are needed")
     config = config_of(args, root, {"train": train.samples, "validation": normal,
                                     "anomalous": other, "test": test.samples}, train.images,
                        machine)

@@ -103,6 +103,19 @@ def test_names_of_normal_and_of_unlabelled_folders(tmp_path):
         ("cut/0", "cut"), ("ok/0", "good")]
 
 
+def test_photographs_below_good_are_normal_and_stray_ones_beside_it_are_not(tmp_path, capsys):
+    root = folder_of(tmp_path / "parts", "good/mon/0.png", "good/tue/1.png", "bad/late/2.png",
+                     "stray.png", "new/3.png")
+    assert layouts.layout(root) == "photos"
+    assert ids(root, "parts", "train") == ["good/mon/0", "good/tue/1"]
+    assert {s.id: s.label for s in layouts.find_samples(root, "parts", "test")} == {
+        "bad/late/2": 1, "new/3": -1}
+    assert f"left out 1 files of {root}: 1 *.png" in capsys.readouterr().out
+    assert layouts.layout(root / "good") == "photos"  # the folder is what --data names
+    assert ids(root / "good", "good", "train") == ["mon/0", "tue/1"]
+    assert layouts.layout(folder_of(tmp_path / "x", "mon/0.png", "tue/1.png")) == "classes"
+
+
 def test_what_is_left_out_is_said_and_what_pillow_reads_is_taken(tmp_path, capsys):
     root = folder_of(tmp_path, *PLAIN, *(f"part/test/cut/{n}.{suffix}" for n, suffix in enumerate(
         ("jfif", "ppm", "gif", "JP2", "PGM", "pnm"), start=1)))

@@ -138,6 +138,12 @@ def drawn(monkeypatch, module, function, *arguments):
     return found[0]
 
 
+def test_bars_have_no_figure_where_there_is_none(monkeypatch):
+    runs = [{"name": "a", "test": {"accuracy": None, "auroc": 0.75}}, {"name": "b", "test": {}}]
+    axis, = drawn(monkeypatch, compare, compare.save_bars, runs).axes
+    assert sorted(t.get_text() for t in axis.texts) == ["-", "0.750"]
+
+
 def test_histograms_count_whole_images_of_every_label(monkeypatch):
     labels, scores = (0, 0, 1, -1, -1, -1), (0.0, 0.1, 3, 0, 3, 3)
     figure = drawn(monkeypatch, charts, charts.save_histograms,

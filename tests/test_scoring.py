@@ -10,6 +10,7 @@ from ad import InputError
 from ad.augment import FLIPS
 from ad.config import Scoring
 from ad.judging import calibrate
+from ad.model import build_model
 from ad.scoring import (combine, map_images, raw_maps, resized, score_images, side_for_model,
                         smooth, topk_mean)
 from ad.threshold import parse_threshold, standardise
@@ -46,6 +47,18 @@ def test_a_memory_is_one_of_whole_images():
     for error in ("fused", "memory"):
         with pytest.raises(InputError, match=f"--error {error}: .* --windows 0"):
             Scoring(error=error, windows=(128, 0)).check()
+
+
+def test_an_error_map_that_a_model_has_not_is_refused():
+    vae = build_model("small_conv_vae")
+    for error, lacks in (("mask", "mask"), ("repaired", "mask"), ("memory", "memory")):
+        with pytest.raises(InputError, match=f"--error {error}: this model has no map .*{lacks}"):
+            Scoring((0,), error=error).check(vae)
+    Scoring((0,), error="elbo").check(vae)
+    unet = build_model("unet", width=2, depth=1, objective="reconstruct")
+    with pytest.raises(InputError, match="no map called mask"):
+        Scoring((0,), error="fused").check(unet)
+    Scoring((0,), error="memory").check(unet)
 
 
 def test_combine_is_mean_over_errors_and_max_over_windows():

@@ -105,5 +105,8 @@ def test_pick_by_name_and_at_random(tiny):
         "gap/001", "blot/003", "gap/003", "good/003"]
     drawn = pick(samples, None, 5, 1)
     assert [s.label for s in drawn] == [1, 1, 1, 0, 0] and drawn == pick(samples, None, 5, 1)
+    assert [len(pick([s for s in samples if s.label == label], None, 4, 0)) for label in (0, 1)] \
+        == [4, 4]
+    assert [s.label for s in pick([samples[0], *samples[-4:]], None, 5, 0)] == [1, 0, 0, 0, 0]
     with pytest.raises(InputError, match="no test image 'x'"):
         pick(samples, ["x"], 5, 0)

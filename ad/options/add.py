@@ -12,7 +12,9 @@ def add_data_arguments(parser: argparse.ArgumentParser,
     """--data, --runs, and which categories; --device, --window-batch. Returns the data group."""
     group = parser.add_argument_group("data")
     group.add_argument("--data", help="folder in MVTec AD layout, or demo: a procedural set written"
-                       " on first use (default: $AD_DATA, else data/mvtec_ad)")
+                       " on first use (default: " + (
+                           "$AD_DATA, else data/mvtec_ad)" if categories else "where the run "
+                           "found its images)"))
     group.add_argument("--runs", default="runs", help="folder of the trained runs (default: runs)")
     if categories:
         group.add_argument("--category", help="name of the category (default: the only one)")
