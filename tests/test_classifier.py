@@ -195,6 +195,10 @@ def test_class_folders_train_classifiers_only(tmp_path):
     assert result.returncode == 0, result.stderr
     test = json.loads((tmp_path / "runs/parts-classes/resnet18-seed0/test.json").read_text())
     assert set(test["classes"]) == {"ok", "dent"}
+    (tmp_path / "parts/ok/7.png").unlink()  # one of 7 is kept for validation
+    result = run("train.py", *where, "--model", "resnet18", "--normal-class", "ok", "--name", "x",
+                 cwd=tmp_path)
+    assert result.returncode == 2 and "too few images to judge by" in result.stderr
     (tmp_path / "parts/ok").rename(tmp_path / "parts/plain")  # no name of normal photographs
     for options, message in (
             (["--model", "resnet18"], "one of them --normal-class good; there are: dent, plain"),
