@@ -80,7 +80,9 @@ def parse_args() -> Namespace:
     args = build_parser().parse_args()
     if args.image and not (args.category or args.all or args.pool or args.merge_categories):
         args.category = ad.sets.files.only_category(args.runs)
-    choice_from(args)  # refuses options that exclude each other
+    choice = choice_from(args)  # refuses options that exclude each other
+    if args.pool and (args.image or args.export):
+        args.category, args.pool = choice.category, False
     require(args.category or not (args.image or args.export), "--image, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
             "--merge-categories votes; give one of them")

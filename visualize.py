@@ -91,7 +91,7 @@ def show(detector: "ad.detector.Detector", images: list, masks: list,
         cams = [ad.models.classifier.grad_cam(member.model, image[None]) for image in floats]
         columns["Grad-CAM"] = [plots.overlay(p, cam[0], 1.0) for p, (cam, _) in zip(pictures, cams)]
         overlays = anomaly_maps(other, images, pictures)[1] if other else None
-        captions = [f"{member.model.classes[winner]}\n{text}" for (_, winner), text in
+        captions = [f"class: {member.model.classes[winner]}\n{text}" for (_, winner), text in
                     zip(cams, captions)]
     elif ad.pictures.collapse.reconstructs(member.model):
         floats = [ad.pictures.collapse.as_scored(member, image) for image in floats]
@@ -118,7 +118,7 @@ def compare_runs(args: Namespace) -> None:
         ad.pictures.compare.save_bars(args.results / "compare_bars.png", runs)
         written.append("compare_bars.png")
     else:
-        folders = {Path(run).absolute().parent: Path(run) for run in args.compare}
+        folders = {ad.folders.whole_path(run).parent: Path(run) for run in args.compare}
         print(f"no test figures of these runs in {args.results}: " + " && ".join(
             command("infer.py", args.data or read_arguments(run / "config.json").get("data"),
                     folder.parent, "--category", folder.name.removesuffix("-classes"),
@@ -169,8 +169,9 @@ def main(args: Namespace) -> None:
     name = f"{detector.config['category']}_{path.parent.name}_{path.stem}.png"
     pictures.plots.save_grid(
         args.results / f"look_{name}", list(zip(*columns.values())), tuple(columns), labels,
-        "a score is 0 for a typical normal image and 1 at the threshold; the map is coloured from "
-        "0.8 times the 99 % quantile of normal images on")
+        "a score is 0 for a typical normal image and 1 at the threshold" + (
+            "; the map is coloured from 0.8 times the 99 % quantile of normal images on"
+            if "anomaly map" in columns else ""))
     print(f"wrote {args.results / f'look_{name}'}")
     model = detector.members[0].model
     normals = ad.runs.run_images(detector.config, "validation", most=8)

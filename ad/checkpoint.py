@@ -99,13 +99,13 @@ def restore_model(checkpoint: dict, path: Path,
 
 
 def find(name: str, runs: str | Path) -> Path:
-    """A checkpoint path, a run's folder, whose best.pt is meant, or a short name (epoch_12.pt,
-    unet-seed0/best.pt) below `runs`."""
+    """A checkpoint path, or a short name (epoch_12.pt, unet-seed0/best.pt) below `runs`; of a run's
+    folder (unet-seed0) best.pt."""
     for path in (Path(name), Path(name, "best.pt")):
         if path.is_file():
             return path
-    matches = sorted(p for p in Path(runs).glob(f"**/{escape(name)}") if p.is_file()) \
-        if name else []
+    matches = sorted(p for pattern in (escape(name), f"{escape(name)}/best.pt") if name
+                     for p in Path(runs).glob(f"**/{pattern}") if p.is_file())
     if len(matches) == 1:
         return matches[0]
     if matches:

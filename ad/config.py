@@ -54,16 +54,17 @@ class Scoring:
 
     def check(self, model: object = None) -> "Scoring":
         """Raise InputError for values that cannot be used, with this model if any; returns self."""
+        maps = {"mse": True, "ssim": True, "mask": getattr(model, "repairs", False),
+                "memory": hasattr(model, "memory"), "elbo": hasattr(model, "decode")}
+        for name in ERRORS.get(self.error, ()) if hasattr(model, "loss") else ():
+            if not maps[name]:
+                raise InputError(f"--error {self.error}: this model has no map called {name}, but "
+                                 + ", ".join(name for name, there in maps.items() if there))
         if hasattr(model, "fit") and self.windows != (0,):
             raise InputError("--windows: a memory looks at whole images, which is --windows 0")
         if "memory" in ERRORS.get(self.error, ()) and self.windows != (0,):
             raise InputError(f"--error {self.error}: a memory looks at whole images, which is "
                              "--windows 0")
-        maps = {"mask": getattr(model, "repairs", False), "memory": hasattr(model, "memory"),
-                "elbo": hasattr(model, "decode")}
-        for name in ERRORS.get(self.error, ()) if hasattr(model, "loss") else ():
-            if not maps.get(name, True):
-                raise InputError(f"--error {self.error}: this model has no map called {name}")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
         if not 0 <= self.sigma < float("inf"):

@@ -47,6 +47,11 @@ def files_below(folder: Path, above: tuple = ()) -> list[Path]:
     return found
 
 
+def whole_path(folder: str | Path) -> Path:
+    """The same folder with a name, also where it is given as . or ..; links stay."""
+    return Path(os.path.abspath(folder))
+
+
 def images_below(folder: Path) -> list[Path]:
     """The image files among files_below."""
     return [path for path in files_below(folder) if is_image(path)]

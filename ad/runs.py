@@ -113,6 +113,8 @@ def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume
     for part in ("validation", "anomalous", "test"):
         if not set(config.get(part, ())) <= set(config["train"]):
             data.report_copies(run_files(config, part), run_files(config, "train"), part)
+    if resume and not last:
+        print(f"nothing to resume in {folder}: begins anew")
     state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
     if last and config["args"]["minutes"]:  # the number of epochs is known by now
         config["args"] |= {"epochs": last["config"]["args"]["epochs"], "minutes": None}

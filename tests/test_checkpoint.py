@@ -89,6 +89,7 @@ def test_find_by_path_short_name_and_ambiguity(tmp_path):
     assert checkpoint.find("b/best.pt", runs) == runs / "carpet/b/best.pt"
     assert checkpoint.find(str(runs / "carpet/a/best.pt"), "x") == runs / "carpet/a/best.pt"
     assert checkpoint.find(str(runs / "carpet/a"), "x") == runs / "carpet/a/best.pt"
+    assert checkpoint.find("b", runs) == runs / "carpet/b/best.pt"
     with pytest.raises(InputError, match="2 checkpoints.*carpet/a/best.pt, .*carpet/b/best.pt"):
         checkpoint.find("best.pt", runs)
     with pytest.raises(InputError, match="no checkpoint 'epoch_13.pt'"):

@@ -265,3 +265,15 @@ def test_pictures_carry_the_scores_of_infer(odd, monkeypatch):
                 for r in rows if r["category"] == "mean"]
     (_, _, _, labels, _), = shown
     assert labels[:8] == expected and labels[8].startswith("CutPaste\n")
+
+
+def test_a_folder_has_a_name_wherever_it_is_named_from(tmp_path, monkeypatch):
+    root = folder_of(tmp_path / "parts", "good/mon/0.png", "good/1.png", "bad/2.png")
+    folder_of(tmp_path / "sets/part", "train/good/0.png")
+    monkeypatch.chdir(root / "good")
+    assert layouts.find_categories(Path("..")) == ["parts"]
+    assert layouts.find_categories(Path(".")) == ["good"]
+    assert ids(Path("."), "good", "train") == ["1", "mon/0"]  # all below a folder called good
+    monkeypatch.chdir(tmp_path / "sets/part/train")
+    with pytest.raises(InputError, match=f"use --data {tmp_path}/sets --category part"):
+        layouts.find_categories(Path(".."))

@@ -128,8 +128,9 @@ def config_of(args: argparse.Namespace, root: Path, parts: dict, images: list,
 
 
 def read_arguments(path: Path) -> dict:
-    """Arguments of a config.json, but for those that say where a run is, whether to replace it, and
-    which others were trained beside it."""
+    """Arguments of a config.json, or of that in a run's folder, but for those that say where a run
+    is, whether to replace it, and which others were trained beside it."""
+    path = path / "config.json" if path.is_dir() else path
     try:
         found = json.loads(path.read_text())["args"]
     except (OSError, ValueError, KeyError, TypeError) as error:

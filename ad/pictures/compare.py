@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.ticker import AsinhLocator, LogLocator, MaxNLocator, NullLocator
 
 from ad import InputError, checkpoint
+from ad.folders import whole_path
 from ad.pictures.fonts import drawable
 from ad.model import build_model
 from ad.pictures.plots import COLOURS, plt, save_figure
@@ -27,7 +28,7 @@ def load_run(folder: str | Path, results: str | Path) -> dict:
     test: a classifier's test.json or, for a detector, its entry in results/metrics.json, which
     infer.py --separately writes; {} without one.
     """
-    folder = Path(folder).absolute()
+    folder = whole_path(folder)
     try:
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     except (OSError, ValueError) as error:

@@ -17,10 +17,11 @@ from ad.samples import Sample, with_ids
 def only_category(runs: Path | str) -> str:
     """The one category that has runs which score; classifiers do not. Raises InputError for none
     or several."""
-    names = [folder.name for folder in subfolders(Path(runs)) if any(folder.glob("*/best.pt"))
-             and not any(folder.glob("*/test.json"))]
+    every = [folder for folder in subfolders(Path(runs)) if any(folder.glob("*/best.pt"))]
+    names = [folder.name for folder in every if not any(folder.glob("*/test.json"))]
     if len(names) != 1:
-        raise InputError(f"give --category NAME, one of {', '.join(names)}" if names else
+        known = names or [folder.name for folder in every]
+        raise InputError(f"give --category NAME, one of {', '.join(known)}" if known else
                          f"no trained run in {runs}; train one: python train.py --data DIR")
     return names[0]
 

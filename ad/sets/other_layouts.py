@@ -7,7 +7,8 @@ from pathlib import Path
 import ad
 from ad import InputError, layouts
 from ad.cli import require
-from ad.folders import images_below, is_image, report_left_out, subfolders, visible
+from ad.folders import (images_below, is_image, report_left_out, subfolders, visible,
+                        whole_path)
 from ad.samples import NORMAL, Sample, label_of, with_ids
 
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
@@ -28,7 +29,7 @@ def layout(root: Path) -> str | None:
         return "wells"
     if list_images(root / "train"):
         return "flat"
-    if has_good(root) or label_of(root.absolute().name) == 0 and images_below(root):
+    if has_good(root) or label_of(whole_path(root).name) == 0 and images_below(root):
         return "photos"
     if any(list_images(folder) for folder in subfolders(root)):
         return "classes"
@@ -58,12 +59,13 @@ def find_categories(root: Path, table: dict | None = None) -> list[str]:
     """As layouts.find_categories. Raises InputError for a layout without categories."""
     kind = layouts.layout(root)
     if kind == "mvtec":
+        root = whole_path(root)
         raise InputError(f"{root} is one category, not a data set: use --data {root.parent} "
-                         f"--category {root.absolute().name}")
+                         f"--category {root.name}")
     if kind == "wells":
         return [WELLS]
     if kind in ("classes", "photos"):
-        return [root.absolute().name]
+        return [whole_path(root).name]
     if table is None:
         found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
         raise InputError(f"{root} holds no known layout (found: {found}); it should be "
@@ -88,8 +90,8 @@ def find_samples(root: Path, category: str, wanted: list[str], split: str,
         samples = [s for s in flat_files(root, split, table) if s.category in wanted]
     if not samples and split != "validation":
         if kind == "photos":
-            raise InputError(f"{root} has only normal images; to judge others: python infer.py "
-                             f"--image FOLDER --category {category}")
+            raise InputError(f"{root} has only images to learn from; infer.py --image {root} judges"
+                             " them, with the --runs and the --category of what has learned")
         raise InputError(f"no images in {root / split}"
                          + (f" for the category {category}" if table else ""))
     return samples
@@ -141,11 +143,12 @@ def photos(root: Path, split: str) -> list[Sample]:
     """Samples of a folder of photographs, one category: where one of its folders is called good,
     those in good/, bad/ and the like are what they are called, all others unknown; otherwise all
     images in it are normal, those of its folders only where it is called good itself."""
-    category, samples = root.absolute().name, []
+    category, samples = whole_path(root).name, []
     if has_good(root):
         folders = {folder: images_below(folder) for folder in subfolders(root)}
     else:
-        folders = {Path(root, "good"): list_images(root) or images_below(root)}
+        every = images_below if label_of(category) == 0 else list_images
+        folders = {Path(root, "good"): every(root)}
     report_left_out(root, [path for files in folders.values() for path in files])
     for folder, files in folders.items():
         name = folder.name.casefold()
