@@ -94,7 +94,7 @@ def show(detector: "ad.detector.Detector", images: list, masks: list,
         captions = [f"class: {member.model.classes[winner]}\n{text}" for (_, winner), text in
                     zip(cams, captions)]
     elif ad.pictures.collapse.reconstructs(member.model):
-        floats = [ad.pictures.collapse.as_scored(member, image) for image in floats]
+        floats = [ad.scoring.exposed(member.model, image[None])[0] for image in floats]
         outputs = ad.pictures.collapse.reconstruct(member, floats)
         errors = [(output - image).abs().mean(0, keepdim=True)
                   for output, image in zip(outputs, floats)]

@@ -139,7 +139,7 @@ def statistics(moments: torch.Tensor, count: int, blur: float | str | None) -> t
     return weight * first + (1 - weight) * mean, local.clamp_min(0).sqrt()
 
 
-def held_out_likelihood(cells: dict, blur: float | str) -> torch.Tensor:
+def held_out_likelihood(cells: dict, blur: float | str | None) -> torch.Tensor:
     """Gaussian log-likelihood (N,) of each image given the others, in nats per pixel, without the
     constant; mean over maps. cells: {name: moments (N, 2, GRID, GRID)}."""
     total = torch.zeros(len(next(iter(cells.values()))), dtype=torch.float64)

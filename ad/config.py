@@ -12,7 +12,8 @@ MODELS = {"unet": "ad.model.UNetAutoencoder", "patchcore": "ad.models.memory.Pat
           "big_conv_vae": "ad.models.vae.big_conv_vae"}
 PRECISIONS = ("fp32", "bf16", "fp16")
 CALIBRATIONS = ("auto", "global", "border", "position")  # see ad.calibration
-DISTANCES = ("neighbours", "gaussian", "both")  # of a memory, see ad.models.memory
+MEMORY = ("neighbours", "gaussian")  # maps of a memory, also that of a U-Net
+DISTANCES = (*MEMORY, "both")  # of a memory, see ad.models.memory
 ENCODERS = ("cnn", "resnet18", "vit_b_16", "linear")  # of the VAE
 VARIANCES = ("fixed", "learned")  # of its decoder
 

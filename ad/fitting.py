@@ -117,11 +117,15 @@ def learned_folds(model: nn.Module, memory: nn.Module, patches: torch.Tensor, pa
 def refitted(model: nn.Module, images: list, judged: list, parts: list, window_input: int,
              device: torch.device | str) -> Iterator:
     """Yield `folds` of a model that only has fit(batches): one's own."""
-    for part in [*parts, np.array([], int)]:
-        fold = copy.deepcopy(model) if len(part) else model
-        fold.fit(resized_batches([*images, *(judged[i] for i in np.setdiff1d(
-            np.arange(len(judged)), part))], window_input, device))
+    def batches(without):
+        others = [image for i, image in enumerate(judged) if i not in without]
+        return resized_batches([*images, *others], window_input, device)
+    for part in parts:
+        fold = copy.deepcopy(model)
+        fold.fit(batches(set(part)))
         yield fold, part.tolist()
+    model.fit(batches(()))
+    yield model, []
 
 
 def with_memory(model: nn.Module, memory: nn.Module) -> nn.Module:

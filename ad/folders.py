@@ -47,9 +47,9 @@ def files_below(folder: Path, above: tuple = ()) -> list[Path]:
     return found
 
 
-def whole_path(folder: str | Path) -> Path:
-    """The same folder with a name, also where it is given as . or ..; links stay."""
-    return Path(os.path.abspath(folder))
+def whole_path(path: str | Path) -> Path:
+    """The same from the root of the file system, without . and ..; links stay."""
+    return Path(os.path.abspath(path))
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import ad
 from ad import checkpoint, layouts, ranks
 from ad.cli import command, near, require
 from ad.config import Choice
-from ad.samples import Sample
+from ad.samples import NORMAL, Sample
 
 # name: in the results; folder, members: which runs, below --runs; samples: of the test split.
 Job = namedtuple("Job", "name folder members samples")
@@ -91,12 +91,22 @@ def jobs_to_score(choice: Choice, members: list | None = None, separately: bool 
         ad.sets.submission.check_submits(table, found, like, separately or choice.merged)
     for category, part in samples.items():
         ad.masks.report_masks(category, part)
+        if layouts.layout(root) == "mvtec":
+            report_labels(category, part)
     if separately or choice.merged:
         jobs = ad.sets.several.find_jobs(root, samples, choice, members, separately)
     else:
         jobs = [find_job(c, part, choice, members) for c, part in samples.items()]
     shown = ad.sets.files.named(found, spot_check) if spot_check else ()
     return jobs, table is not None, {sample.path for sample in shown}
+
+
+def report_labels(category: str, samples: list[Sample]) -> None:
+    """Say where a test split has no folder of normal images."""
+    known = [sample.label for sample in samples if sample.label >= 0]
+    if known and all(known):
+        print(f"note: {category}: no test folder is called {', '.join(NORMAL[:-1])} or "
+              f"{NORMAL[-1]}, so all {len(known)} images with labels count as anomalous")
 
 
 def full_table(root: Path, runs: str | Path) -> dict | None:

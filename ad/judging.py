@@ -8,13 +8,12 @@ import torch
 
 from ad.calibration import fit_calibration, refit
 from ad.cli import progress
-from ad.config import DISTANCES, Scoring
+from ad.config import MEMORY, Scoring
 from ad.gradients import ALIGNED, alignment
 from ad.metrics import auroc, standard_error
 from ad.scoring import final_maps, map_images, topk_mean
 
 PIXELS = 64  # per axis, of a map's pixels that are kept for the thresholds of masks
-MEMORY = DISTANCES[:2]  # maps of a memory, also that of a U-Net
 
 
 @dataclass(frozen=True)

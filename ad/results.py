@@ -1,11 +1,8 @@
 """What infer.py tells about its scores: figures of each category, and one table."""
 
-from pathlib import Path
-
 import numpy as np
 
 from ad.metrics import image_metrics, pixel_auroc, pro, rates
-from ad.samples import NORMAL
 
 # Figures of a table, and their headings.
 TITLES = {"auroc": "AUROC", "ap": "AP", "f1": "F1", "pixel_auroc": "pixels", "pro": "PRO",
@@ -18,12 +15,10 @@ def summary(rows: list, pixels: list) -> dict:
     labels, scores, predictions, _ = arrays(rows)
     masks, maps = zip(*pixels) if any(mask.any() for mask, _ in pixels) else ((), ())
     unknown = [row for row in rows if row.label < 0]
-    split = any("test" in Path(row.path).parts for row in rows)  # with good and other folders
     return image_metrics(labels, scores) | rates(labels, predictions) | {
         "pixel_auroc": pixel_auroc(masks, maps) if masks else None,
         "pro": pro(masks, maps) if masks else None, "images": len(rows),
         "anomalous": int((labels == 1).sum()), "unlabelled": len(unknown),
-        "lacks_good": split and len(labels) > 0 and bool((labels == 1).all()),
         "unlabelled_anomalous": sum(row.prediction for row in unknown)}
 
 
@@ -49,8 +44,4 @@ def table(results: dict, averages: dict) -> str:
         if row["unlabelled"]:
             lines.append(f"{name}: {row['unlabelled']} images without labels: "
                          f"{row['unlabelled_anomalous']} anomalous")
-        if row["lacks_good"]:
-            lines.append(f"note: {name}: no test folder is called {', '.join(NORMAL[:-1])} or "
-                         f"{NORMAL[-1]}, so all {row['anomalous']} images with labels count as "
-                         "anomalous")
     return "\n".join(lines)

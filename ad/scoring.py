@@ -55,6 +55,11 @@ def over_flips(predict: Callable, flips: tuple | list) -> Callable:
     return wrapped if flips else predict
 
 
+def exposed(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Whole images (N, 3, H, W) as bright as this model wants them, see UNetAutoencoder.exposed."""
+    return model.exposed(images) if hasattr(model, "exposed") else images
+
+
 @torch.no_grad()
 def raw_maps(model: torch.nn.Module, images: torch.Tensor, scoring: Scoring,
              window_batch: int = 16) -> dict:
@@ -70,7 +75,7 @@ def raw_maps(model: torch.nn.Module, images: torch.Tensor, scoring: Scoring,
         names[:] = maps  # known once the model has run
         return torch.cat(list(maps.values()), dim=1)
 
-    images = getattr(model, "exposed", lambda x: x)(images)  # before they are cut into windows
+    images = exposed(model, images)  # before they are cut into windows
     shape, done, result = images.shape[-2:], {}, {}
     for window in scoring.windows:
         size = tuple(min(window or side, side) for side in shape)
@@ -99,7 +104,7 @@ def not_finite(index: int, names: list | None) -> InputError:
 def require_finite(maps: dict, start: int, names: list | None) -> None:
     """Raise InputError that names the first image of {name: (N, 1, H, W)} with NaN or infinity."""
     try:
-        check_finite(torch.cat(list(maps.values()), 1))
+        check_finite(*maps.values())
     except NonFiniteError as error:
         raise not_finite(start + error.index, names) from error
 

@@ -164,10 +164,11 @@ def add_row(strip: Tensor, row: Tensor, starts: list, step: int | None,
             place.addcmul_(part, weight[:, None])
 
 
-def check_finite(maps: Tensor) -> None:
-    """Raise NonFiniteError naming the first image of (N, K, H, W) that holds NaN or infinity."""
+def check_finite(*maps: Tensor) -> None:
+    """Raise NonFiniteError naming the first image of (N, K, H, W), one or several tensors of the
+    same images, that holds NaN or infinity."""
     # A sum is finite only if every term is: one pass instead of three. If it is not, look closer.
-    if not maps.sum().isfinite():
-        finite = maps.isfinite().flatten(1).all(1)
+    if not sum(part.sum() for part in maps).isfinite():
+        finite = torch.cat(maps, 1).isfinite().flatten(1).all(1)
         if not finite.all():
             raise NonFiniteError(int((~finite).nonzero()[0]))

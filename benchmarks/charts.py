@@ -13,10 +13,10 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from timing import FIGURES, PROJECT
 
 from ad.checkpoint import write_atomic
+from ad.config import MEMORY
 from ad.data import to_float
 from ad.detector import Detector
 from ad.sets.files import as_image
-from ad.judging import MEMORY
 from ad.pictures import compare
 from ad.pictures.plots import (COLOURS, ORANGE, heat, overlay, plt,
                                save_figure, to_picture)

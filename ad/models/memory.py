@@ -9,6 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import ad
+from ad.config import MEMORY
 from ad.data import on_device
 from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
 from ad.neighbours import (ENTRIES, POOL, farthest_points, gaussians, nearest, nearest_around,
@@ -56,7 +57,7 @@ class PatchMemory(nn.Module):
         self.contexts = CONTEXTS if backbone == "gradients" else (3,)
         self.position, self.coreset = str(position), coreset
         self.distance, self.equalise = distance, equalise
-        self.names = ("neighbours", "gaussian") if distance == "both" else (distance,)
+        self.names = MEMORY if distance == "both" else (distance,)
         self.grid = self.evidence = None
         self.radius = int(position) if str(position).isdecimal() else None
         self.angles = 1
@@ -77,8 +78,8 @@ class PatchMemory(nn.Module):
 
     @torch.no_grad()
     def features(self, images: torch.Tensor, grid: tuple | None = None) -> torch.Tensor:
-        """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, means around; (h, w)
-        is `grid` or, where that is None, that of the first layer, the finest."""
+        """(N, 3, H, W) in [0, 1] -> features (N, C, h, w), float32, each averaged over its
+        neighbourhood; (h, w) is `grid` or, where that is None, that of the first layer."""
         trunk = self.trunk[0]
         if self.light is not None:
             images = equalise(images, self.light)

@@ -91,12 +91,6 @@ def side_of_whole(scoring: Scoring) -> int:
     return scoring.window_input if 0 in scoring.windows else 0
 
 
-def as_scored(member: Member, image: torch.Tensor) -> torch.Tensor:
-    """An image (3, H, W) in [0, 1] as the member's model gets it: brought to one brightness, see
-    model.UNetAutoencoder.exposed."""
-    return getattr(member.model, "exposed", lambda images: images)(image[None])[0]
-
-
 @torch.no_grad()
 def reconstruct(member: Member, images: list) -> list[torch.Tensor]:
     """What a member's model makes of images (3, H, W) in [0, 1]: the same, float32."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 import ad
 from ad import InputError
-from ad.folders import images_below, report_left_out, subfolders
+from ad.folders import images_below, report_left_out, subfolders, whole_path
 from ad.samples import Sample, with_ids
 
 
@@ -48,7 +48,7 @@ def expand(names: list[str]) -> list[Path]:
 def single_files(paths: list[Path], category: str) -> list[Sample]:
     """Samples of files from anywhere, each once, with ids image/<path below their common folder>.
     """
-    files = {Path(os.path.abspath(path)): path for path in paths}
+    files = {whole_path(path): path for path in paths}
     samples = with_ids([Sample(path, category, "image", -1, None) for path in files],
                        os.path.commonpath([path.parent for path in files]))
     return [replace(s, path=files[s.path], id=f"image/{s.id}") for s in samples]
