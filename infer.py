@@ -159,8 +159,9 @@ def score_job(job: "ad.jobs.Job", args: Namespace, machine: "ad.machine.Machine"
 
 
 def write_results(rows: list, results: dict, averages: dict, args: Namespace,
-                  machine: "ad.machine.Machine", flat: bool) -> None:
-    """scores.csv, metrics.json and, for a folder without categories, submission.csv."""
+                  machine: "ad.machine.Machine", flat: bool) -> list:
+    """scores.csv, metrics.json and, for a folder without categories, submission.csv; returns the
+    names of all that was written."""
     files = {"scores.csv": ad.checkpoint.write_rows([HEADER, *rows]), "metrics.json": json.dumps(
         {"categories": results, **averages, "command": sys.argv,
          "environment": ad.seed.environment(machine.device)}, indent=2) + "\n"}
@@ -168,12 +169,8 @@ def write_results(rows: list, results: dict, averages: dict, args: Namespace,
         files["submission.csv"] = ad.sets.submission.of_rows(rows, args.binary, args.like)
     for name, content in files.items():
         ad.checkpoint.write_atomic(args.results / name, content)
-    written = [*files, *(["histograms.png", "maps/"] if args.maps else []),
-               *(["masks/"] if (args.results / "masks").is_dir() and args.masks else [])]
-    print("wrote " + ", ".join(f"{args.results}/{name}" for name in written))
-    if flat and args.check_submission:
-        ad.sets.submission.check_submission(files["submission.csv"], args.check_submission)
-        print(f"submission.csv has the header, ids and order of {args.check_submission}")
+    return [*files, *(["histograms.png", "maps/"] if args.maps else []),
+            *(["masks/"] if (args.results / "masks").is_dir() and args.masks else [])]
 
 
 def main(args: Namespace) -> int:
@@ -200,15 +197,20 @@ def main(args: Namespace) -> int:
     require(rows, "none of the images can be read")
     averages = {} if args.separately or len(results) == 1 else \
         ad.sets.several.all_averages(results, rows, choice.merged)
-    if args.image:
-        ad.sets.files.print_rows(rows)
-    else:
-        print(ad.results.table(results, averages))
     if args.maps:
         ad.pictures.charts.save_histograms(args.results / "histograms.png", parts)
     if args.spot_check:
         ad.pictures.found.spot_check(args.results / "spot_check.png", rows, shown)
-    write_results(rows, results, averages, args, machine, flat)
+    written = write_results(rows, results, averages, args, machine, flat)
+    if args.image:
+        ad.sets.files.print_rows(rows)
+    else:
+        print(ad.results.table(results, averages))
+    print("wrote " + ", ".join(f"{args.results}/{name}" for name in written))
+    if flat and args.check_submission:
+        ad.sets.submission.check_submission((args.results / "submission.csv").read_text(),
+                                            args.check_submission)
+        print(f"submission.csv has the header, ids and order of {args.check_submission}")
     left_out = sum(len(job.samples) for job in jobs) > len(rows)
     return 2 if left_out else int(args.fail_on_anomaly and any(r.prediction for r in rows))
 

@@ -130,9 +130,13 @@ def run_script(parse_args: Callable, main: Callable) -> NoReturn:
         ranks.begin()
         code = main(args)
         ranks.leave()
+        sys.stdout.flush()
         sys.exit(code)
     except InputError as error:
         code, line = 2, f"error: {error}" if shown else ""
+    except BrokenPipeError:  # whoever read what is printed, as head does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of what is left to flush
+        code, line = 128 + signal.SIGPIPE, ""
     except OSError as error:  # a full disk, say
         code, line = 2, f"error: {error.filename or 'a file'}: {error.strerror or error}"
     except RuntimeError as error:

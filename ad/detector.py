@@ -102,9 +102,11 @@ class Detector:
         return list(dict.fromkeys(reading(member.config) for member in self.members))
 
     def score(self, images: str | Path | Iterable) -> tuple[np.ndarray, list]:
-        """Images: paths, Pillow images, arrays uint8 (H, W) or (H, W, 3), or tensors (3, H, W),
-        uint8 or float in [0, 1] -> scores (N,), and maps, arrays (H, W)."""
-        images = [images] if isinstance(images, (str, Path)) else list(images)
+        """Images, one or several: paths, Pillow images, arrays uint8 (H, W) or (H, W, 3), or
+        tensors (3, H, W), uint8 or float in [0, 1] -> scores (N,), and maps, arrays (H, W)."""
+        one = isinstance(images, str) or not isinstance(images, Iterable) or \
+            getattr(images, "ndim", 4) < 4
+        images = [images] if one else list(images)
         scores, maps = [], []
         for start in range(0, len(images), CHUNK):
             part, read = images[start:start + CHUNK], ad.sets.files.as_image

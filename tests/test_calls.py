@@ -4,13 +4,15 @@ import csv
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import loaded, run, tiny_image, write_tiny
+from conftest import PROJECT, loaded, run, tiny_image, write_tiny
 from PIL import Image
 
 import infer
@@ -118,8 +120,19 @@ def test_a_detector_takes_what_people_have(photos):
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     scores, _ = detector.score([path, str(path), picture, array, tensor, tensor / 255])
     assert np.ptp(scores) < 1e-6
+    for alone in (path, str(path), picture, array, tensor):
+        assert detector.score(alone)[0] == pytest.approx(scores[:1])
+    assert len(detector.score(torch.stack([tensor] * 2))[0]) == 2
     with pytest.raises(InputError, match="not an image"):
         detector.score([3])
+
+
+def test_what_reads_the_lines_may_stop(photos, tmp_path):
+    command = shlex.join([sys.executable, str(PROJECT / "infer.py"), "--image", "photos/bad",
+                          "--category", "good", "--results", str(tmp_path)])
+    found = subprocess.run(["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
+                           cwd=photos, capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stderr) == (141, "") and len(rows(tmp_path)) == 3
 
 
 def test_several_runs_vote_through_the_same_two_methods(photos):
