@@ -81,7 +81,7 @@ def parse_args() -> Namespace:
     if args.image and not (args.category or args.all or args.pool or args.merge_categories):
         args.category = ad.sets.files.only_category(args.runs)
     choice = choice_from(args)  # refuses options that exclude each other
-    if args.pool and (args.image or args.export):
+    if args.image or args.export:
         args.category, args.pool = choice.category, False
     require(args.category or not (args.image or args.export), "--image, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
@@ -129,8 +129,8 @@ def score_job(job: "ad.jobs.Job", args: Namespace, machine: "ad.machine.Machine"
     samples, detector, start = job.samples, load(job, args, machine), time.perf_counter()
     if not args.image:
         ad.runs.report_origin(job.name, detector.config, args.data, samples)
-    if ad.images.deep_grey([sample.path for sample in samples]):
-        ad.sets.deep_grey.report_range(samples, detector.config)
+    if deep := ad.images.deep_grey([sample.path for sample in samples]):
+        ad.sets.deep_grey.report_range(samples, deep, detector.config)
     paint = ad.pictures.found.painter(detector, args.results, args.maps, args.masks) \
         if args.maps or args.masks else None
     any_mask, rows, pixels, shown = any(sample.mask for sample in samples), [], [], []
@@ -199,13 +199,14 @@ def main(args: Namespace) -> int:
         ad.sets.several.all_averages(results, rows, choice.merged)
     if args.maps:
         ad.pictures.charts.save_histograms(args.results / "histograms.png", parts)
-    if args.spot_check:
-        ad.pictures.found.spot_check(args.results / "spot_check.png", rows, shown)
     written = write_results(rows, results, averages, args, machine, flat)
     if args.image:
         ad.sets.files.print_rows(rows)
     else:
         print(ad.results.table(results, averages))
+    if args.spot_check:
+        ad.pictures.found.spot_check(args.results / "spot_check.png", rows, shown)
+        written.append("spot_check.png")
     print("wrote " + ", ".join(f"{args.results}/{name}" for name in written))
     if flat and args.check_submission:
         ad.sets.submission.check_submission((args.results / "submission.csv").read_text(),

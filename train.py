@@ -30,7 +30,7 @@ from ad.options.read import (apply_recipe, check_model, check_training, choice_f
                              given_scoring, model_arguments, read_arguments, settle_epochs,
                              training_from)
 
-START = time.perf_counter()
+started = time.perf_counter()
 FIRST = ("data", "runs", "category", "all", "model", "minutes", "epochs", "seeds", "resume",
          "overwrite")
 # Pixels. A texture's fine damage is lost at 256. Where images are aligned, neighbours are looked
@@ -122,7 +122,6 @@ def begin(config: dict, model_args: dict, args: Namespace,
     """(model, Run) of this config.json; says what is about to be trained, on what and where."""
     model, run = ad.runs.begin(run_folder(args), config, model_args, machine, args.resume,
                                args.overwrite)
-    run.save_every = args.save_every
     print(f"{args.category}: learns from {len(config['train'])} images, on {machine.device} in "
           f"{machine.precision} -> {run.folder}", flush=True)
     return model, run
@@ -135,7 +134,7 @@ def fit(model: object, data_set: tuple, check: Callable, run: "ad.runs.Run",
     plan = training_from(args)
     data_set = ad.augment.at_one_size(model, images, plan), labels
     if run.config["args"]["minutes"]:
-        seconds = 60 * args.minutes - (time.perf_counter() - START)
+        seconds = 60 * args.minutes - (time.perf_counter() - started)
         epochs = ad.training.epochs_in(seconds, model, data_set, check, plan, machine)
         print(f"{args.category}: epochs that fit into --minutes {args.minutes:g}: {epochs}",
               flush=True)
@@ -213,13 +212,16 @@ def train_classifier(root: Path, args: Namespace, machine: "ad.machine.Machine")
 
 
 def main(args: Namespace) -> None:
+    global started
     check_model(args)
     machine = ad.machine.choose_machine(args.device, args.precision, args.window_batch,
                                         args.deterministic)
     args.device, args.precision = machine.device.type, machine.precision
     root, table, jobs, tested = ad.ranks.from_rank_0(lambda: jobs_to_train(args))
     labelled = ad.model.is_classifier(args.model)
-    jobs = ad.jobs.shard_jobs(jobs, args.parallel)
+    if args.parallel:  # this process its own ones, from now on alone
+        jobs = jobs[ad.ranks.rank()::ad.ranks.size()]
+        ad.ranks.leave()
     failed = []
     for job in jobs:
         try:
@@ -233,6 +235,7 @@ def main(args: Namespace) -> None:
                 break
             if len(jobs) > 1:
                 print(failed[-1], flush=True)
+        started = time.perf_counter()  # of the next run, which has its own --minutes
     if len(failed) < len(jobs) and not labelled and not args.parallel:
         path = run_folder(jobs[0]) / "best.pt" if len(jobs) == 1 else None
         print(ad.jobs.how_to_go_on(choice_from(args), tested, path))

@@ -8,22 +8,23 @@ import torch.nn.functional as F
 
 from ad.config import Training
 from ad.data import resize_long_side, resize_to, to_float
-from ad.regions import bring, on_cpu, turned, uniform
+from ad.regions import bring, on_cpu, rotation, turned, uniform
 
 FLIPS = {"left-right": (lambda x: x.flip(-1), torch.tensor([[-1., 0], [0, 1]])),
          "up-down": (lambda x: x.flip(-2), torch.tensor([[1., 0], [0, -1]])),
          "diagonal": (lambda x: x.mT, torch.tensor([[0., 1], [1, 0]]))}  # and of (x, y)
+SMALL = 16  # pixels
 NEAR = 1.1  # flipped images are normal up to this many times the distance between normal images
-TURN, SHIFT, ZOOM, LIGHT = 3.0, 0.04, 0.03, 0.1  # degrees, share of the side, and of 1; see augment
+TURN, SHIFT, ZOOM, LIGHT = 3.0, 0.04, 0.03, 0.1  # degrees, shares of half a side and of 1
 
 
-def symmetries(images: list, side: int = 16) -> list:
+def symmetries(images: list) -> list:
     """The FLIPS after which normal images (uint8 (3, H, W)) still look like normal images.
 
-    Compared at side x side pixels: is the median distance of a flipped image to the nearest other
+    Compared at SMALL x SMALL pixels: is the median distance of a flipped image to the nearest other
     image at most NEAR times that of the image itself? (A diagonal needs square images.)
     """
-    small = torch.stack([F.adaptive_avg_pool2d(resize_long_side(image, 4 * side)[0], side)
+    small = torch.stack([F.adaptive_avg_pool2d(resize_long_side(image, 4 * SMALL)[0], SMALL)
                          for image in images])
 
     def distance(flipped):
@@ -41,8 +42,7 @@ def augment(images: torch.Tensor, generator: torch.Generator, flips: tuple = ())
     generator, n = on_cpu(generator), len(images)
     angle, scale, brightness = uniform(generator, n, -1, 1, 3).split(1, 1)
     angle, scale = angle * math.radians(TURN), 1 + ZOOM * scale
-    turn = torch.stack([scale * angle.cos(), -scale * angle.sin(),
-                        scale * angle.sin(), scale * angle.cos()], 1).view(n, 2, 2)
+    turn = scale[..., None] * rotation(angle, images)
     for name in flips[::-1]:
         chosen = uniform(generator, n)[..., None] < 0.5
         turn = torch.where(chosen, FLIPS[name][1], torch.eye(2)) @ turn
@@ -90,7 +90,7 @@ def draw_crops(model: torch.nn.Module, images: list, generator: torch.Generator,
     draws = uniform(on_cpu(generator), 2)[:, 0].tolist()
     low, high = plan.long_side
     long_side = round(low + draws[0] * (high - low))
-    sides = range(max(32, plan.crop // 64 * 32), plan.crop + 1, 32) or [long_side]
+    sides = range(max(32, -(-plan.crop // 64) * 32), plan.crop + 1, 32) or [long_side]
     return random_crops(images, long_side, sides[int(draws[1] * len(sides))], generator)
 
 

@@ -61,11 +61,9 @@ class Scoring:
             if not maps[name]:
                 raise InputError(f"--error {self.error}: this model has no map called {name}, but "
                                  + ", ".join(name for name, there in maps.items() if there))
-        if hasattr(model, "fit") and self.windows != (0,):
-            raise InputError("--windows: a memory looks at whole images, which is --windows 0")
-        if "memory" in ERRORS.get(self.error, ()) and self.windows != (0,):
-            raise InputError(f"--error {self.error}: a memory looks at whole images, which is "
-                             "--windows 0")
+        name = "--windows" if hasattr(model, "fit") else f"--error {self.error}"
+        if (name == "--windows" or "memory" in ERRORS.get(self.error, ())) and self.windows != (0,):
+            raise InputError(f"{name}: a memory looks at whole images, which is --windows 0")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
         if not 0 <= self.sigma < float("inf"):
@@ -89,13 +87,6 @@ class Choice:
     every: bool = False
     pool: bool = False
     merged: tuple = ()
-
-    @property
-    def options(self) -> list[str]:
-        """The words of a command line that mean these categories."""
-        return ["--all"] if self.every else ["--pool"] if self.pool else \
-            ["--merge-categories", *self.merged] if self.merged else \
-            ["--category", self.category] if self.category else []
 
 
 @dataclass(frozen=True)

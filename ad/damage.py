@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from ad.config import DAMAGE
 from ad.cutpaste import cutpaste, cutpaste_scar, texture_damage
 from ad.regions import (AREA, CHANGED, blobs, bring, centres, clouds, density, on_cpu, others,
-                        random_integers, turned, uniform, waves)
+                        random_integers, rotation, turned, uniform, waves)
 
 Blend = tuple[Tensor, Tensor]  # what a family returns
 CLEAN = 0.2  # share of the images that stay as they are
@@ -37,8 +37,8 @@ def dropout(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator)
 
 
 def perlin(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
-    """DRAEM's: foreign texture (noise, a colour, another image) where Perlin noise is high, at an
-    opacity of 0.2 to 1 (Zavrtanik et al., ICCV 2021)."""
+    """DRAEM's: foreign texture (noise, a colour, another image) where smooth noise, in place
+    of Perlin's, is high, at an opacity of 0.2 to 1 (Zavrtanik et al., ICCV 2021)."""
     level, opacity, flat = bring(images, *(uniform(generator, len(images), *limits)[..., None, None]
                                            for limits in ((0.6, 0.85), (0.2, 1.0), (0, 1, 3))))
     kind, = random_integers(generator, 3)
@@ -70,7 +70,7 @@ def stain(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -
 
 
 def warp(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:
-    """Bend a region: pixels move by up to 8 % of the image, smoothly fading to nothing outside."""
+    """Bend a region: pixels move by 1 to 4 % of a side (standard deviation), by nothing outside."""
     straight, amount = bring(images, torch.eye(2, 3).expand(len(images), 2, 3),
                              uniform(generator, len(images), 0.02, 0.08)[..., None, None])
     field = waves(images, generator, (2, 8), 2) * amount
@@ -84,14 +84,12 @@ def misplaced(images: Tensor, cover: Tensor, centre: Tensor, generator: Generato
     """A part is turned and moved, or gone: a blob, of up to 40 % of the image, shows the image
     turned about the blob's centre by up to half a turn and moved by up to half a side."""
     size = uniform(generator, len(images), size=2) ** 2  # often only one of the two, often little
-    angle = (size[:, :1] * uniform(generator, len(images), -math.pi, math.pi))[..., None]
-    ratio = images.shape[2] / images.shape[3]
-    turn = torch.cat([torch.cat([angle.cos(), -angle.sin() * ratio], 2),
-                      torch.cat([angle.sin() / ratio, angle.cos()], 2)], 1)
+    angle = size[:, :1] * uniform(generator, len(images), -math.pi, math.pi)
     # With c the centre in [-1, 1]: turn (p - c) + c + shift.
-    turn, shift = bring(images, turn, size[:, 1:] * uniform(generator, len(images), -1, 1, 2) - 1)
+    turn, shift = bring(images, rotation(angle, images),
+                        size[:, 1:] * uniform(generator, len(images), -1, 1, 2))
     c = centre.flip(1)[..., None] * 2 - 1
-    return turned(images, torch.cat([turn, c - turn @ c + shift[..., None] + 1], 2)), cover
+    return turned(images, torch.cat([turn, c - turn @ c + shift[..., None]], 2)), cover
 
 
 def missing(images: Tensor, cover: Tensor, centre: Tensor, generator: Generator) -> Blend:

@@ -111,8 +111,8 @@ def split_normals(samples: list, fraction: float, seed: int) -> tuple[list, list
 
     Raises InputError for fewer than 4 samples, which leave nothing to train or validate on.
     """
-    count = max(2, round(len(samples) * fraction))
-    if len(samples) - count < 2:
+    count = min(max(2, round(len(samples) * fraction)), len(samples) - 2)
+    if count < 2:
         raise InputError(f"there are only {len(samples)} different normal images of "
                          f"{samples[0].category} in {samples[0].path.parent}; at least 4 are "
                          "needed to train and validate")

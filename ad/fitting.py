@@ -18,7 +18,7 @@ from ad.machine import Machine
 from ad.model import new_memory
 from ad.neighbours import shares
 from ad.runs import Run
-from ad.scoring import side_for_model
+from ad.scoring import exposed, side_for_model
 from ad.seed import seed_everything
 from ad.validation import validate
 
@@ -94,8 +94,8 @@ def folds(model: nn.Module, images: list, judged: list, scoring: Scoring,
     if not hasattr(memory, "extract"):
         return refitted(memory, images, judged, parts, scoring.window_input, device)
     groups = [len(images), *map(len, parts)]
-    patches = memory.extract(resized_batches([*images, *judged], scoring.window_input, device),
-                             groups)
+    patches = memory.extract(resized_batches(model, [*images, *judged], scoring.window_input,
+                                             device), groups)
     return learned_folds(model, memory, patches, parts, shares(groups), seed)
 
 
@@ -119,7 +119,7 @@ def refitted(model: nn.Module, images: list, judged: list, parts: list, window_i
     """Yield `folds` of a model that only has fit(batches): one's own."""
     def batches(without):
         others = [image for i, image in enumerate(judged) if i not in without]
-        return resized_batches([*images, *others], window_input, device)
+        return resized_batches(model, [*images, *others], window_input, device)
     for part in parts:
         fold = copy.deepcopy(model)
         fold.fit(batches(set(part)))
@@ -158,15 +158,16 @@ def remember(model: nn.Module, images: list, window_input: int, device: torch.de
     """A memory of the features that a trained U-Net has at normal images (uint8)."""
     seed_everything(seed)
     memory = new_memory(model)
-    memory.fit(resized_batches(images, window_input, device))
+    memory.fit(resized_batches(model, images, window_input, device))
     return memory
 
 
-def resized_batches(images: list, window_input: int,
+def resized_batches(model: nn.Module, images: list, window_input: int,
                     device: torch.device | str) -> Iterator[torch.Tensor]:
-    """Yield uint8 images as batches of one, as large as a model gets whole images to score."""
+    """Yield uint8 images as batches of one, as large and as bright as this model gets whole images
+    to score."""
     with progress(len(images), "remembering images", ranks.rank() == 0) as bar:
         for image in images:
             side = side_for_model(max(image.shape), window_input)
-            yield data.resize_long_side(image, side).to(device)
+            yield exposed(model, data.resize_long_side(image, side).to(device))
             bar.update()

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -93,6 +93,12 @@ def load_images(samples: list, image_size: int, white: int | None = None) -> lis
     return load_readable(samples, image_size, white, skip=False)[1]
 
 
+def on_threads(function: Callable, items: Iterable) -> Iterator:
+    """Yield function(item) of all items, in order, several at a time."""
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+        yield from pool.map(function, items)
+
+
 def load_readable(samples: list, image_size: int, white: int | None = None,
                   skip: bool = True) -> tuple[list, list]:
     """As load_images, but with `skip` leaves out what cannot be read, and says so: (samples,
@@ -102,10 +108,9 @@ def load_readable(samples: list, image_size: int, white: int | None = None,
             return read_image(sample.path, image_size, white)
         except InputError as error:
             return error
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool, progress(
-            len(samples), "reading images") as bar:
+    with progress(len(samples), "reading images") as bar:
         found = []
-        for image in pool.map(one, samples):
+        for image in on_threads(one, samples):
             found.append(image)
             bar.update()
     errors = [str(f) for f in found if isinstance(f, InputError)]
@@ -137,5 +142,4 @@ def deep_grey(paths: list) -> list:
                 return image.mode.startswith("I")
         except Exception:  # read_image says what is wrong with it
             return False
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        return [path for path, deep in zip(paths, pool.map(is_deep, paths)) if deep]
+    return [path for path, deep in zip(paths, on_threads(is_deep, paths)) if deep]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import ad
-from ad import checkpoint, layouts, ranks
+from ad import checkpoint, layouts
 from ad.cli import command, near, require
 from ad.config import Choice
 from ad.samples import NORMAL, Sample
@@ -55,23 +55,14 @@ def the_category(choice: Choice, root: Path, found: list[str]) -> Choice:
 def how_to_go_on(choice: Choice, tested: bool, path: Path | None) -> str:
     """Lines after training. tested: is there a test split?; path: of the checkpoint, None for
     several."""
-    options = ["--category", "+".join(choice.merged or [choice.category])] \
-        if choice.merged or choice.pool else choice.options
+    name = "+".join(choice.merged) or choice.category
+    options = ["--all"] if choice.every else ["--category", name] if name else []
     score = command("infer.py", choice.data, choice.runs, *options) if tested else command(
         "infer.py", None, choice.runs, "--image", "FOLDER", *([] if choice.every else options))
     lines = [f"to score {'the test images' if tested else 'new images'}: {score}"]
     if path:
         lines.append("to look at it: " + command("visualize.py", None, choice.runs, "--ckpt", path))
     return "\n".join(lines)
-
-
-def shard_jobs(jobs: list, parallel: str | None) -> list:
-    """What this one of several processes trains: all jobs, with the others, or, parallel, its own
-    ones, in turn, from now on alone."""
-    if parallel:
-        jobs = jobs[ranks.rank()::ranks.size()]
-        ranks.leave()
-    return jobs
 
 
 def jobs_to_score(choice: Choice, members: list | None = None, separately: bool = False,
@@ -126,7 +117,7 @@ def categories_to_score(root: Path, choice: Choice, table: dict | None) -> list[
         return list(choice.merged) or [choice.category]
     found = [c for c in everything if any(Path(choice.runs, c).glob("*/best.pt"))]
     require(found, f"no trained run in {choice.runs} for any category of {root}; train them: "
-            + command("train.py", choice.data, choice.runs, *choice.options))
+            + command("train.py", choice.data, choice.runs, "--all"))
     if table is not None:
         return ad.sets.categories.tested(table, found, choice)
     if len(found) < len(everything):

@@ -43,7 +43,7 @@ def judge_best(maps: list, damaged: list, examples: Examples, scoring: Scoring) 
     """`judge`, without the maps of a U-Net's memory where these make the AUROC lower by more than
     its standard error."""
     saved = judge(maps, damaged, examples, scoring)
-    if scoring.error != "fused" or not any(n.startswith(MEMORY) for n in maps[0]):
+    if scoring.error != "fused" or len({n.startswith(MEMORY) for n in maps[0]}) < 2:
         return saved
     maps, damaged = ([{n: m for n, m in found.items() if not n.startswith(MEMORY)}
                       for found in part] for part in (maps, damaged))

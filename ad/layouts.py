@@ -2,6 +2,7 @@
 ROOT/<category>/{train/good, test/<good|defect>, ground_truth/<defect>/*_mask.png}, recognised by
 looking. All others, and several categories as one, are the business of ad.sets."""
 
+import os
 from pathlib import Path
 
 import ad
@@ -15,6 +16,7 @@ POOL = "pool"  # the category that holds the images of all categories
 def resolve_data(name: str | None) -> Path:
     """--data (or None: AD_DATA, else data/mvtec_ad) -> existing root; "demo" and "demo-wells" are
     written first."""
+    name = name or os.environ.get("AD_DATA")
     root = root_of(name)
     if name == "demo":
         return ad.sets.demo.write_demo(root)

@@ -1,7 +1,5 @@
 """Ground-truth masks: which belongs to which image, and which of their pixels are defect."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ from PIL import ExifTags, Image, ImageOps
 import ad
 from ad import InputError
 from ad.folders import files_below, visible
-from ad.images import opened
+from ad.images import on_threads, opened
 from ad.samples import Sample
 
 
@@ -27,7 +25,7 @@ def find_masks(images: list[Path]) -> dict[Path, Path]:
         plain = {f"{path.stem}_mask.png": path for path in group}
         if len(plain) == len(group) and all(file.name in plain for file in files):
             found |= {plain[file.name]: file for file in files}
-        else:
+        elif truth:
             found |= ad.sets.odd_masks.find(group, truth)
     return found
 
@@ -91,8 +89,7 @@ def orientation(path: Path) -> int:
 def report_masks(category: str, samples: list[Sample]) -> None:
     """Say what is odd about the masks of a category's test samples: see sets.odd_masks."""
     masks = {s.mask: s for s in samples if s.mask}
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        shares = dict(zip(masks, pool.map(lambda path: marked(path)[0].mean(), masks)))
+    shares = dict(zip(masks, on_threads(lambda path: marked(path)[0].mean(), masks)))
     roots = {truth_folder(test) for s in samples for test in s.path.parents if test.name == "test"}
     files = {file for root in roots - {None} for file in files_below(root)}
     if files != masks.keys() or not all(s.mask for s in samples if s.label == 1) or not all(

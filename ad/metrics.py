@@ -58,23 +58,18 @@ def pro(masks: list | tuple, maps: list | tuple, max_fpr: float = 0.3) -> float 
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr must be in (0, 1], got {max_fpr}")
     _check_maps(masks, maps)
-    labels = [connected_components(m) for m in masks]
-    regions = sum(int(label.max()) for label in labels)
-    normal = sum(int((label == 0).sum()) for label in labels)
-    if regions == 0 or normal == 0:
+    labels = [connected_components(m).ravel() for m in masks]
+    defect = np.concatenate(labels) > 0
+    if defect.all() or not defect.any():
         return None
-    scores = np.concatenate([np.ravel(m) for m in maps])
-    overlap = np.concatenate([(1 / np.maximum(np.bincount(label.ravel()), 1))[label.ravel()]
-                              * (label.ravel() > 0) for label in labels])
-    false = np.concatenate([label.ravel() == 0 for label in labels])
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.nonzero(np.diff(scores[order]))[0], len(scores) - 1)  # ends of ties
-    fpr = np.append(0, np.cumsum(false[order])[last] / normal)
-    curve = np.append(0, np.cumsum(overlap[order])[last] / regions)
+    # A ROC curve to which each region's pixels add up to 1.
+    weights = np.concatenate([np.append(1, 1 / np.bincount(label)[1:])[label] for label in labels])
+    fpr, curve, _ = ranking().roc_curve(defect, np.concatenate([np.ravel(m) for m in maps]),
+                                        sample_weight=weights)
     inside = fpr <= max_fpr
     x = np.append(fpr[inside], max_fpr)
     y = np.append(curve[inside], np.interp(max_fpr, fpr, curve))
-    return float(np.trapezoid(y, x) / max_fpr)
+    return float(ranking().auc(x, y) / max_fpr)
 
 
 def connected_components(mask: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ad import InputError
 from ad.config import DAMAGE, MODELS
-from ad.damage import damage
+from ad.damage import FAMILIES, damage
 from ad.ranks import shard, total
 from ad.errors import error_maps
 from ad.gradients import expose
@@ -59,6 +59,9 @@ class UNetAutoencoder(nn.Module):
         if width < 1 or not 1 <= depth <= 7 or not 1 <= patch <= 8:
             raise ValueError("U-Net needs --width >= 1, --depth 1 to 7 and --patch 1 to 8, got "
                              f"{width}, {depth} and {patch}")
+        if objective not in ("repair", "reconstruct") or not set(damage) <= FAMILIES.keys():
+            raise ValueError("objective must be repair or reconstruct, damage of "
+                             f"{', '.join(FAMILIES)}; got {objective} and {', '.join(damage)}")
         self.step, self.families = patch * 2 ** depth, tuple(damage)
         self.repairs = objective == "repair"
         self.patch = patch
@@ -78,7 +81,7 @@ class UNetAutoencoder(nn.Module):
 
     def features(self, images: torch.Tensor) -> list:
         """(N, 3, H, W) -> [the encoder's map (N, C, H / s, W / s)], s STRIDE or what is nearest."""
-        x, stride = self.blocks(self.exposed(images)), self.patch
+        x, stride = self.blocks(images), self.patch
         for block in self.down:
             x = block(x)
             if stride >= self.STRIDE or block is self.down[-1]:
@@ -156,7 +159,7 @@ class UNetAutoencoder(nn.Module):
         if self.memory is not None and "memory" in names:
             maps |= self.memory.anomaly_maps(images)
         if not maps:
-            raise InputError("--error mask needs a model trained with --objective repair")
+            raise InputError(f"this model has none of the maps {', '.join(names)}")
         return maps
 
 

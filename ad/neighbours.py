@@ -1,6 +1,7 @@
 """Nearest neighbours of patches, anywhere or around their place, coresets to search in, and the
 Gaussians of patches."""
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -25,7 +26,7 @@ def sample(entries: Iterator, count: int, generator: torch.Generator) -> list:
     """Of an iterator of (P, C), entries of P places, `count` of each place, all with the same
     chance, as a list of one (P, k, C); all, in order, where they are no more. Only those are
     ever in memory (algorithm R: Vitter, "Random sampling with a reservoir", ACM TOMS 1985)."""
-    kept = [entry for _, entry in zip(range(count), entries)]
+    kept = list(itertools.islice(entries, count))
     if not kept:
         return []
     kept = torch.stack(kept, 1)
@@ -79,11 +80,6 @@ def nearest_around(queries: torch.Tensor, bank: torch.Tensor, grid: tuple,
     block = max(1, BLOCK // (places.shape[1] * bank[0].numel()))
     return torch.cat([nearest(part, bank[near].flatten(1, 2))[0]
                       for part, near in zip(queries.split(block), places.split(block))])
-
-
-def random_rows(sets: torch.Tensor, count: int) -> torch.Tensor:
-    """(1, M, C) -> at most `count` of the M rows, drawn by torch's global generator."""
-    return sets[:, on_device(torch.randperm(sets.shape[1])[:count], sets.device)]
 
 
 def gaussians(sets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ad.data import on_device
+
 AREA = (0.002, 0.15)  # of blobs, as a share of the image
 CHANGED = 0.02  # mean absolute change of a pixel below which it is not part of the mask
 CELLS = 16  # per axis, of the choice of a place
@@ -41,8 +43,7 @@ def random_integers(generator: Generator, *limits: int) -> list[int]:
 
 def move(values: Tensor, images: Tensor) -> Tensor:
     """values on the images' device and in their dtype; nothing waits for those of the CPU."""
-    pinned = images.is_cuda and not values.is_cuda
-    return (values.pin_memory() if pinned else values).to(images, non_blocking=True)
+    return on_device(values, images.device).to(images.dtype)
 
 
 def bring(images: Tensor, *values: Tensor) -> list[Tensor]:
@@ -133,6 +134,13 @@ def others(images: Tensor, generator: Generator) -> Tensor:
     *shift, flip = random_integers(generator, len(images), *images.shape[2:], 4)
     result = images.roll(shift, (0, 2, 3))
     return result.flip([axis for axis, bit in ((2, 1), (3, 2)) if flip & bit]) if flip else result
+
+
+def rotation(angle: Tensor, images: Tensor) -> Tensor:
+    """Angles (N, 1) in radians -> matrices (N, 2, 2) that turn images of this shape in [-1, 1]."""
+    ratio = images.shape[2] / images.shape[3]
+    return torch.cat([angle.cos(), -angle.sin() * ratio, angle.sin() / ratio, angle.cos()],
+                     1).view(-1, 2, 2)
 
 
 def turned(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:

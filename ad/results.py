@@ -5,8 +5,8 @@ import numpy as np
 from ad.metrics import image_metrics, pixel_auroc, pro, rates
 
 # Figures of a table, and their headings.
-TITLES = {"auroc": "AUROC", "ap": "AP", "f1": "F1", "pixel_auroc": "pixels", "pro": "PRO",
-          "tpr": "TPR", "tnr": "TNR", "accuracy": "right"}
+TITLES = {"auroc": "AUROC", "ap": "AP", "f1": "F1", "pixel_auroc": "pAUROC", "pro": "PRO",
+          "tpr": "TPR", "tnr": "TNR", "accuracy": "acc"}
 COLUMNS = tuple(TITLES)
 
 

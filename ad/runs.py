@@ -23,10 +23,9 @@ LONG = 10  # minutes; what takes longer is told after the first epoch
 @dataclass
 class Run:
     """A run in the making. folder: its own; state: what last.pt holds but for the weights and the
-    optimizer; save_every: epochs between two epoch_N.pt."""
+    optimizer."""
     folder: Path
     state: dict
-    save_every: int = 4
 
     @property
     def config(self) -> dict:
@@ -65,7 +64,7 @@ class Run:
                    "epoch": state["epoch"], "val_auroc": record.get("auroc"), "calibration": None}
         if better:
             checkpoint.save(self.folder / "best.pt", weights)
-        if record and state["epoch"] % self.save_every == 0:
+        if record and state["epoch"] % self.config["args"]["save_every"] == 0:
             checkpoint.save(self.folder / f"epoch_{state['epoch']}.pt", weights)
         if record:
             log = self.folder / "log.jsonl"
@@ -109,22 +108,20 @@ def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume
             print(f"pretrained weights from {weights or 'the internet or a package'}")
         elif model.can_be_pretrained:
             print("neither --pretrained nor --weights: everything starts random")
-    last = ranks.from_rank_0(lambda: open_folder(folder, config, overwrite))
+    last, config = ranks.from_rank_0(lambda: open_folder(folder, config, overwrite))
     for part in ("validation", "anomalous", "test"):
         if not set(config.get(part, ())) <= set(config["train"]):
             data.report_copies(run_files(config, part), run_files(config, "train"), part)
     if resume and not last:
         print(f"nothing to resume in {folder}: begins anew")
     state = last or {"model_args": model_args, "epoch": 0, "best": None, "stale": 0}
-    if last and config["args"]["minutes"]:  # the number of epochs is known by now
-        config["args"] |= {"epochs": last["config"]["args"]["epochs"], "minutes": None}
     state["config"] = config
     model = checkpoint.restore_model(state, folder) if last else model
     return model.to(machine.device, memory_format=torch.channels_last), Run(folder, state)
 
 
-def open_folder(folder: Path, config: dict, overwrite: bool) -> dict | None:
-    """Make the run folder, or check that it may be resumed; returns last.pt's dict or None."""
+def open_folder(folder: Path, config: dict, overwrite: bool) -> tuple[dict | None, dict]:
+    """Make the run folder, or check that it may be resumed: (last.pt's dict or None, config)."""
     last = None
     if not overwrite and (folder / "last.pt").exists():
         last = ad.sets.resume.open_again(folder, config)
@@ -132,7 +129,7 @@ def open_folder(folder: Path, config: dict, overwrite: bool) -> dict | None:
         for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
             path.unlink(missing_ok=True)
     checkpoint.write_config(folder, config)
-    return last
+    return last, config
 
 
 def run_files(config: dict, part: str) -> list[Path]:

@@ -83,8 +83,8 @@ def parse_threshold(text: str) -> Callable:
     if kind == "quantile" and is_number(value) and 0 <= float(value) <= 1:
         # Never between two scores: a threshold just below the highest would let it alarm.
         return lambda normal, _=None: float(np.quantile(normal, float(value), method="higher"))
-    if kind == "" and is_number(value):
-        return lambda *_: float(value)
+    if is_number(text):
+        return lambda *_: float(text)
     raise InputError(f"--threshold must be quantile:Q with Q in [0, 1], a number, or one of "
                      f"{', '.join(LABELLED)}, got {text!r}")
 
@@ -107,10 +107,13 @@ def false_alarms(above: int, count: int, confidence: float = 0.9) -> tuple[float
     if above >= count:
         return 1.0, 1.0
 
+    ways = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+            for k in range(above + 1)]  # logarithms of binomial coefficients
+
     def at_most(share):
         """Probability that Beta(above + 1, count - above) is at most `share`."""
-        return sum(math.comb(count, k) * share ** k * (1 - share) ** (count - k)
-                   for k in range(above + 1, count + 1))
+        return 1 - sum(math.exp(way + k * math.log(share) + (count - k) * math.log1p(-share))
+                       for k, way in enumerate(ways))
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from conftest import PROJECT, loaded, run, tiny_image, write_tiny
 from PIL import Image
 
 import infer
+import train
 from ad import InputError
 from ad.config import Choice
 from ad.detector import Detector
@@ -160,8 +162,24 @@ def test_minutes_become_a_number_of_epochs_that_is_kept(tmp_path):
     again = (folder.with_name("again") / "log.jsonl").read_text().splitlines()
     losses = [[json.loads(line)["loss"] for line in lines] for lines in (log, again)]
     assert losses[0] == losses[1]
+    result = run("train.py", *options, "--minutes", 0.1, "--resume", cwd=tmp_path)
+    assert result.returncode == 0 and "more than" not in result.stdout, result.stderr
+    kept = json.loads((folder / "config.json").read_text())["args"]
+    assert (kept["epochs"], kept["minutes"]) == (epochs, None)
     result = run("train.py", *options, "--minutes", 1, "--epochs", 2, cwd=tmp_path)
     assert result.returncode == 2 and "exclude each other" in result.stderr
+
+
+def test_every_run_has_its_own_minutes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [
+        "train.py", "--data", str(write_tiny(tmp_path / "data")), "--width", "2", "--depth", "1",
+        "--minutes", "1", "--seeds", "0", "1"])
+    given = []
+    monkeypatch.setattr("ad.training.epochs_in", lambda seconds, *_: given.append(seconds) or 1)
+    monkeypatch.setattr(train, "started", time.perf_counter())
+    train.main(train.parse_args())
+    assert 0 < given[0] <= given[1] + 0.5 < 61
 
 
 @pytest.mark.parametrize("script, line", [

@@ -1,5 +1,7 @@
 """Layouts, the split, and crops."""
 
+import math
+
 import pytest
 import torch
 from PIL import Image
@@ -30,6 +32,7 @@ def test_split_is_by_image_seeded_and_disjoint(tiny):
     assert sorted([*train, *val], key=lambda s: s.path) == samples
     assert data.split_normals(samples, 0.25, seed=3) == (train, val)
     assert any(data.split_normals(samples, 0.25, seed=s)[1] != val for s in range(4, 8))
+    assert list(map(len, data.split_normals(samples, 0.99, seed=0))) == [2, 10]
     with pytest.raises(InputError, match="only 3 different normal images"):
         data.split_normals(samples[:3], 0.1, seed=0)
 
@@ -72,6 +75,10 @@ def test_wrong_folders_and_files_raise(tmp_path, tiny, monkeypatch):
         layouts.resolve_data(None)
     monkeypatch.setenv("AD_DATA", str(tiny))
     assert layouts.resolve_data(None) == tiny
+    monkeypatch.setenv("AD_DATA", "demo")
+    monkeypatch.setattr("ad.sets.demo.write_demo", lambda root: root)
+    assert str(layouts.resolve_data(None)) == "data/demo"
+    monkeypatch.delenv("AD_DATA")
     with pytest.raises(InputError, match="unknown category 'x'.*stripes"):
         layouts.find_samples(tiny, "x", "train")
     with pytest.raises(InputError, match="is one category.*--category stripes"):
@@ -157,6 +164,20 @@ def test_augmented_images_are_moved_turned_zoomed_and_lit_a_little():
     light = result.amax((2, 3)) / image.amax((2, 3))
     assert light.mean(1).std() > 0.03 and light.std(1).max() > 0.005
     assert result.max() <= 1 and light.min() > 0.87
+
+
+def test_turned_means_turned_whatever_the_shape(monkeypatch):
+    for name in ("SHIFT", "ZOOM", "LIGHT"):
+        monkeypatch.setattr(augmenting, name, 0.0)
+    y, x = torch.meshgrid(torch.arange(-31.5, 32), torch.arange(-95.5, 96), indexing="ij")
+    for ax, ay in ((60, 0), (0, 20)):  # a spot keeps its distance from the centre
+        image = torch.exp(-((x - ax) ** 2 + (y - ay) ** 2) / 20).expand(50, 3, -1, -1)
+        mass = augmenting.augment(image, torch.Generator().manual_seed(1)).sum(1)
+        where = torch.stack([(mass * at).sum((1, 2)) / mass.sum((1, 2)) for at in (x, y)], 1)
+        torch.testing.assert_close(where.norm(dim=1), torch.full((50,), float(ax + ay)), atol=0.1,
+                                   rtol=0)
+        angle = torch.atan2(where[:, 1], where[:, 0]) - math.atan2(ay, ax)
+        assert 2.5 < angle.abs().max().rad2deg() < 3.1
 
 
 @pytest.mark.parametrize("count, epochs", [(14, 1200), (54, 343), (96, 200), (2000, 200)])

@@ -287,7 +287,7 @@ def test_the_bar_is_not_printed_anew_after_every_epoch(tmp_path, monkeypatch):
     plan, machine = Training(batch=2, epochs=20, augment=False), Machine(torch.device("cpu"))
     images = [torch.full((3, 16, 16), 40 * i, dtype=torch.uint8) for i in range(4)]
     state = {"epoch": 0, "best": None, "stale": 0, "model_args": {},
-             "config": {"args": {"schedule": "constant"}}}
+             "config": {"args": {"schedule": "constant", "save_every": 4}}}
     training.run_epochs(Draws([], None), (images, None), lambda: {"auroc": 0.5, "val_loss": 1.0},
                         Run(tmp_path, state), plan, machine)
     assert state["epoch"] == 20 and bar.getvalue().count("\r") <= 3

@@ -98,13 +98,13 @@ def test_the_range_is_that_of_the_training_images(tmp_path, capsys):
     config = {"image_size": 512, "white": 4095}
     assert reading(config) == (512, 4095)
     assert reading({"image_size": 64}) == (64, None)  # of an older run
-    report_range(samples, config)
+    report_range(samples, [dim, bright], config)
     assert capsys.readouterr().out == (
         "note: c: 1 of 3 images have values above 4095, the range of the training images, and are "
         f"white there, first {bright}\n")
-    report_range(samples, {"white": None})
+    report_range(samples, [dim, bright], {"white": None})
     assert "2 of 3 images have more than 8 bits, unlike the" in capsys.readouterr().out
-    report_range(samples, {"white": 65535})
+    report_range(samples, [dim, bright], {"white": 65535})
     assert capsys.readouterr().out == ""
 
 

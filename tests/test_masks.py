@@ -165,6 +165,7 @@ def test_masks_are_looked_for_where_the_image_is(tmp_path):
              ("a.png", "cut/a_mask.png", "cut/deep/a_gt.bmp")]
     assert find_masks(images) == dict(zip(images, masks))
     assert find_masks([tmp_path / "elsewhere/a.png"]) == {}
+    assert find_masks([tmp_path / "elsewhere/test/cut" / name for name in ("a.png", "a.jpg")]) == {}
 
 
 def test_odd_masks_are_named_in_a_line_each(tmp_path, capsys):

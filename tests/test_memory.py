@@ -206,7 +206,8 @@ def test_no_fold_of_many_images_learns_from_what_it_judges(monkeypatch):
 
 @pytest.mark.parametrize("options, expected", [
     ({"coreset": 0}, "--coreset must be in"), ({"coreset": 1.5}, "--coreset must be in"),
-    ({"position": "near"}, "--position must be"), ({"position": "-1"}, "--position must be")])
+    ({"position": "near"}, "--position must be"), ({"position": "-1"}, "--position must be"),
+    ({"distance": "mahalanobis"}, "--distance must be")])
 def test_impossible_options(options, expected):
     with pytest.raises(ValueError, match=expected):
         PatchMemory(**options)

@@ -116,7 +116,9 @@ def test_head_is_float32_under_autocast():
 @pytest.mark.parametrize("arguments, message", [
     (dict(name="gan"), "unknown model 'gan'; there are: unet"),
     (dict(name="unet", width=0), "width >= 1"), (dict(name="unet", depth=9), "depth 1 to 7"),
-    (dict(name="unet", patch=0), "patch 1 to 8")])
+    (dict(name="unet", patch=0), "patch 1 to 8"),
+    (dict(name="unet", objective="copy"), "repair or reconstruct"),
+    (dict(name="unet", damage=("dust",)), "dropout, perlin")])
 def test_wrong_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)
@@ -165,13 +167,26 @@ def test_light_is_brought_to_that_of_training():
         torch.testing.assert_close(dark[name], bright[name], atol=1e-4, rtol=1e-3)
 
 
+def test_a_memory_remembers_images_in_the_light_in_which_it_is_asked():
+    """Though an image is so dark that it is not brought all the way to that of training."""
+    model = build_model("unet", width=4, depth=2).eval()
+    model.brightness.fill_(0.8)
+    dark, seen, blocks = torch.randint(60, (3, 32, 32), dtype=torch.uint8), [], model.blocks
+    model.blocks = lambda images: seen.append(images) or blocks(images)
+    model.memory = remember(model, [dark, dark], 32, "cpu", 0)
+    raw_maps(model, dark[None] / 255, Scoring(windows=(0,), window_input=32, error="memory"))
+    assert len(seen) == 4  # two images remembered; its output and its features of one scored
+    for images in seen:
+        torch.testing.assert_close(images, dark[None] / 255 * 2)
+
+
 def test_reconstruction_has_no_mask():
     model = build_model("unet", width=4, depth=2, objective="reconstruct")
     images = torch.rand(2, 3, 32, 32)
     assert model.outputs(images).shape == (2, 3, 32, 32)
     assert model.loss(images, None).keys() == {"loss", "mse", "ssim"}
     assert list(model.anomaly_maps(images, ("mse", "mask"))) == ["mse"]
-    with pytest.raises(InputError, match="--error mask needs"):
+    with pytest.raises(InputError, match="none of the maps mask"):
         model.anomaly_maps(images, ("mask",))
 
 

@@ -38,7 +38,7 @@ def flatten(roots, target, seed=0):
     return truth
 
 
-def test_real_and_procedural_categories_are_grouped_and_test_images_routed(tmp_path, capsys):
+def test_real_and_procedural_categories_are_grouped_and_test_images_routed(tmp_path):
     roots = [write_demo(tmp_path / "demo").absolute(), *([REAL] if REAL.is_dir() else [])]
     truth = flatten(roots, tmp_path / "flat")
     table = training_table(tmp_path / "flat", tmp_path / "runs", save_sheet)
@@ -52,7 +52,6 @@ def test_real_and_procedural_categories_are_grouped_and_test_images_routed(tmp_p
     routed = full_table(tmp_path / "flat", tmp_path / "runs")
     tests = [file for file in truth if file.startswith("test/")]
     assert sum(meaning[routed[file]] == truth[file] for file in tests) >= 0.99 * len(tests)
-    assert "(the full MVTec AD: 3,629)" in capsys.readouterr().out
     for name in groups:
         assert Image.open(tmp_path / f"runs/groups/{name}.png").width == 1400
 

@@ -273,7 +273,7 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
     """--model patchcore through the three scripts, alone and with the U-Net."""
     shutil.copytree(trained[0] / "runs", tmp_path / "runs")
     command = ["--data", tiny, "--category", "stripes"]
-    result = run("train.py", *command, "--model", "patchcore", "--coreset", 0.5,
+    result = run("train.py", *command, "--model", "patchcore", "--coreset", 0.5, "--error", "fused",
                  "--verbose", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "patches of 54 values" in result.stdout and "alignment of normal images" in result.stdout
@@ -286,7 +286,7 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
     scores = {}
     for name, more in (("unet", ["--members", "unet-seed0"]),
                        ("memory", ["--members", "patchcore-seed0"]),
-                       ("fused", ["--members", "patchcore-seed0", "--error", "fused"]),
+                       ("ssim", ["--members", "patchcore-seed0", "--error", "ssim"]),
                        ("both", [])):
         result = run("infer.py", *command, *more, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
@@ -294,7 +294,7 @@ def test_a_memory_is_fitted_scored_and_shown_and_votes(trained, tiny, tmp_path):
             scores[name] = np.array([[float(row[key]) for key in ("raw", "score")]
                                      for row in csv.DictReader(file)]).T
     # Maps of a U-Net are nothing to a memory.
-    np.testing.assert_allclose(scores["fused"], scores["memory"], atol=1e-3)
+    np.testing.assert_allclose(scores["ssim"], scores["memory"], atol=1e-3)
     saved = [checkpoint.load(tmp_path / f"runs/stripes/{name}-seed0/best.pt")
              for name in ("unet", "patchcore")]
     weights = vote_weights([part["val_auroc"] for part in saved], [2, 12])
@@ -449,6 +449,8 @@ ERRORS = [
      "--width is not an option of --model patchcore"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--coreset", "0.2"],
      "--coreset is not an option of --model unet"),
+    ("train.py", ["--category", "stripes", "--data", "TINY", "--pretrained"],
+     "--pretrained is not an option of --model unet"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "patchcore", "--windows",
                   "64"], "--windows: a memory looks at whole images"),
     ("train.py", ["--category", "stripes", "--data", "TINY", "--model", "patchcore", "--weights",

@@ -171,7 +171,7 @@ def test_votes_follow_the_evidence():
     assert sum(vote_weights([1.0, 0.99, 0.6], [8, 9, 10])) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("above, count", [(0, 4), (0, 101), (2, 30), (29, 30)])
+@pytest.mark.parametrize("above, count", [(0, 4), (0, 101), (2, 30), (29, 30), (11, 1100)])
 def test_false_alarms_are_those_of_the_beta_distribution(above, count):
     expected, most = false_alarms(above, count)
     assert expected == pytest.approx(beta.mean(above + 1, count - above))

@@ -3,11 +3,12 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
 from ad.data import on_device, resize_long_side
 from ad.gradients import MOST, SIDE, descriptors
 from ad.neighbours import nearest
-from ad.regions import turned
+from ad.regions import rotation, turned
 
 # Turned images are normal, too, where they are at most this many times as far from the others. By
 # 12 images what lies at any angle has 0.75 to 1.45 (the demo's bolts), what always lies alike 2.5
@@ -18,10 +19,8 @@ PLAIN = 0.5  # a background is plain where the median patch weighs at most this 
 
 def rotated(images: torch.Tensor, angle: float) -> torch.Tensor:
     """(N, 3, H, W) in [0, 1] turned by an angle in radians about the centre, mirrored at edges."""
-    ratio = images.shape[2] / images.shape[3]
-    matrix = on_device(torch.tensor([[math.cos(angle), -math.sin(angle) * ratio, 0],
-                                     [math.sin(angle) / ratio, math.cos(angle), 0]]), images.device)
-    return turned(images, matrix.expand(len(images), 2, 3), "bicubic").clamp_(0, 1)
+    matrix = F.pad(rotation(torch.full((len(images), 1), angle), images), (0, 1))
+    return turned(images, on_device(matrix, images.device), "bicubic").clamp_(0, 1)
 
 
 @torch.no_grad()

@@ -9,11 +9,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import ad
-from ad.config import MEMORY
+from ad.config import DISTANCES, MEMORY
 from ad.data import on_device
 from ad.gradients import ALIGNED, CONTEXTS, alignment, equalise, light, surroundings
 from ad.neighbours import (ENTRIES, POOL, farthest_points, gaussians, nearest, nearest_around,
-                           random_rows, sample, shares)
+                           sample, shares)
 
 PROJECTED = 32  # random directions along which the coreset of patches from anywhere is chosen
 GAUSSIAN = 160  # values of a patch at most that Gaussians describe; more are projected to as many
@@ -47,6 +47,9 @@ class PatchMemory(nn.Module):
             raise ValueError(f"--coreset must be in (0, 1], got {coreset}")
         if position not in ("auto", "free") and not str(position).isdecimal():
             raise ValueError(f"--position must be auto, free or a radius in cells, got {position}")
+        self.names = {"both": MEMORY}.get(distance, (distance,))
+        if not set(self.names) <= set(MEMORY):
+            raise ValueError(f"--distance must be one of {', '.join(DISTANCES)}, got {distance}")
         layers = layers or ((8,) if backbone == "gradients" else (8, 16))
         trunk, self.fingerprint = (backbone, "") if callable(backbone) else \
             ad.models.backbones.load_backbone(backbone, tuple(layers), weights)
@@ -57,10 +60,8 @@ class PatchMemory(nn.Module):
         self.contexts = CONTEXTS if backbone == "gradients" else (3,)
         self.position, self.coreset = str(position), coreset
         self.distance, self.equalise = distance, equalise
-        self.names = MEMORY if distance == "both" else (distance,)
-        self.grid = self.evidence = None
+        self.grid, self.evidence, self.angles = None, None, 1
         self.radius = int(position) if str(position).isdecimal() else None
-        self.angles = 1
         for name in self.BUFFERS:
             self.register_buffer(name, None)
 
@@ -84,9 +85,8 @@ class PatchMemory(nn.Module):
         if self.light is not None:
             images = equalise(images, self.light)
         maps = (trunk.to(images.device) if isinstance(trunk, nn.Module) else trunk)(images)
-        grid = grid or tuple(maps[0].shape[-2:])
-        return torch.cat([F.interpolate(surroundings(m, self.contexts), grid, mode="bilinear")
-                          for m in maps], dim=1)
+        return torch.cat([F.interpolate(surroundings(m, self.contexts), grid or maps[0].shape[-2:],
+                                        mode="bilinear") for m in maps], dim=1)
 
     def fit(self, batches: Iterable) -> None:
         """Remember normal images: `extract`, then `learn`."""
@@ -147,7 +147,8 @@ class PatchMemory(nn.Module):
         patches = (patches - self.mean) / self.std
         if self.position == "auto":
             self.radius = 1 if self.evidence >= ALIGNED else None
-        sets = random_rows(patches.flatten(0, 1)[None], POOL) if self.radius is None else patches
+        sets = patches if self.radius is not None else patches.flatten(0, 1)[None, on_device(
+            torch.randperm(patches.shape[:2].numel())[:POOL], patches.device)]
         if "gaussian" in self.names:
             if len(self.mean) > GAUSSIAN:
                 random = torch.randn(len(self.mean), GAUSSIAN)
@@ -192,8 +193,8 @@ class PatchMemory(nn.Module):
         """Bank size and memory, and whether neighbours are looked for near the place, and why."""
         size = sum(b.numel() * b.element_size() for b in self.buffers()) / 2 ** 20
         bank = "" if self.bank is None else f"{self.bank.shape[:2].numel()} patches of "
-        where = "anywhere" if self.radius is None else f"at most {self.radius} cells away"
-        where += f", {self.angles} angles" if self.angles > 1 else ""
+        where = ("anywhere" if self.radius is None else f"at most {self.radius} cells away") + (
+            f", {self.angles} angles" if self.angles > 1 else "")
         return f"{bank}{len(self.mean)} values, {size:.1f} MiB; neighbours {where}" + (
             "" if self.evidence is None else f" (alignment of normal images "
             f"{self.evidence:.2f}; near the same place from {ALIGNED} on)")

@@ -73,6 +73,8 @@ def model_arguments(args: argparse.Namespace) -> dict:
     from ad.model import model_class  # which imports torch
     model = model_class(args.model)
     own, chosen = inspect.signature(model).parameters, {}
+    require(not args.pretrained or hasattr(model, "load_pretrained"),
+            f"--pretrained is not an option of --model {args.model}")
     parser = argparse.ArgumentParser()
     add_model_arguments(parser)
     for option in sorted(vars(parser.parse_args([])).keys() - {"model", "pretrained"}):

@@ -15,14 +15,13 @@ from ad.cli import command, require
 from ad.config import Choice
 from ad.images import white_of
 from ad.layouts import POOL
-from ad.sets.other_layouts import flat_files, list_images
+from ad.sets.other_layouts import flat_files
 from ad.sets.several import parts
 from ad.sets.router import MARGIN, PARTS, Space, confidence, describe, distances, group, route
 from ad.sets.submission import read_rows
 
 DOUBT = 0.1  # a test image with a confidence below this is named
 COLUMNS = ("file", "category", "confidence")
-FULL = {"categories": 15, "train": 3629, "test": 1725}  # MVTec AD, and the competition's release
 
 
 def describe_split(root: Path, split: str, runs: Path) -> tuple[list, np.ndarray]:
@@ -128,16 +127,6 @@ def make_table(root: Path, runs: Path, draw: Callable, groups: int | None = None
           f"after a look at {runs / 'groups'}/*.png")
 
 
-def check_counts(root: Path, table: dict) -> None:
-    """Say in one line how the counts of a flat folder differ from the full MVTec AD's."""
-    found = {"categories": len(set(table.values())), **{
-        split: len(list_images(root / split)) for split in ("train", "test")}}
-    if found != FULL:
-        print(f"note: {root} has " + ", ".join(
-            f"{found[k]} {k}{'' if k == 'categories' else ' images'}" + (
-                "" if found[k] == v else f" (the full MVTec AD: {v:,})") for k, v in FULL.items()))
-
-
 def training_table(root: Path, runs: Path, draw: Callable, groups: int | None = None,
                    names_from: Path | str | None = None, again: bool = False) -> dict[str, str]:
     """{training file: category} of a flat folder, from runs/categories.csv, which is made where
@@ -156,7 +145,6 @@ def training_table(root: Path, runs: Path, draw: Callable, groups: int | None = 
                 "it to group anew")
         print(f"categories: {path}, as it is")
         report_orphans(runs, table)
-    check_counts(root, table)
     return table
 
 

@@ -1,11 +1,8 @@
 """Grey images of more than 8 bits, integers or floats, as 8 bits."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
-from ad.images import deep_grey, opened
+from ad.images import on_threads, opened
 
 RANGES = 255, 4095, 65535  # the value of deep grey that is white is one of these
 
@@ -17,9 +14,10 @@ def white_of(paths: list) -> int | None:
     return None if most is None else next((w for w in RANGES if most <= w), RANGES[-1])
 
 
-def report_range(samples: list, config: dict) -> None:
-    """Say which images have deep grey above the range of a run's training images."""
-    white, deep = config.get("white"), deep_grey([s.path for s in samples])
+def report_range(samples: list, deep: list, config: dict) -> None:
+    """Say which images have deep grey above the range of a run's training images. deep: the files
+    with deep grey among the samples'."""
+    white = config.get("white")
     above = [path for path, value in brightest(deep).items() if value > (white or 0)]
     if above:
         print(f"note: {samples[0].category}: {len(above)} of {len(samples)} images have "
@@ -36,9 +34,7 @@ def brightest(paths: list) -> dict:
                 return int(np.asarray(image).max())
         except Exception:  # read_image says what is wrong with it
             return None
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        return {path: value for path, value in zip(paths, pool.map(one, paths))
-                if value is not None}
+    return {path: value for path, value in zip(paths, on_threads(one, paths)) if value is not None}
 
 
 def to_bytes(grey: np.ndarray, white: int | None = None) -> np.ndarray:

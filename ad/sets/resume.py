@@ -19,13 +19,15 @@ def open_again(folder: Path, config: dict) -> dict:
     """
     last = checkpoint.load(folder / "last.pt")
     old, new = last["config"]["args"], config["args"]
+    if new["minutes"]:  # by now it is known how many epochs these are
+        new |= {"epochs": old["epochs"], "minutes": None}
     differ = [name for name in new if name not in MAY_CHANGE and old.get(name) != new[name]]
     if differ:
         raise InputError(f"{folder} was trained with other arguments: " + ", ".join(
             f"--{name.replace('_', '-')} {old.get(name)}" for name in differ))
     if any(last["config"][part] != config[part] for part in ("train", "validation")):
         raise InputError(f"{folder} was trained on other images than {config['root']} holds now")
-    if last["epoch"] > (new["epochs"] or last["epoch"]):
+    if last["epoch"] > new["epochs"]:
         print(f"{folder} has {last['epoch']} epochs already, more than --epochs {new['epochs']}")
     lines = (folder / "log.jsonl").read_text().splitlines() if last["epoch"] else []
     kept = lines[:last["epoch"]]  # one line per epoch
