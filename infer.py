@@ -78,12 +78,13 @@ def build_parser() -> Parser:
 
 def parse_args() -> Namespace:
     args = build_parser().parse_args()
-    if args.image and not (args.category or args.all or args.pool or args.merge_categories):
+    alone = args.image or args.export
+    if alone and not (args.category or args.all or args.pool or args.merge_categories):
         args.category = ad.sets.files.only_category(args.runs)
     choice = choice_from(args)  # refuses options that exclude each other
-    if args.image or args.export:
+    if alone:
         args.category, args.pool = choice.category, False
-    require(args.category or not (args.image or args.export), "--image, --export: give --category")
+    require(args.category or not alone, "--image, --export: give --category")
     require(not (args.separately and args.merge_categories), "--separately compares single runs, "
             "--merge-categories votes; give one of them")
     require(not (args.image and (args.spot_check or args.like or args.check_submission
@@ -163,7 +164,7 @@ def write_results(rows: list, results: dict, averages: dict, args: Namespace,
     """scores.csv, metrics.json and, for a folder without categories, submission.csv; returns the
     names of all that was written."""
     files = {"scores.csv": ad.checkpoint.write_rows([HEADER, *rows]), "metrics.json": json.dumps(
-        {"categories": results, **averages, "command": sys.argv,
+        {"categories": results, **averages, "runs": str(args.runs), "command": sys.argv,
          "environment": ad.seed.environment(machine.device)}, indent=2) + "\n"}
     if flat:
         files["submission.csv"] = ad.sets.submission.of_rows(rows, args.binary, args.like)

@@ -113,8 +113,11 @@ def jobs_to_train(args: Namespace) -> tuple:
 def read(args: Namespace, *parts) -> tuple:
     """Lists of samples -> what is white in deep grey, by the first; (samples, images) of each."""
     white = ad.images.white_of([sample.path for sample in parts[0]])
-    return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
-                    for part in parts)
+    try:
+        return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
+                        for part in parts)
+    except InputError as error:
+        raise InputError(f"{error}\n--skip-bad-images leaves out what cannot be read") from error
 
 
 def begin(config: dict, model_args: dict, args: Namespace,

@@ -19,7 +19,6 @@ from pathlib import Path
 import ad
 from ad.cli import Parser, command, require, run_script
 from ad.options.add import add_data_arguments
-from ad.options.read import read_arguments
 
 FIRST = ("data", "runs", "ckpt", "report", "compare", "ids", "count", "results")
 
@@ -118,11 +117,14 @@ def compare_runs(args: Namespace) -> None:
         ad.pictures.compare.save_bars(args.results / "compare_bars.png", runs)
         written.append("compare_bars.png")
     else:
-        folders = {ad.folders.whole_path(run).parent: Path(run) for run in args.compare}
-        print(f"no test figures of these runs in {args.results}: " + " && ".join(
-            command("infer.py", args.data or read_arguments(run / "config.json").get("data"),
-                    folder.parent, "--category", folder.name.removesuffix("-classes"),
-                    "--separately", "--results", args.results) for folder, run in folders.items()))
+        folders = {ad.folders.whole_path(path).parent: args.data or run["config"]["root"]
+                   for path, run in zip(args.compare, runs)}
+        lines = [command("infer.py", data, folder.parent, "--category",
+                         folder.name.removesuffix("-classes"), "--separately", "--results",
+                         args.results) for folder, data in folders.items()
+                 if not ad.sets.other_layouts.only_normal(Path(data))]
+        print(f"no test figures of these runs in {args.results}"
+              + (": " + " && ".join(lines) if lines else ", and no images to test with"))
     print(table + "wrote " + ", ".join(str(args.results / name) for name in written))
 
 
@@ -132,7 +134,9 @@ def looked_at(detector: "ad.detector.Detector", args: Namespace) -> tuple[list, 
     config = detector.config
     root = ad.layouts.resolve_data(args.data or config["root"])
     table = ad.jobs.full_table(root, args.runs)
-    samples = ad.sets.other_layouts.own_samples(root, config) if "test" in config else \
+    other = ad.sets.other_layouts
+    samples = other.own_samples(root, config) if "test" in config else \
+        other.photos_to_look_at(root, config) if ad.layouts.layout(root) == "photos" else \
         ad.layouts.find_samples(root, config["category"], "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
     images = ad.images.load_images(samples, *detector.readings[0])

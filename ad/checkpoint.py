@@ -131,8 +131,10 @@ def find_runs(runs: str | Path, category: str, members: list | None = None,
                              f"there are: {', '.join(names) or 'none'}")
         names = sorted(set(members))
     if not names:
+        known = sorted({path.parent.parent.name for path in Path(runs).glob("*/*/best.pt")})
+        hint = f" (there are runs of {', '.join(known)})" if known else ""
         which = ("--merge-categories", *merged) if merged else ("--category", category)
-        raise InputError(f"no trained run in {folder}; train one: "
+        raise InputError(f"no trained run in {folder}{hint}; train one: "
                          + command("train.py", data, runs, *which))
     return [folder / name for name in names]
 

@@ -146,9 +146,9 @@ def run_script(parse_args: Callable, main: Callable) -> NoReturn:
                          "was finished is kept, and train.py --resume goes on from the last whole "
                          "epoch")
     except Interrupted as error:
-        code, line = 128 + error.args[0], (
-            f"stopped by {signal.Signals(error.args[0]).name}; what was finished is kept, and "
-            "train.py --resume goes on from there")
+        code, line = 128 + error.args[0], f"stopped by {signal.Signals(error.args[0]).name}" + (
+            "; what was finished is kept, and --resume goes on from there"
+            if Path(sys.argv[0]).name == "train.py" else "")
     if line:
         print(line, file=sys.stderr)
     sys.exit(code)

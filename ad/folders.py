@@ -31,6 +31,12 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
+def unread(paths: list[Path]) -> str:
+    """"; HEIC ..." where one of the files is of that kind, as telephones write them, else ""."""
+    heic = any(path.suffix.lower() in (".heic", ".heif") for path in paths)
+    return "; HEIC is not read, convert it to JPEG" if heic else ""
+
+
 def subfolders(folder: Path) -> list[Path]:
     return [p for p in visible(folder) if p.is_dir()]
 
@@ -80,6 +86,8 @@ def root_of(name: str | None) -> Path:
     name = name or os.environ.get("AD_DATA") or "data/mvtec_ad"
     if name in ("demo", "demo-wells"):
         return Path("data", name)
+    if Path(name).is_file():
+        raise InputError(f"--data {name} is a file; give the folder that it is in")
     if not Path(name).is_dir():
         raise InputError(
             f"no data at {name} (looked in {Path(name).absolute()}): name a folder of photographs "

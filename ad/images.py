@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 import ad
 from ad import InputError
 from ad.cli import progress
+from ad.folders import say_once, unread
 
 MIN_SIDE = 16  # pixels; the SSIM window is 11 wide
 # Pixels of a file. Decoding needs 1 byte for each of 8-bit grey, 4 of colour, 12 at most: 6 GB.
@@ -35,9 +36,14 @@ def read_image(path: str | Path, image_size: int, white: int | None = None) -> t
     """
     try:
         with opened(path) as image:
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                say_once("note: of files with several pages or frames only the first one is read")
             return shrunk(image, image_size, white)
     except Exception as error:  # a damaged file makes Pillow raise anything
-        raise InputError(f"cannot read image {path}: {error or type(error).__name__}") from error
+        what = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            what = "it has no known format" if os.path.getsize(path) else "it is empty"
+        raise InputError(f"cannot read image {path}: {what}{unread([Path(path)])}") from error
 
 
 @contextmanager
@@ -57,7 +63,7 @@ def shrunk(image: Image.Image, image_size: int, white: int | None) -> torch.Tens
     """A Pillow image as read_image gives it. Raises ValueError for what that refuses."""
     if not min(image.size):
         raise ValueError("it has no pixels")
-    scale = image_size / max(image.size)
+    scale, small = image_size / max(image.size), min(image.size) < MIN_SIDE
     if image.width * image.height > LARGE:  # a JPEG is decoded at a fraction of its size
         image.draft(None, [max(1, int(2 * scale * side)) for side in image.size])
         scale = image_size / max(image.size)
@@ -69,7 +75,7 @@ def shrunk(image: Image.Image, image_size: int, white: int | None) -> torch.Tens
     if min(image.size) < MIN_SIDE:
         raise ValueError(f"{image.height} x {image.width} pixels at a long side of "
                          f"{image_size}; both sides must be {MIN_SIDE} or more"
-                         + ("; train with a larger --image-size" if scale < 1 else ""))
+                         + ("" if small else "; train with a larger --image-size"))
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 

@@ -58,5 +58,5 @@ def advice(shares: dict, judged: int, taught: int, model: str) -> str:
     if all(share >= FOUND for share in shares.values()):
         return "good enough to try"
     if model == "patchcore":
-        return "finer damage: --image-size 1024"
+        return "finer damage: add --model unet, which votes"
     return "more epochs, or add --model patchcore, which votes"

@@ -24,6 +24,7 @@ from ad.detector import Detector
 from ad.jobs import how_to_go_on
 from ad.options.read import settle_epochs
 from ad.sets.files import as_image
+from ad.sets.other_layouts import photos_to_look_at
 
 MEMORY = ("--model", "patchcore", "--layers", 8)
 
@@ -127,6 +128,62 @@ def test_a_detector_takes_what_people_have(photos):
     assert len(detector.score(torch.stack([tensor] * 2))[0]) == 2
     with pytest.raises(InputError, match="not an image"):
         detector.score([3])
+
+
+def test_runs_on_good_photographs_alone_can_be_looked_at(photos, tmp_path):
+    run_folder, more = photos / "runs/good/patchcore-seed0", ("--results", tmp_path)
+    for data, kind in (((), "good/"), (("--data", "photos/today"), "")):  # held out, or unknown
+        result = run("visualize.py", "--ckpt", run_folder / "best.pt", *data, *more, cwd=photos)
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "look_good_patchcore-seed0_best.png").is_file()
+    config = json.loads((run_folder / "config.json").read_text())
+    shown = photos_to_look_at(photos / "photos/good", config)
+    assert {s.label for s in shown} == {0} and len(shown) == 24  # a memory is judged by all
+    network = config | {"validation": config["validation"][:3]}
+    assert len(photos_to_look_at(photos / "photos/good", network)) == 3
+    shown = photos_to_look_at(photos / "photos/today", config)
+    assert [(s.id, s.label) for s in shown] == [("0", -1), ("1", -1)]
+    result = run("visualize.py", "--compare", run_folder, *more, cwd=photos)
+    assert result.returncode == 0 and "and no images to test with" in result.stdout
+    result = run("visualize.py", "--compare", photos / "runs/photos/patchcore-seed0", *more,
+                 cwd=tmp_path)
+    line = next(text for text in result.stdout.splitlines() if ": python" in text)
+    result = run("infer.py", *shlex.split(line.partition(": ")[2])[2:], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run("visualize.py", "--report", "--results", tmp_path, cwd=tmp_path)  # its --runs
+    assert result.returncode == 0 and "scores are not" not in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("values", [float("nan"), 128.0, -1.0])
+def test_floats_that_are_no_image_are_refused(photos, values):
+    detector = Detector.load(photos / "runs/good/patchcore-seed0")
+    with pytest.raises(InputError, match=r"not in \[0, 1\]"):
+        detector.score(torch.full((3, 64, 80), values))
+
+
+def test_files_that_cannot_be_read_say_why(photos, tmp_path):
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    (tmp_path / "empty.png").touch()
+    picture = Image.open(photos / "photos/bad/1.png")
+    picture.save(tmp_path / "pages.tif", save_all=True, append_images=[picture])
+    picture.save(tmp_path / "a\nnormal  0.00  b.png")
+    for words, message in (
+            (["IMG_1.HEIC"], "IMG_1.HEIC: it has no known format; HEIC is not read, convert it"),
+            (["empty.png"], "empty.png: it is empty")):
+        result = run("infer.py", "--image", *words, "--category", "good", "--runs",
+                     photos / "runs", cwd=tmp_path)
+        assert result.returncode == 2 and message in result.stdout + result.stderr
+    result = run("infer.py", "--image", "*.tif", "*.png", "--category", "good", "--runs",
+                 photos / "runs", cwd=tmp_path)
+    assert "only the first one is read" in result.stdout
+    assert "a\\nnormal  0.00  b.png" in result.stdout and "2 images, 2 of them" in result.stdout
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "IMG_1.HEIC").rename(tmp_path / "phone/IMG_1.HEIC")
+    shutil.copytree(photos / "photos", tmp_path / "parts/cog")
+    for data, message in (("phone", "HEIC is not read"), ("pages.tif", "is a file; give the"),
+                          ("parts", "holds folders of photographs; give one of them: --data parts/c")):
+        result = run("train.py", "--data", data, cwd=tmp_path)
+        assert result.returncode == 2 and message in result.stderr, result.stderr
 
 
 def test_what_reads_the_lines_may_stop(photos, tmp_path):

@@ -33,7 +33,7 @@ def test_another_auroc_at_the_end_is_explained_where_chance_does_not():
 @pytest.mark.parametrize("count, positives, model, found, rate, advice", [
     (40, [50, 50, 1, 50], "unet", "67% of small, 100% of large pasted damage", "6%",
      "more epochs, or add --model patchcore"),
-    (40, [50, 50, 1, 50], "patchcore", "67% of small, 100% of large", "6%", "--image-size 1024"),
+    (40, [50, 50, 1, 50], "patchcore", "67% of small, 100% of large", "6%", "add --model unet"),
     (40, [50, 50, 50, 50], "unet", "100% of small, 100% of large", "6%", "good enough to try"),
     (8, [50, 50, 50, 50], "unet", "100% of small, 100% of large", "25%", "more photographs")])
 def test_what_is_found_and_what_to_do_next(count, positives, model, found, rate, advice):

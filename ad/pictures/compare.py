@@ -23,7 +23,7 @@ MARKERS = ".x^s"  # another one each time the colours begin again
 
 
 def load_run(folder: str | Path, results: str | Path) -> dict:
-    """A run folder -> {"name", "log", "parameters", "test"}.
+    """A run folder -> {"name", "config", "log", "parameters", "test"}.
 
     test: a classifier's test.json or, for a detector, its entry in results/metrics.json, which
     infer.py --separately writes; {} without one.
@@ -48,7 +48,8 @@ def load_run(folder: str | Path, results: str | Path) -> dict:
             test = json.loads(path.read_text())["categories"].get(name, {})
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not what infer.py writes: {error!r}") from error
-    return {"name": name, "log": log, "parameters": parameters, "test": test}
+    return {"name": name, "config": saved["config"], "log": log, "parameters": parameters,
+            "test": test}
 
 
 def summary(run: dict) -> dict:

@@ -144,7 +144,9 @@ def write_report(folder: Path, runs: str, data_name: str | None, machine: Machin
     """visualize.py --report: report.html in the --results folder. runs: folder of the runs;
     data_name: --data."""
     results, parts = read_results(folder, command(
-        "infer.py", data_name, runs, "--all", "--results", folder))
+        "infer.py", data_name, runs, "--all", "--results", folder) + ", or with --image FOLDER in "
+        "place of --all")
+    runs = results.get("runs", runs) if str(runs) == "runs" else runs
     root = layouts.resolve_data(data_name) if data_name else Path()
     masks = any(word.startswith("--masks") for word in results["command"])
     ends = np.arcsinh([1, *(row["score"] for rows in parts.values() for row in rows)])
@@ -162,8 +164,8 @@ def write_report(folder: Path, runs: str, data_name: str | None, machine: Machin
             differ += int(abs(score - row["score"]) > NEAR)
             images.append(row | {"entry": len(entries), "pictures": pictures})
         if differ:
-            print(f"note: {name}: {differ} of {len(rows)} scores are not those of scores.csv; run "
-                  "infer.py again")
+            print(f"note: {name}: {differ} of {len(rows)} scores are not those of scores.csv; "
+                  "give the --runs of then, or run infer.py again")
         entries.append({"name": name, "metrics": result, "differ": differ, **charts(rows, edges),
                         "runs": [describe_run(m, compare.load_run(paths[m.name], folder), machine)
                                  for m in detector.members]})

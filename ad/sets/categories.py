@@ -124,7 +124,8 @@ def make_table(root: Path, runs: Path, draw: Callable, groups: int | None = None
     write_atomic(runs / "categories.csv", write_rows(
         [COLUMNS, *((file, table[file], f"{c:.4f}") for file, c in zip(files, certain))]))
     print(f"wrote {runs / 'categories.csv'}: rename the categories there, and move single files, "
-          f"after a look at {runs / 'groups'}/*.png")
+          f"after a look at {runs / 'groups'}/*.png; where all are of one, delete it and give "
+          "--groups 1")
 
 
 def training_table(root: Path, runs: Path, draw: Callable, groups: int | None = None,

@@ -10,7 +10,9 @@ from PIL import Image
 
 import ad
 from ad import InputError
-from ad.folders import images_below, report_left_out, subfolders, whole_path
+from ad.cli import command
+from ad.folders import (files_below, images_below, report_left_out, subfolders, unread,
+                        whole_path)
 from ad.samples import Sample, with_ids
 
 
@@ -22,7 +24,8 @@ def only_category(runs: Path | str) -> str:
     if len(names) != 1:
         known = names or [folder.name for folder in every]
         raise InputError(f"give --category NAME, one of {', '.join(known)}" if known else
-                         f"no trained run in {runs}; train one: python train.py --data DIR")
+                         f"no trained run in {runs}; train one: "
+                         + command("train.py", "DIR", runs))
     return names[0]
 
 
@@ -38,7 +41,7 @@ def expand(names: list[str]) -> list[Path]:
         for path in paths:
             below = images_below(path) if path.is_dir() else [path]
             if not below:
-                raise InputError(f"--image: there is no image in {path}")
+                raise InputError(f"--image: there is no image in {path}{unread(files_below(path))}")
             if path.is_dir():
                 report_left_out(path, below)
             found += below
@@ -73,9 +76,10 @@ def print_rows(rows: list) -> None:
     """A line for every file, from its row of scores.csv."""
     print("verdict     score  image    (above 1.00 is anomalous)")
     for row in rows:
-        print(f"{'ANOMALOUS' if row.prediction else 'normal':<9}  {float(row.score):6.2f}  "
-              f"{row.path}")
-    print(f"{len(rows)} images, {sum(row.prediction for row in rows)} of them anomalous")
+        path = "".join(c if c.isprintable() else repr(c)[1:-1] for c in row.path)
+        print(f"{'ANOMALOUS' if row.prediction else 'normal':<9}  {float(row.score):6.2f}  {path}")
+    print(f"{len(rows)} image{'s' * (len(rows) != 1)}, "
+          f"{sum(row.prediction for row in rows)} of them anomalous")
 
 
 def as_image(source: object, image_size: int, white: int | None = None) -> object:
@@ -87,9 +91,13 @@ def as_image(source: object, image_size: int, white: int | None = None) -> objec
     try:
         if torch.is_tensor(source):
             if source.is_floating_point():
+                low, high = source.min().item(), source.max().item()
+                if not -0.1 < low <= high < 1.1:  # not for NaN either; resizing may overshoot
+                    raise ValueError(f"its values, {low:g} to {high:g}, are not in [0, 1]")
                 source = (source.clamp(0, 1) * 255).round().byte()
             source = source.cpu().permute(1, 2, 0).numpy()
         image = source.copy() if isinstance(source, Image.Image) else Image.fromarray(source)
         return ad.images.shrunk(image, image_size, white)
     except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise InputError(f"not an image: {type(source).__name__}: {error}") from error
+        raise InputError(f"not an image: {type(source).__name__}: {error}; an array must be uint8, "
+                         "(H, W) or (H, W, 3), a tensor (3, H, W)") from error

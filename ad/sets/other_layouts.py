@@ -7,8 +7,9 @@ from pathlib import Path
 import ad
 from ad import InputError, layouts
 from ad.cli import require
-from ad.folders import (images_below, is_image, report_left_out, subfolders, visible,
-                        whole_path)
+from ad.folders import (files_below, images_below, is_image, report_left_out, subfolders, unread,
+                        visible, whole_path)
+from ad.runs import run_files
 from ad.samples import NORMAL, Sample, label_of, with_ids
 
 LAYOUT_HELP = ("MVTec AD: ROOT/<category>/{train/good, test/<good|defect>, "
@@ -67,9 +68,12 @@ def find_categories(root: Path, table: dict | None = None) -> list[str]:
     if kind in ("classes", "photos"):
         return [whole_path(root).name]
     if table is None:
+        parts = [folder for folder in subfolders(root) if has_good(folder)]
+        require(not parts, f"{root} holds folders of photographs; give one of them: "
+                f"--data {parts[0] if parts else ''}")
         found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
-        raise InputError(f"{root} holds no known layout (found: {found}); it should be "
-                         f"{LAYOUT_HELP}")
+        raise InputError(f"{root} holds no known layout (found: {found}{unread(files_below(root))})"
+                         f"; it should be {LAYOUT_HELP}")
     return sorted({c for file, c in table.items() if file.startswith("train/")})
 
 
@@ -79,7 +83,8 @@ def find_samples(root: Path, category: str, wanted: list[str], split: str,
     kind = layout(root)
     if kind == "classes":
         raise InputError(f"{root} holds class folders; they are for classifiers: train.py --model "
-                         "resnet; and infer.py --image FOLDER scores single images with them")
+                         "resnet; and infer.py --image FOLDER scores single images with them. Are "
+                         "all normal, whatever their folder? Then call the outer folder good")
     if kind == "wells":
         samples = ad.sets.wells.samples(root, split)
     elif split == "validation":
@@ -156,6 +161,22 @@ def photos(root: Path, split: str) -> list[Sample]:
         if (label == 0) == (split == "train"):
             samples += [Sample(path, category, folder.name, label, None) for path in files]
     return with_ids(samples, root)
+
+
+def only_normal(root: Path) -> bool:
+    """Is it a folder of photographs, none of them to test with?"""
+    return layouts.layout(root) == "photos" and not photos(root, "test")
+
+
+def photos_to_look_at(root: Path, config: dict) -> list[Sample]:
+    """Of a folder of photographs those to test with or, where there are none, those from which the
+    run with this config.json has not learned, or by which it was judged."""
+    learned, judged = (set(run_files(config, part)) for part in ("train", "validation"))
+    found = photos(root, "test") or [
+        replace(s, label=0 if s.path in judged else -1) for s in photos(root.resolve(), "train")
+        if s.path in judged or s.path not in learned]
+    require(found, f"{root} has only images that the run has learned from")
+    return found
 
 
 def list_images(folder: Path) -> list[Path]:
