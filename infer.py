@@ -29,6 +29,7 @@ from ad.options.read import choice_from, given_scoring
 
 FIRST = ("data", "runs", "category", "all", "image", "threshold", "topk", "results", "maps",
          "masks")
+FEW = 50  # images without a label; of so many each verdict is printed
 HEADER = ("id", "category", "defect", "label", "score", "prediction", "raw", "path")
 Row = namedtuple("Row", HEADER)  # of scores.csv
 
@@ -201,10 +202,11 @@ def main(args: Namespace) -> int:
     if args.maps:
         ad.pictures.charts.save_histograms(args.results / "histograms.png", parts)
     written = write_results(rows, results, averages, args, machine, flat)
-    if args.image:
-        ad.sets.files.print_rows(rows)
-    else:
+    if not args.image:
         print(ad.results.table(results, averages))
+    unknown = [row for row in rows if row.label < 0]
+    if args.image or 0 < len(unknown) <= FEW:
+        ad.sets.files.print_rows(unknown)
     if args.spot_check:
         ad.pictures.found.spot_check(args.results / "spot_check.png", rows, shown)
         written.append("spot_check.png")

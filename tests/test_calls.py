@@ -62,6 +62,7 @@ def test_a_folder_with_good_and_other_folders_has_labels(photos, tmp_path):
     assert {(r["id"], r["label"]) for r in rows(tmp_path / "results")} == {
         ("bad/0", "1"), ("bad/1", "1"), ("bad/2", "1"), ("today/0", "-1"), ("today/1", "-1")}
     assert "2 images without labels" in result.stdout
+    assert "today/0.png" in result.stdout and "bad/0.png" not in result.stdout
 
 
 @pytest.mark.parametrize("given, found", [
