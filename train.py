@@ -117,7 +117,7 @@ def read(args: Namespace, *parts) -> tuple:
         return white, *(ad.images.load_readable(part, args.image_size, white, args.skip_bad_images)
                         for part in parts)
     except InputError as error:
-        raise InputError(f"{error}\n--skip-bad-images leaves out what cannot be read") from error
+        raise InputError(f"{error}; --skip-bad-images leaves out what cannot be read") from error
 
 
 def begin(config: dict, model_args: dict, args: Namespace,
