@@ -182,7 +182,7 @@ def test_files_that_cannot_be_read_say_why(photos, tmp_path):
     (tmp_path / "IMG_1.HEIC").rename(tmp_path / "phone/IMG_1.HEIC")
     shutil.copytree(photos / "photos", tmp_path / "parts/cog")
     for data, message in (("phone", "HEIC is not read"), ("pages.tif", "is a file; give the"),
-                          ("parts", "holds folders of photographs; give one of them: --data parts/c")):
+                          ("parts", "folders of photographs; give one of them: --data parts/c")):
         result = run("train.py", "--data", data, cwd=tmp_path)
         assert result.returncode == 2 and message in result.stderr, result.stderr
 
