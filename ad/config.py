@@ -61,9 +61,10 @@ class Scoring:
             if not maps[name]:
                 raise InputError(f"--error {self.error}: this model has no map called {name}, but "
                                  + ", ".join(name for name, there in maps.items() if there))
-        name = "--windows" if hasattr(model, "fit") else f"--error {self.error}"
-        if (name == "--windows" or "memory" in ERRORS.get(self.error, ())) and self.windows != (0,):
-            raise InputError(f"{name}: a memory looks at whole images, which is --windows 0")
+        remembers = hasattr(model, "fit")
+        if self.windows != (0,) and (remembers or "memory" in ERRORS.get(self.error, ())):
+            raise InputError(("--windows" if remembers else f"--error {self.error}")
+                             + ": a memory looks at whole images, which is --windows 0")
         if not 0 < self.topk <= 1:
             raise InputError(f"--topk must be in (0, 1], got {self.topk}")
         if not 0 <= self.sigma < float("inf"):

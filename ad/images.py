@@ -36,7 +36,7 @@ def read_image(path: str | Path, image_size: int, white: int | None = None) -> t
     """
     try:
         with opened(path) as image:
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            if image.format != "MPO" and getattr(image, "is_animated", False):
                 say_once("note: of files with several pages or frames only the first one is read")
             return shrunk(image, image_size, white)
     except Exception as error:  # a damaged file makes Pillow raise anything

@@ -55,8 +55,7 @@ def the_category(choice: Choice, root: Path, found: list[str]) -> Choice:
 def how_to_go_on(choice: Choice, tested: bool, path: Path | None) -> str:
     """Lines after training. tested: is there a test split?; path: of the checkpoint, None for
     several."""
-    name = "+".join(choice.merged) or choice.category
-    name = name or path and path.parent.parent.name
+    name = "+".join(choice.merged) or choice.category or path and path.parent.parent.name
     options = ["--all"] if choice.every else ["--category", name] if name else []
     score = command("infer.py", choice.data, choice.runs, *options) if tested else command(
         "infer.py", None, choice.runs, "--image", "FOLDER", *([] if choice.every else options))
