@@ -93,7 +93,6 @@ def show(detector: "ad.detector.Detector", images: list, masks: list,
         captions = [f"class: {member.model.classes[winner]}\n{text}" for (_, winner), text in
                     zip(cams, captions)]
     elif ad.pictures.collapse.reconstructs(member.model):
-        floats = [ad.scoring.exposed(member.model, image[None])[0] for image in floats]
         outputs = ad.pictures.collapse.reconstruct(member, floats)
         errors = [(output - image).abs().mean(0, keepdim=True)
                   for output, image in zip(outputs, floats)]

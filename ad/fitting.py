@@ -169,5 +169,5 @@ def resized_batches(model: nn.Module, images: list, window_input: int,
     with progress(len(images), "remembering images", ranks.rank() == 0) as bar:
         for image in images:
             side = side_for_model(max(image.shape), window_input)
-            yield exposed(model, data.resize_long_side(image, side).to(device))
+            yield exposed(model, data.resize_long_side(image, side).to(device))[0]
             bar.update()

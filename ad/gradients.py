@@ -78,11 +78,10 @@ def equalise(images: torch.Tensor, target: torch.Tensor | tuple) -> torch.Tensor
     return (images - mean) * factor + target[0]
 
 
-def expose(images: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
-    """Bring images (N, 3, H, W) in [0, 1] to a mean brightness by one factor an image, in
-    [1 / STRETCH, STRETCH]; black stays black, and bright ones are cut off at 1."""
-    factor = brightness / images.mean((1, 2, 3), keepdim=True)
-    return (images * factor.clamp(1 / STRETCH, STRETCH)).clamp(0, 1)
+def exposure(images: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
+    """Factors (N, 1, 1, 1) in [1 / STRETCH, STRETCH] that bring images (N, 3, H, W) to a mean
+    brightness; black stays black."""
+    return (brightness / images.mean((1, 2, 3), keepdim=True)).clamp(1 / STRETCH, STRETCH)
 
 
 def surroundings(maps: torch.Tensor, widths: tuple) -> torch.Tensor:

@@ -12,7 +12,7 @@ from ad.config import DAMAGE, MODELS
 from ad.damage import FAMILIES, damage
 from ad.ranks import shard, total
 from ad.errors import error_maps
-from ad.gradients import expose
+from ad.gradients import exposure
 from ad.ssim import ssim_loss
 
 MOMENTUM = 0.01  # of the mean brightness of training images
@@ -49,7 +49,7 @@ class UNetAutoencoder(nn.Module):
     the head takes them apart again: faster, and it sees farther. Any image size works: the input is
     replicate-padded to a multiple of patch * 2 ** depth and the output cropped back.
     brightness: mean of the images that it learned from, 0 before; whole images are brought to it,
-    see exposed. memory: of its features at normal images, see ad.fitting; None before.
+    see gain. memory: of its features at normal images, see ad.fitting; None before.
     """
     STRIDE = 8  # pixels; of the features that are remembered
 
@@ -89,10 +89,10 @@ class UNetAutoencoder(nn.Module):
                 return [x[..., :height, :width].float()]
             x, stride = F.max_pool2d(x, 2), 2 * stride
 
-    def exposed(self, images: torch.Tensor) -> torch.Tensor:
-        """Whole images (N, 3, H, W) in [0, 1] -> the same, as bright as those of training, since
-        more or less light is no defect: one factor an image."""
-        return torch.where(self.brightness > 0, expose(images, self.brightness), images)
+    def gain(self, images: torch.Tensor) -> torch.Tensor:
+        """Factors (N, 1, 1, 1) that make whole images (N, 3, H, W) as bright as those of training,
+        since more or less light is no defect."""
+        return torch.where(self.brightness > 0, exposure(images, self.brightness), 1.0)
 
     def blocks(self, images: torch.Tensor) -> torch.Tensor:
         """What the first level gets: the input, padded, in blocks of patch x patch pixels."""
@@ -149,11 +149,14 @@ class UNetAutoencoder(nn.Module):
             parts["loss"] = parts["loss"] + focal + dice
         return parts
 
-    def anomaly_maps(self, images: torch.Tensor, names: tuple = ("mse", "ssim")) -> dict:
+    def anomaly_maps(self, images: torch.Tensor, names: tuple = ("mse", "ssim"),
+                     gain: torch.Tensor | float = 1.0) -> dict:
         """(N, 3, H, W) -> {name: (N, 1, H, W)} for the names in errors.error_maps; "mask", in
-        [0, 1], of what repairs; for "memory" the memory's maps, once it is there."""
+        [0, 1], of what repairs; for "memory" the memory's maps, once it is there. Errors are those
+        in the photographs' own light, where noise is as strong as in others; see gain."""
         output = self.outputs(images).sigmoid()
-        maps = error_maps(images, output[:, :3], [n for n in names if n not in ("mask", "memory")])
+        maps = error_maps(images / gain, output[:, :3] / gain,
+                          [n for n in names if n not in ("mask", "memory")])
         if self.repairs and "mask" in names:
             maps["mask"] = output[:, 3:]
         if self.memory is not None and "memory" in names:

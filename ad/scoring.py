@@ -55,9 +55,13 @@ def over_flips(predict: Callable, flips: tuple | list) -> Callable:
     return wrapped if flips else predict
 
 
-def exposed(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Whole images (N, 3, H, W) as bright as this model wants them, see UNetAutoencoder.exposed."""
-    return model.exposed(images) if hasattr(model, "exposed") else images
+def exposed(model: torch.nn.Module, images: torch.Tensor) -> tuple:
+    """Whole images (N, 3, H, W) as bright as this model wants them, and how many times as bright as
+    they were: (N, 1, 1, 1), or 1.0 of a model that takes them as they are."""
+    if not hasattr(model, "gain"):
+        return images, 1.0
+    gain = model.gain(images)
+    return (images * gain).clamp(0, 1), gain
 
 
 @torch.no_grad()
@@ -71,11 +75,14 @@ def raw_maps(model: torch.nn.Module, images: torch.Tensor, scoring: Scoring,
     names = []
 
     def predict(batch):
-        maps = model.anomaly_maps(batch, ERRORS[scoring.error])
+        gain = [batch[:, 3:, :1, :1]] if batch.shape[1] > 3 else []
+        maps = model.anomaly_maps(batch[:, :3], ERRORS[scoring.error], *gain)
         names[:] = maps  # known once the model has run
         return torch.cat(list(maps.values()), dim=1)
 
-    images = exposed(model, images)  # before they are cut into windows
+    images, gain = exposed(model, images)  # before they are cut into windows,
+    if torch.is_tensor(gain):  # each of which carries its image's gain as a fourth channel
+        images = torch.cat([images, gain.expand_as(images[:, :1])], 1)
     shape, done, result = images.shape[-2:], {}, {}
     for window in scoring.windows:
         size = tuple(min(window or side, side) for side in shape)

@@ -154,7 +154,7 @@ def test_repair_damages_the_input_and_learns_the_mask():
 def test_light_is_brought_to_that_of_training():
     model = build_model("unet", width=4, depth=2)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.5
-    torch.testing.assert_close(model.exposed(images), images)  # nothing learned yet
+    assert (model.gain(images) == 1).all()  # nothing learned yet
     for _ in range(3):
         model.loss(images, torch.Generator().manual_seed(0))
     assert model.brightness.item() == pytest.approx(images.mean().item())
@@ -162,9 +162,22 @@ def test_light_is_brought_to_that_of_training():
     model.loss(images / 2, torch.Generator().manual_seed(0))
     assert model.brightness.item() == pytest.approx(images.mean().item())  # validation teaches none
     scoring = Scoring(windows=(0,), window_input=0, error="repaired")
-    bright, dark = (raw_maps(model, x, scoring) for x in (images, images * 0.7))
-    for name in bright:
-        torch.testing.assert_close(dark[name], bright[name], atol=1e-4, rtol=1e-3)
+    bright, dark = (raw_maps(model, x, scoring)["mask@0"] for x in (images, images * 0.7))
+    torch.testing.assert_close(dark, bright, atol=1e-4, rtol=1e-3)
+
+
+def test_errors_are_measured_in_the_photographs_own_light():
+    """Noise is as strong in a dark photograph as in others, and no stranger for that."""
+    model = build_model("unet", width=4, depth=2, objective="reconstruct").eval()
+    model.brightness.fill_(0.4)
+    model.outputs = lambda images: torch.full_like(images, 0.4).logit()
+    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.02
+    scoring = Scoring(windows=(0,), window_input=0, error="both")
+    usual, dark = (raw_maps(model, light + noise, scoring) for light in (0.4, 0.25))
+    for name in ("mse@0", "ssim@0"):
+        torch.testing.assert_close(dark[name], usual[name], atol=0.01, rtol=0.05)
+    split = raw_maps(model, 0.25 + noise, Scoring(windows=(32,), window_input=0, error="mse"))
+    torch.testing.assert_close(split["mse@32"], dark["mse@0"], atol=1e-6, rtol=1e-3)
 
 
 def test_a_memory_remembers_images_in_the_light_in_which_it_is_asked():

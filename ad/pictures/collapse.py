@@ -8,7 +8,7 @@ from ad.config import Scoring
 from ad.data import resize_long_side
 from ad.detector import Member
 from ad.machine import Machine
-from ad.scoring import resized, side_for_model
+from ad.scoring import exposed, resized, side_for_model
 from ad.ssim import gaussian_blur, smooth
 
 PASTES = 10  # CutPaste patches in each image
@@ -93,9 +93,11 @@ def side_of_whole(scoring: Scoring) -> int:
 
 @torch.no_grad()
 def reconstruct(member: Member, images: list) -> list[torch.Tensor]:
-    """What a member's model makes of images (3, H, W) in [0, 1]: the same, float32."""
+    """What a member's model makes of images (3, H, W) in [0, 1], in the light that they have: the
+    same, float32."""
     predict = resized(member.model, side_of_whole(member.scoring))
-    return [predict(image[None])[0] for image in images]
+    lit = (exposed(member.model, image[None]) for image in images)
+    return [(predict(bright) / gain)[0] for bright, gain in lit]
 
 
 def check_member(member: Member, normals: list, machine: Machine, seed: int = 0) -> dict:

@@ -22,7 +22,6 @@ from ad.machine import Machine
 from ad.masks import find_masks, read_mask
 from ad.runs import run_images
 from ad.samples import Sample
-from ad.scoring import exposed
 
 QUALITY, BINS = 80, 40  # of WebP; of the histograms
 POINTS = 200  # of a curve, at most
@@ -127,9 +126,8 @@ def show_images(rows: list[dict], detector: Detector, side: int, root: Path,
         sample, picture = found.sample, plots.to_picture(found.picture)
         shown = dict.fromkeys(PICTURES) | {"input": picture}
         if painter:
-            image = data.to_float(found.picture, detector.machine.device)[None]
-            shown["reconstruction"] = plots.to_picture(
-                reconstruct(painter, exposed(painter.model, image))[0])
+            image = data.to_float(found.picture, detector.machine.device)
+            shown["reconstruction"] = plots.to_picture(reconstruct(painter, [image])[0])
         if detector.localises:
             shown["anomaly map"] = plots.overlay(picture, found.map_, detector.top_of_maps)
         own = predicted and predicted / sample.category / f"{sample.id}.png"
