@@ -294,8 +294,8 @@ def test_what_training_advises_is_taken(photos, choice, tested, monkeypatch):
 
 
 @pytest.mark.parametrize("given, images, expected", [
-    ({}, 96, (200, 4, 4)), ({}, 14, (1200, 24, 24)), ({"epochs": 12}, 14, (12, 4, 4)),
-    ({"val_every": 1, "save_every": 2}, 14, (1200, 1, 2))])
+    ({}, 96, (467, 9, 9)), ({}, 14, (2800, 56, 56)), ({"epochs": 12}, 14, (12, 4, 4)),
+    ({"val_every": 1, "save_every": 2}, 14, (2800, 1, 2))])
 def test_epochs_validations_and_saves_suit_the_number_of_images(given, images, expected):
     args = Namespace(**{"epochs": None, "val_every": None, "save_every": None, "batch": 8} | given)
     settle_epochs(args, images)

@@ -180,7 +180,7 @@ def test_turned_means_turned_whatever_the_shape(monkeypatch):
         assert 2.5 < angle.abs().max().rad2deg() < 3.1
 
 
-@pytest.mark.parametrize("count, epochs", [(14, 1200), (54, 343), (96, 200), (2000, 200)])
+@pytest.mark.parametrize("count, epochs", [(14, 2800), (54, 800), (96, 467), (2000, 200)])
 def test_few_images_are_passed_more_often(count, epochs):
-    """2,400 steps of batches of 8, the last of which may be smaller; 200 epochs at least."""
+    """5,600 steps of batches of 8, the last of which may be smaller; 200 epochs at least."""
     assert data.enough_epochs(count, 8) == epochs

@@ -88,7 +88,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation")
     add = group.add_argument
     add("--epochs", type=int, help="passes over the training images (default: 200; "
-        "of repair more where images are few, as many as make 2,400 steps)")
+        "of repair more where images are few, as many as make 5,600 steps)")
     add("--minutes", type=float, help="as many epochs as fit into this time on this machine")
     add("--batch", type=int, help="images per step (default: 8; reconstruct 32)")
     add("--lr", type=float, help="learning rate (default: 1e-3; reconstruct 1e-4)")
