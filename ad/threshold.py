@@ -49,9 +49,11 @@ def decide_limits(members: list, rule: str) -> Limits:
     """Limits of the members' vote, by a rule of `parse_threshold`; a number is a score on the scale
     of the default rule.
 
-    Where all judged the same normal images the threshold is that of the votes on those. Otherwise
-    it is the weighted mean of their own, and as the vote is only above it where some member is
-    above its own, the members' rates add up to a bound.
+    Where all were judged by the same normal images the threshold is that of the votes on those.
+    Otherwise it is the weighted mean of their own: a few common images, whose like other members
+    may know, would be too kind to it. The rates are of the votes on the common images, see
+    common_normals, or where they are too few, as a vote is only above where some member is above
+    its own threshold, the members' rates together.
     """
     number = is_number(rule)
     find, weights = parse_threshold(DEFAULT_RULE if number else rule), [m.weight for m in members]
@@ -59,18 +61,20 @@ def decide_limits(members: list, rule: str) -> Limits:
     count, votes = min(map(len, groups)), judged_by_all(members, groups)
     by_labels = [find(*ad.sets.rules.known_scores(member)) for member in members] \
         if rule in LABELLED else []
-    if votes is not None:  # one group: that of the votes
+    if votes is not None and len(votes) == max(map(len, groups)):  # one group: that of the votes
         by_labels = by_labels and [np.average(by_labels, weights=weights)]
         groups, weights = [votes], [1.0]
     middles = np.array([np.median(z) for z in groups])
     cuts = np.array(by_labels or [find(z) for z in groups])
     if number:
         cuts = middles + float(rule) * (cuts - middles)
+    typical, threshold = (float(np.average(part, weights=weights)) for part in (middles, cuts))
+    if votes is not None:
+        groups, cuts = [votes], [threshold]
     # One bound in ten may fail, of several that are added up one in ten of all together.
     rates = [false_alarms(int((z > cut).sum()), len(z), 1 - 0.1 / len(groups))
              for z, cut in zip(groups, cuts)]
     expected, bound = (min(1.0, sum(part)) for part in zip(*rates))
-    typical, threshold = (float(np.average(part, weights=weights)) for part in (middles, cuts))
     return Limits(typical, threshold, expected, bound, count)
 
 

@@ -214,6 +214,13 @@ def test_thresholds_of_several_members_are_those_of_their_votes():
     assert "at most 78.6%" in limits.describe()  # 2 (1 - 0.05 ** (1 / 6))
     some = member(names[:3], [7.0, 8.0, 9.0])
     assert common_normals([first, some], [range(6), [5, 5, 5]]).tolist() == [2.5, 3.0, 3.5]
+    # The votes on the three common images are -1.34, -0.44 and 0.46, all below the mean of both
+    # thresholds, 1.46 and 1.22, and only these three bound the rate: 1 - 0.1 ** (1 / 3).
+    limits = decide_limits([first, some], "quantile:0.99")
+    assert limits.threshold == pytest.approx(1.34, abs=0.01)
+    assert "25.0%, at most 53.6%" in limits.describe()
+    # Of the votes one, 0.46, is above the mean of 0.29 and 0, the members' own thresholds here.
+    assert "50.0%, at most 80.4%" in decide_limits([first, some], "quantile:0.5").describe()
 
 
 def test_few_normal_images_are_called_few():
