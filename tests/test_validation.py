@@ -223,6 +223,23 @@ def test_thresholds_of_several_members_are_those_of_their_votes():
     assert "50.0%, at most 80.4%" in decide_limits([first, some], "quantile:0.5").describe()
 
 
+def test_the_bound_of_a_vote_of_unequal_members_holds():
+    """64 normal images judge one member and six of them the other, whose scores correlate by 0.5:
+    by the votes on the six alone a seventh of new images would be above the threshold."""
+    rng, names = np.random.default_rng(0), [str(i) for i in range(64)]
+    kept, seen = [], []
+    for _ in range(300):
+        one, other = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], size=64).T
+        members = [member(names, one), member(names[:6], other[:6])]
+        limits = decide_limits(members, "quantile:0.99")
+        mean = -np.mean([m.normal_scores.mean() / m.normal_scores.std() for m in members])
+        a, b = (0.5 / m.normal_scores.std() for m in members)
+        seen.append(norm.sf(limits.threshold, mean, np.sqrt(a * a + b * b + a * b)))
+        kept.append(seen[-1] <= limits.bound)
+    assert limits.bound == pytest.approx(1 - 0.1 ** (1 / 6), abs=1e-4)
+    assert np.mean(kept) >= 0.9 and np.mean(seen) < 1 / 14
+
+
 def test_few_normal_images_are_called_few():
     assert "8 are few" in decide_limits([member(range(8), range(8), 1.0)],
                                         "quantile:0.99").describe()
