@@ -23,7 +23,7 @@ from ad.images import load_readable, reading
 from ad.machine import Machine, choose_machine
 from ad.runs import moved
 from ad.scoring import load_calibration, score_images
-from ad.threshold import LABELLED, decide_limits, parse_threshold, standardise
+from ad.threshold import LABELLED, decide_limits, own_threshold, parse_threshold, standardise
 
 CHUNK = 16  # images decoded at a time
 
@@ -165,7 +165,7 @@ class Detector:
         """Where the colours of the maps end. A raw score is a mean of map values, so twice the
         threshold of each member is a scale that fits the map."""
         find = parse_threshold(DEFAULT_RULE)
-        return sum(2 * m.weight * find(m.normal_scores) for m in self.members)
+        return sum(2 * m.weight * own_threshold(m.calibration, find) for m in self.members)
 
 
 def load_member(path: Path, machine: Machine, rule: str, given: dict,

@@ -3,6 +3,7 @@ is normal for it, by memories that do not hold what they judge."""
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,12 +19,13 @@ from ad.machine import Machine
 from ad.model import new_memory
 from ad.neighbours import shares
 from ad.runs import Run
-from ad.scoring import exposed, side_for_model
+from ad.scoring import exposed, score_images, side_for_model
 from ad.seed import seed_everything
 from ad.validation import validate
 
 FOLDS = 5  # memories by which normal images are judged, none by one that holds it
 JUDGED = 400  # normal images, at most, that are judged
+TAUGHT = 100  # images that a trained network learned from, at most, whose scores are kept
 
 
 def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
@@ -49,6 +51,7 @@ def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
     def judge_and_save():
         maps = held_out_maps(parts, examples, scoring, machine.device, machine.window_batch)
         saved["calibration"] = judge_best(*maps, examples, scoring)
+        saved["calibration"]["taught"] = taught_scores(model, images, saved["calibration"], machine)
         found = aurocs(saved["calibration"])
         if fitted:
             if hasattr(model, "fingerprint"):  # of the weights of a memory's backbone
@@ -61,6 +64,16 @@ def finish(run: Run, fitted: nn.Module | None, images: list, examples: Examples,
             k: v.cpu() if torch.is_tensor(v) else v for k, v in model.state_dict().items()}})
         return saved, before
     return ranks.from_rank_0(judge_and_save)
+
+
+def taught_scores(model: nn.Module, images: list, saved: dict, machine: Machine) -> list:
+    """Raw scores of some of the uint8 images that taught a trained network; see own_threshold. A
+    memory has none: all that it holds judge it, out of fold. saved: of judging.judge."""
+    if hasattr(model, "fit") or not images:
+        return []
+    some = images[::math.ceil(len(images) / TAUGHT)]
+    return torch.cat([scores for scores, _ in score_images(
+        model, some, saved, machine.device, machine.window_batch)]).tolist()
 
 
 def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,

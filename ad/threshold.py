@@ -49,26 +49,23 @@ def decide_limits(members: list, rule: str) -> Limits:
     """Limits of the members' vote, by a rule of `parse_threshold`; a number is a score on the scale
     of the default rule.
 
-    Where all were judged by the same normal images the threshold is that of the votes on those.
-    Otherwise it is the weighted mean of their own: a few common images, whose like other members
-    may know, would be too kind to it. The rates are of the votes on the common images, see
-    common_normals, or where they are too few, as a vote is only above where some member is above
-    its own threshold, the members' rates together.
+    The threshold is the weighted mean of the members' own: the images that judged all are often
+    few, and other members may know their like. The rates are those of the votes on these images,
+    see common_normals, or without them, as a vote is only above the threshold where some member is
+    above its own, the members' together.
     """
     number = is_number(rule)
     find, weights = parse_threshold(DEFAULT_RULE if number else rule), [m.weight for m in members]
     groups = [standardise(member.normal_scores, member.normal_scores) for member in members]
-    count, votes = min(map(len, groups)), judged_by_all(members, groups)
-    by_labels = [find(*ad.sets.rules.known_scores(member)) for member in members] \
-        if rule in LABELLED else []
-    if votes is not None and len(votes) == max(map(len, groups)):  # one group: that of the votes
-        by_labels = by_labels and [np.average(by_labels, weights=weights)]
-        groups, weights = [votes], [1.0]
     middles = np.array([np.median(z) for z in groups])
-    cuts = np.array(by_labels or [find(z) for z in groups])
+    cuts = np.array([
+        find(*ad.sets.rules.known_scores(member)) if rule in LABELLED else
+        standardise(own_threshold(member.calibration, find), member.normal_scores)
+        for member in members])
     if number:
         cuts = middles + float(rule) * (cuts - middles)
     typical, threshold = (float(np.average(part, weights=weights)) for part in (middles, cuts))
+    count, votes = min(map(len, groups)), judged_by_all(members, groups)
     if votes is not None:
         groups, cuts = [votes], [threshold]
     # One bound in ten may fail, of several that are added up one in ten of all together.
@@ -76,6 +73,13 @@ def decide_limits(members: list, rule: str) -> Limits:
              for z, cut in zip(groups, cuts)]
     expected, bound = (min(1.0, sum(part)) for part in zip(*rates))
     return Limits(typical, threshold, expected, bound, count)
+
+
+def own_threshold(saved: dict, find: Callable) -> float:
+    """Raw threshold of a run by a function of parse_threshold. saved: the checkpoint's calibration:
+    of the images that judged it, and no lower than that of those which taught it: a normal image
+    that was learned is not anomalous."""
+    return max(find(saved[part]) for part in ("scores", "taught") if saved.get(part))
 
 
 def parse_threshold(text: str) -> Callable:

@@ -6,7 +6,7 @@ from ad.config import DEFAULT_RULE
 from ad.judging import aurocs
 from ad.metrics import standard_error
 from ad.scoring import load_calibration
-from ad.threshold import FEW, false_alarms, parse_threshold
+from ad.threshold import FEW, false_alarms, own_threshold, parse_threshold
 
 FOUND = 0.8  # share of a kind of damage that is found; from there on it is good enough to try
 
@@ -21,7 +21,7 @@ def verdict(saved: dict, before: float | None = None, verbose: bool = False) -> 
     lines = [f"calibration {load_calibration(known).describe()}"] if verbose else []
     if None not in (before, auroc) and abs(auroc - before) > standard_error(before, len(normal)):
         lines.append(changed(before, auroc, config["args"], known["scoring"]))
-    cut = parse_threshold(DEFAULT_RULE)(normal)
+    cut = own_threshold(known, parse_threshold(DEFAULT_RULE))
     shares = {kind: np.mean([score > cut for score, own in zip(known["positives"], known["kinds"])
                              if own == kind]) for kind in dict.fromkeys(known["kinds"])}
     epoch = "" if before is None else f"best epoch {saved['epoch']}; "

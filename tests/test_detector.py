@@ -14,6 +14,7 @@ from ad.config import Scoring
 from ad.images import load_images
 from ad.judging import calibrate
 from ad.machine import Machine
+from ad.runs import run_files
 from ad.scoring import score_images
 from ad.sets.rejudge import judge_again
 
@@ -114,5 +115,10 @@ def test_images_are_judged_alike_whatever_precision_a_step_had(tiny, tmp_path, o
     scoring = Scoring(**saved["calibration"]["scoring"])
     again = judge_again(checkpoint.restore_model(saved, path), saved["config"], scoring, False,
                         Machine(CPU))
-    np.testing.assert_allclose(again["scores"], saved["calibration"]["scores"], rtol=1e-3,
-                               atol=1e-3)
+    for part in ("scores", "taught"):
+        np.testing.assert_allclose(again[part], saved["calibration"][part], rtol=1e-3, atol=1e-3)
+    trained = "patchcore" not in options  # not a memory
+    assert len(again["taught"]) == trained * len(saved["config"]["train"])
+    if trained:  # nothing that it has learned is anomalous
+        scores, _ = detector.Detector.load(path).score(run_files(saved["config"], "train"))
+        assert scores.max() <= 1 + 1e-3

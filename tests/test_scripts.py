@@ -87,10 +87,11 @@ def test_scores_metrics_and_maps(trained, tiny):
     assert all(0 <= result[k] <= 1 for k in ("ap", "f1", "pixel_auroc", "pro", "tpr", "tnr"))
     assert result["threshold"] == 1 and result["rule"] == "quantile:0.99"
     assert [int(s > 1) for s in scores] == [int(r["prediction"]) for r in rows]
-    # Of two normal images: 0 is between them, 1 the stranger one.
-    low, high = sorted(checkpoint.load(folder_of(cwd) / "best.pt")["calibration"]["scores"])
-    raw = np.array([float(r["raw"]) for r in rows])
-    np.testing.assert_allclose(scores, (raw - (low + high) / 2) / ((high - low) / 2), atol=1e-3)
+    # Of two normal images 0 is between them, and 1 the strangest of them and of what was learned.
+    known = checkpoint.load(folder_of(cwd) / "best.pt")["calibration"]
+    raw, middle = np.array([float(r["raw"]) for r in rows]), np.mean(known["scores"])
+    top = max(known["scores"] + known["taught"])
+    np.testing.assert_allclose(scores, (raw - middle) / (top - middle), atol=1e-3)
     for row in rows:
         map_ = np.asarray(Image.open(cwd / "results/maps/stripes" / f"{row['id']}.png"))
         photo = np.asarray(Image.open(tiny / "stripes/test" / f"{row['id']}.png"))
@@ -255,12 +256,14 @@ def test_seeds_make_runs_that_vote(tiny, tmp_path):
         assert "expected false alarms 33.3%, at most 68.4%" in result.stdout or len(tables) == 2
         rows = list(csv.DictReader(open(tmp_path / "results/scores.csv")))
         tables.append(np.array([[float(r[key]) for key in ("raw", "score")] for r in rows]))
-    weights = vote_weights([checkpoint.load(tmp_path / f"runs/stripes/unet-seed{s}/best.pt")[
-        "val_auroc"] for s in (0, 1)], [2, 2])
-    # Where two normal images judge, both scales are as wide: one standard deviation, but for the
-    # small number that is added to it.
-    np.testing.assert_allclose(tables[2], np.tensordot(weights, tables[:2], 1), rtol=1e-3,
-                               atol=2e-5)
+    saved = [checkpoint.load(tmp_path / f"runs/stripes/unet-seed{s}/best.pt") for s in (0, 1)]
+    weights = np.array(vote_weights([run["val_auroc"] for run in saved], [2, 2]))
+    # Standard deviations from a member's typical image to its threshold: what its score 1 is worth.
+    units = np.array([(max(known["scores"] + known["taught"]) - np.mean(known["scores"]))
+                      / np.std(known["scores"]) for known in (run["calibration"] for run in saved)])
+    for column, shares in enumerate((weights, weights * units / (weights @ units))):
+        np.testing.assert_allclose(tables[2][:, column], shares @ np.stack(tables[:2])[..., column],
+                                   rtol=1e-3, atol=1e-3)
     assert not np.allclose(tables[0], tables[1])
     # A member that does not load is an error, not a smaller ensemble.
     path = tmp_path / "runs/stripes/unet-seed1/best.pt"

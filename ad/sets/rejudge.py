@@ -1,9 +1,11 @@
 """What is normal for a trained run by another scoring, or by a rule that its checkpoint lacks."""
 
+import math
+
 from torch.nn import Module
 
 from ad.config import Scoring
-from ad.fitting import folds, learns_in_one_pass
+from ad.fitting import TAUGHT, folds, learns_in_one_pass, taught_scores
 from ad.images import read_image, reading
 from ad.judging import Examples, held_out_maps, judge
 from ad.machine import Machine
@@ -16,15 +18,19 @@ def judge_again(model: Module, config: dict, scoring: Scoring, positives: bool,
     """`judge` for a scoring that the checkpoint has not; `positives`: with those, too."""
     seed, judged = config["args"]["seed"], run_images(config, "validation")
     names = set(config["validation"])
-    others = [read_image(path, *reading(config)) for path, name in
-              zip(run_files(config, "train"), config["train"]) if name not in names] \
-        if learns_in_one_pass(model, scoring) else []
+    others = [path for path, name in zip(run_files(config, "train"), config["train"])
+              if name not in names]
+    if not learns_in_one_pass(model, scoring):
+        others = others[::max(1, math.ceil(len(others) / TAUGHT))]
+    others = [read_image(path, *reading(config)) for path in others]
     examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
         Examples(judged)
     if positives:
         print(f"{config['category']}: scoring {len(examples.positives)} {examples.kinds[0]} "
               "anomalous validation images for the threshold")
-    return judge(*judged_maps(model, others, examples, scoring, machine, seed), examples, scoring)
+    maps = judged_maps(model, others, examples, scoring, machine, seed)
+    saved = judge(*maps, examples, scoring)
+    return saved | {"taught": taught_scores(model, others, saved, machine)}
 
 
 def judged_maps(model: Module, images: list, examples: Examples, scoring: Scoring,
