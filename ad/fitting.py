@@ -71,9 +71,13 @@ def taught_scores(model: nn.Module, images: list, saved: dict, machine: Machine)
     memory has none: all that it holds judge it, out of fold. saved: of judging.judge."""
     if hasattr(model, "fit") or not images:
         return []
-    some = images[::math.ceil(len(images) / TAUGHT)]
     return torch.cat([scores for scores, _ in score_images(
-        model, some, saved, machine.device, machine.window_batch)]).tolist()
+        model, evenly(images), saved, machine.device, machine.window_batch)]).tolist()
+
+
+def evenly(items: list) -> list:
+    """TAUGHT of the items at most, evenly spaced."""
+    return items[::max(1, math.ceil(len(items) / TAUGHT))]
 
 
 def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,

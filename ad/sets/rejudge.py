@@ -1,11 +1,9 @@
 """What is normal for a trained run by another scoring, or by a rule that its checkpoint lacks."""
 
-import math
-
 from torch.nn import Module
 
 from ad.config import Scoring
-from ad.fitting import TAUGHT, folds, learns_in_one_pass, taught_scores
+from ad.fitting import evenly, folds, learns_in_one_pass, taught_scores
 from ad.images import read_image, reading
 from ad.judging import Examples, held_out_maps, judge
 from ad.machine import Machine
@@ -21,7 +19,7 @@ def judge_again(model: Module, config: dict, scoring: Scoring, positives: bool,
     others = [path for path, name in zip(run_files(config, "train"), config["train"])
               if name not in names]
     if not learns_in_one_pass(model, scoring):
-        others = others[::max(1, math.ceil(len(others) / TAUGHT))]
+        others = evenly(others)
     others = [read_image(path, *reading(config)) for path in others]
     examples = make_examples(judged, seed, run_images(config, "anomalous")) if positives else \
         Examples(judged)
