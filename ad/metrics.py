@@ -42,9 +42,9 @@ def rates(labels: np.ndarray | list, predictions: np.ndarray | list) -> dict:
 def pixel_auroc(masks: list | tuple, maps: list | tuple) -> float | None:
     """AUROC over all pixels of all images. masks, maps: sequences of equal-shaped (H, W) arrays,
     masks True = defect. None when there is no defect pixel (or nothing else)."""
-    _check_maps(masks, maps)
-    return auroc(np.concatenate([np.ravel(m) for m in masks]).astype(np.uint8),
-                 np.concatenate([np.ravel(m) for m in maps]))
+    masks = [np.asarray(mask, dtype=bool) for mask in masks]
+    above, from_on = _false_positives(masks, maps)
+    return float(1 - (above + from_on).mean() / 2) if len(above) else None
 
 
 def pro(masks: list | tuple, maps: list | tuple, max_fpr: float = 0.3) -> float | None:
@@ -57,19 +57,18 @@ def pro(masks: list | tuple, maps: list | tuple, max_fpr: float = 0.3) -> float 
     """
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr must be in (0, 1], got {max_fpr}")
-    _check_maps(masks, maps)
-    labels = [connected_components(m).ravel() for m in masks]
-    defect = np.concatenate(labels) > 0
-    if defect.all() or not defect.any():
+    labels = [connected_components(mask) for mask in masks]
+    above, from_on = _false_positives([label > 0 for label in labels], maps)
+    if not len(above):
         return None
-    # A ROC curve to which each region's pixels add up to 1.
-    weights = np.concatenate([np.append(1, 1 / np.bincount(label)[1:])[label] for label in labels])
-    fpr, curve, _ = ranking().roc_curve(defect, np.concatenate([np.ravel(m) for m in maps]),
-                                        sample_weight=weights)
-    inside = fpr <= max_fpr
-    x = np.append(fpr[inside], max_fpr)
-    y = np.append(curve[inside], np.interp(max_fpr, fpr, curve))
-    return float(ranking().auc(x, y) / max_fpr)
+    # A pixel adds what of the axis up to max_fpr is right of where it is found: half of the stretch
+    # on which defect-free pixels share its score or, where max_fpr is on it, the triangle up to it.
+    stretch = np.maximum(from_on - above, np.finfo(float).tiny)
+    area = np.where(from_on <= max_fpr, max_fpr - (above + from_on) / 2,
+                    np.maximum(max_fpr - above, 0) ** 2 / (2 * stretch))
+    weights = np.concatenate([(1 / np.bincount(found))[found] for found in (
+        label[label > 0] - 1 for label in labels) if len(found)])  # a region's add up to 1
+    return float((area * weights).sum() / (weights.sum() * max_fpr))
 
 
 def connected_components(mask: np.ndarray) -> np.ndarray:
@@ -100,6 +99,22 @@ def connected_components(mask: np.ndarray) -> np.ndarray:
     for i, row in enumerate(rows):
         labels[row, starts[i]:ends[i]] = number[roots[i]]
     return labels
+
+
+def _false_positives(masks: list, maps: list) -> tuple[np.ndarray, np.ndarray]:
+    """Of every defect pixel, image by image and row by row: the share of defect-free pixels that
+    score higher, and at least as high; both empty where there are none of one kind.
+
+    Only the defect-free scores are sorted, in a copy: 1 MB for each 512 x 512 image.
+    """
+    _check_maps(masks, maps)
+    free, defect = ([np.asarray(map_)[mask == wanted] for mask, map_ in zip(masks, maps)]
+                    for wanted in (False, True))
+    free, defect = (np.concatenate(part) if part else np.zeros(0) for part in (free, defect))
+    if not len(free) or not len(defect):
+        return np.zeros(0), np.zeros(0)
+    free.sort()
+    return tuple(1 - np.searchsorted(free, defect, side) / len(free) for side in ("right", "left"))
 
 
 def _check_maps(masks, maps):
