@@ -100,10 +100,11 @@ def concatenate(cells: list) -> dict:
     return {name: torch.cat([c[name] for c in cells]) for name in cells[0]}
 
 
-def mean_moments(cells: torch.Tensor, without: int | None = None) -> torch.Tensor:
+def mean_moments(cells: torch.Tensor, without: int | None = None,
+                 total: torch.Tensor | None = None) -> torch.Tensor:
     """Moments (N, 2, GRID, GRID) -> their mean (1, 2, GRID, GRID) over all images, or all but one.
-    """
-    total = cells.sum(0, keepdim=True)
+    total: their sum, where it is known."""
+    total = cells.sum(0, keepdim=True) if total is None else total
     return total / len(cells) if without is None else (total - cells[without]) / (len(cells) - 1)
 
 
@@ -143,20 +144,21 @@ def held_out_likelihood(cells: dict, blur: float | str | None) -> torch.Tensor:
     """Gaussian log-likelihood (N,) of each image given the others, in nats per pixel, without the
     constant; mean over maps. cells: {name: moments (N, 2, GRID, GRID)}."""
     total = torch.zeros(len(next(iter(cells.values()))), dtype=torch.float64)
-    for c in cells.values():
+    for c, of_all in ((c, c.sum(0, keepdim=True)) for c in cells.values()):
         for index in range(len(c)):
-            mean, std = statistics(mean_moments(c, index), len(c) - 1, blur)
-            first, second = c[index]
+            mean, std = statistics(mean_moments(c, index, of_all), len(c) - 1, blur)
             std = std + Calibration.eps
-            spread = (second - 2 * mean * first + mean ** 2) / std ** 2
+            spread = (c[index, 1] - 2 * mean * c[index, 0] + mean ** 2) / std ** 2
             total[index] += (-std.log() - 0.5 * spread).mean() / len(cells)
     return total
 
 
-def refit(calibration: Calibration, cells: dict, without: int | None = None) -> Calibration:
+def refit(calibration: Calibration, cells: dict, without: int | None = None,
+          totals: dict | None = None) -> Calibration:
     """The same calibration with mean and std of these moments {name: (N, 2, GRID, GRID)}, of all
-    images or of all but one."""
-    tables = {name: statistics(mean_moments(c, without), len(c) - (without is not None),
+    images or of all but one. totals: {name: their sum}, where they are known."""
+    tables = {name: statistics(mean_moments(c, without, totals and totals[name]),
+                               len(c) - (without is not None),
                                None if knows_positions(name) else calibration.blur)
               for name, c in cells.items()}
     return replace(calibration, mean={n: t[0].float() for n, t in tables.items()},

@@ -17,7 +17,7 @@ from ad.config import ERRORS, Scoring, Training
 from ad.judging import Examples, aurocs, held_out_maps, judge_best
 from ad.machine import Machine
 from ad.model import new_memory
-from ad.neighbours import shares
+from ad.neighbours import ENTRIES, shares
 from ad.runs import Run
 from ad.scoring import exposed, score_images, side_for_model
 from ad.seed import seed_everything
@@ -75,15 +75,17 @@ def taught_scores(model: nn.Module, images: list, saved: dict, machine: Machine)
         model, evenly(images), saved, machine.device, machine.window_batch)]).tolist()
 
 
-def evenly(items: list) -> list:
-    """TAUGHT of the items at most, evenly spaced."""
-    return items[::max(1, math.ceil(len(items) / TAUGHT))]
+def evenly(items: list, most: int = TAUGHT) -> list:
+    """`most` of the items at most, evenly spaced."""
+    return items[::max(1, math.ceil(len(items) / most))]
 
 
 def validation(model: nn.Module, images: list, examples: Examples, scoring: Scoring,
                plan: Training, machine: Machine) -> Callable:
     """The function that validates a network as it stands, after a pass of the plan (Training):
     figures of validation.validate. images: uint8, that it learns from."""
+    images = evenly(images, ENTRIES)  # no memory holds more of a place
+
     def check():
         if uses_memory(model, scoring):  # as for the final score
             model.memory = remember(model, images, plan.validation_side, machine.device,

@@ -66,10 +66,11 @@ def judge(maps: list, damaged: list, examples: Examples, scoring: Scoring) -> di
         aligned = alignment(examples.normals) if examples.alignment is None else examples.alignment
         kind = "auto" if aligned >= ALIGNED else "border"
     calibration, cells = fit_calibration(maps, kind, scoring.sigma / 2)
+    totals = {name: c.sum(0, keepdim=True) for name, c in cells.items()}
     scores, pixels, positives = [], [], [None] * len(damaged)
     for index in range(-1, len(maps)):  # -1: positives that were made from no normal image
         mine = [j for j, source in enumerate(examples.sources) if source == index]
-        own = calibration if index < 0 else refit(calibration, cells, without=index)
+        own = calibration if index < 0 else refit(calibration, cells, index, totals)
         for j in mine:
             positives[j] = topk_mean(final_maps(damaged[j], own, scoring), scoring.topk).item()
         if index >= 0:

@@ -144,11 +144,11 @@ class PatchMemory(nn.Module):
         """Learn from the patches of `extract`. Draws from torch's global generator."""
         std, self.mean = torch.std_mean(patches, (0, 1))
         self.std = std + 1e-6
-        patches = (patches - self.mean) / self.std
         if self.position == "auto":
             self.radius = 1 if self.evidence >= ALIGNED else None
         sets = patches if self.radius is not None else patches.flatten(0, 1)[None, on_device(
             torch.randperm(patches.shape[:2].numel())[:POOL], patches.device)]
+        sets = (sets - self.mean) / self.std  # of a large memory only what was drawn is copied
         if "gaussian" in self.names:
             if len(self.mean) > GAUSSIAN:
                 random = torch.randn(len(self.mean), GAUSSIAN)
