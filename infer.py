@@ -15,6 +15,7 @@ the threshold: what is above 1 is anomalous.
 """
 
 import json
+import os
 import sys
 import time
 from argparse import Namespace
@@ -95,8 +96,9 @@ def parse_args() -> Namespace:
     require(args.window_batch > 0, f"--window-batch must be positive, got {args.window_batch}")
     require(args.masks is None or 0 < args.masks < 1,
             f"--masks must be in (0, 1), got {args.masks}")
-    require(args.results.is_dir() or not args.results.exists(),
-            f"--results {args.results} is a file, not a folder")
+    there = next(p for p in (args.results, *args.results.absolute().parents) if p.exists())
+    require(there.is_dir(), f"--results {there} is a file, not a folder")
+    require(os.access(there, os.W_OK), f"--results {args.results}: {there} cannot be written to")
     ad.threshold.parse_threshold(args.threshold)
     given_scoring(args)
     if args.image:
@@ -112,6 +114,8 @@ def load(job: "ad.jobs.Job", args: Namespace,
     paths = [Path(args.runs, job.folder, name, args.ckpt) for name in job.members]
     detector = ad.detector.Detector.load(paths, machine, args.threshold, given_scoring(args),
                                          args.data)
+    if not args.members:
+        ad.runs.check_one_origin({m.name: m.config for m in detector.members})
     for member in detector.members:
         if args.verbose:
             print(f"{job.folder}/{member.name}: weight {member.weight:.3f}, validation AUROC "
@@ -160,6 +164,21 @@ def score_job(job: "ad.jobs.Job", args: Namespace, machine: "ad.machine.Machine"
     return rows, dict(shown), result
 
 
+def score_jobs(jobs: list, args: Namespace, machine: "ad.machine.Machine") -> tuple:
+    """What score_job makes of each Job: {name: Rows}, pictures, {name: entry}, and the errors of
+    those that have one, which need not cost the others."""
+    parts, shown, results, failed = {}, {}, {}, []
+    for job in jobs:
+        try:
+            parts[job.name], pictures, results[job.name] = score_job(job, args, machine)
+            shown |= pictures
+        except ad.InputError as error:
+            if len(jobs) == 1 or ad.ranks.size() > 1:  # the other processes wait for this one
+                raise
+            failed.append(f"{job.name}: {error}")
+    return parts, shown, results, failed
+
+
 def write_results(rows: list, results: dict, averages: dict, args: Namespace,
                   machine: "ad.machine.Machine", flat: bool) -> list:
     """scores.csv, metrics.json and, for a folder without categories, submission.csv; returns the
@@ -189,14 +208,12 @@ def main(args: Namespace) -> int:
                           choice, args.members)], False, set()) if args.image
         else ad.jobs.jobs_to_score(choice, args.members, args.separately, args.spot_check,
                                    args.like, submits))
-    parts, shown, results = {}, {}, {}
-    for job in jobs:
-        parts[job.name], pictures, results[job.name] = score_job(job, args, machine)
-        shown |= pictures
+    parts, shown, results, failed = score_jobs(jobs, args, machine)
     if ad.ranks.rank():
         return 0
     rows = [row for part in parts.values() for row in part]
-    require(rows, "none of the images can be read")
+    require(rows, "\n".join(failed) or "none of the images can be read")
+    flat = flat and not failed  # a submission is of all images
     averages = {} if args.separately or len(results) == 1 else \
         ad.sets.several.all_averages(results, rows, choice.merged)
     if args.maps:
@@ -215,6 +232,7 @@ def main(args: Namespace) -> int:
         ad.sets.submission.check_submission((args.results / "submission.csv").read_text(),
                                             args.check_submission)
         print(f"submission.csv has the header, ids and order of {args.check_submission}")
+    require(not failed, "\n".join(failed))
     left_out = sum(len(job.samples) for job in jobs) > len(rows)
     return 2 if left_out else int(args.fail_on_anomaly and any(r.prediction for r in rows))
 

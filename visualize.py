@@ -136,6 +136,7 @@ def looked_at(detector: "ad.detector.Detector", args: Namespace) -> tuple[list, 
     other = ad.sets.other_layouts
     samples = other.own_samples(root, config) if "test" in config else \
         other.photos_to_look_at(root, config) if ad.layouts.layout(root) == "photos" else \
+        other.judging_samples(root, config) if other.has_no_test(root) else \
         ad.layouts.find_samples(root, config["category"], "test", table)
     samples = pick(samples, args.ids, args.count, args.seed)
     images = ad.images.load_images(samples, *detector.readings[0])

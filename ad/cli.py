@@ -94,6 +94,18 @@ def interrupt(number: int, frame: object) -> NoReturn:
     raise Interrupted(number)
 
 
+def explained(error: Exception) -> str:
+    """A line for an error of the machine's, not the program's; any other is raised again."""
+    name, text = type(error).__name__, str(error)
+    if "gloo" in text or name == "DistBackendError":
+        return ("lost the connection to another process, which has stopped; what was finished is "
+                "kept, and train.py --resume goes on from the last whole epoch")
+    if "OutOfMemory" in name or isinstance(error, MemoryError) or "t allocate memory" in text:
+        return ("there is not enough memory; less is needed with a smaller --image-size, or --batch"
+                " to train, or --window-batch to score; what was finished is kept")
+    raise error
+
+
 @contextlib.contextmanager
 def deferred() -> Iterator[list]:
     """SIGINT and SIGTERM only enter the list that this yields, until the block ends; then the first
@@ -139,12 +151,8 @@ def run_script(parse_args: Callable, main: Callable) -> NoReturn:
         code, line = 128 + signal.SIGPIPE, ""
     except OSError as error:  # a full disk, say
         code, line = 2, f"error: {error.filename or 'a file'}: {error.strerror or error}"
-    except RuntimeError as error:
-        if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
-            raise
-        code, line = 2, ("error: lost the connection to another process, which has stopped; what "
-                         "was finished is kept, and train.py --resume goes on from the last whole "
-                         "epoch")
+    except (RuntimeError, MemoryError) as error:
+        code, line = 2, f"error: {explained(error)}"
     except Interrupted as error:
         code, line = 128 + error.args[0], f"stopped by {signal.Signals(error.args[0]).name}" + (
             "; what was finished is kept, and --resume goes on from there"

@@ -113,6 +113,8 @@ def split_normals(samples: list, fraction: float, seed: int) -> tuple[list, list
 
     Raises InputError for fewer than 4 samples, which leave nothing to train or validate on.
     """
+    if not samples:
+        raise InputError("there is no normal image that can be read")
     count = min(max(2, round(len(samples) * fraction)), len(samples) - 2)
     if count < 2:
         raise InputError(f"there are only {len(samples)} different normal images of "

@@ -108,7 +108,8 @@ def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume
             print(f"pretrained weights from {weights or 'the internet or a package'}")
         elif model.can_be_pretrained:
             print("neither --pretrained nor --weights: everything starts random")
-    last, config = ranks.from_rank_0(lambda: open_folder(folder, config, overwrite))
+    fitted = hasattr(model, "fit")
+    last, config = ranks.from_rank_0(lambda: open_folder(folder, config, overwrite, fitted))
     for part in ("validation", "anomalous", "test"):
         if not set(config.get(part, ())) <= set(config["train"]):
             data.report_copies(run_files(config, part), run_files(config, "train"), part)
@@ -120,11 +121,17 @@ def begin(folder: Path, config: dict, model_args: dict, machine: Machine, resume
     return model.to(machine.device, memory_format=torch.channels_last), Run(folder, state)
 
 
-def open_folder(folder: Path, config: dict, overwrite: bool) -> tuple[dict | None, dict]:
-    """Make the run folder, or check that it may be resumed: (last.pt's dict or None, config)."""
+def open_folder(folder: Path, config: dict, overwrite: bool,
+                fitted: bool) -> tuple[dict | None, dict]:
+    """Make the run folder, or check that it may be resumed: (last.pt's dict or None, config).
+    fitted: of a model that learns in one pass, which has no last.pt and begins anew. Of any other
+    nothing is deleted unless `overwrite`."""
     last = None
     if not overwrite and (folder / "last.pt").exists():
         last = ad.sets.resume.open_again(folder, config)
+    elif not (overwrite or fitted) and any(folder.glob("*.pt")):
+        raise InputError(f"{folder} has checkpoints, but no last.pt to go on from; --overwrite "
+                         "deletes them and starts anew, --name NAME makes another run")
     else:
         for path in [*folder.glob("*.pt"), folder / "log.jsonl"]:
             path.unlink(missing_ok=True)
@@ -155,6 +162,19 @@ def run_images(config: dict, part: str, most: int | None = None) -> list[torch.T
         raise InputError(f"{config['root']} has none of the images of this run "
                          f"({config[part][0]}, ...); say where they are with --data DIR")
     return [read_image(path, *reading(config)) for path in paths[:most]]
+
+
+def check_one_origin(configs: dict) -> None:
+    """Raise InputError where runs {name: config.json}, which would vote, have learned from images
+    of several folders. A run whose images have been moved may have learned from any."""
+    found = {}
+    for name, config in configs.items():
+        if "moved" not in config and any(p.exists() for p in run_files(config, "train")):
+            found.setdefault(config["root"], []).append(name)
+    if len(found) > 1:
+        raise InputError("these runs of one category learned from images of different folders: "
+                         + "; ".join(f"{', '.join(runs)} from {root}" for root, runs in
+                                     found.items()) + "; name those that shall judge: --members")
 
 
 def report_origin(name: str, config: dict, data_name: str | None, samples: list) -> None:

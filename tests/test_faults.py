@@ -19,14 +19,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+import infer
 import train
 from ad import InputError, checkpoint, samples, training
-from ad.cli import Interrupted, deferred
+from ad.cli import Interrupted, deferred, explained
 from ad.config import DEFAULT_RULE, Training
 from ad.detector import load_member
 from ad.images import load_images, load_readable, read_image
 from ad.machine import Machine
-from ad.runs import Run
+from ad.runs import Run, open_folder
 from conftest import (PROJECT, REPEATABLE, TINY_TRAINING, run, tiny_image, wait_for,
                       write_tiny)
 
@@ -146,6 +147,87 @@ def test_bad_images_are_all_named_or_skipped_in_training_never_in_inference(tmp_
     result = run("infer.py", *where[:4], cwd=tmp_path)
     assert result.returncode == 2 and "blot/001.png" in result.stderr
     assert not (tmp_path / "results/scores.csv").exists()
+
+
+def test_no_image_that_can_be_read_is_one_line(tmp_path):
+    (tmp_path / "good").mkdir()
+    for number in range(5):
+        (tmp_path / f"good/{number}.png").write_text("version https://git-lfs.github.com/spec/v1")
+    result = run("train.py", "--data", "good", "--skip-bad-images", "--model", "patchcore",
+                 cwd=tmp_path)
+    assert result.returncode == 2 and "left out 5 of 5" in result.stdout
+    assert result.stderr.count("\n") == 1 and "no normal image that can be read" in result.stderr
+
+
+def test_a_bad_category_costs_infer_no_other(tmp_path):
+    root = write_tiny(tmp_path / "data")
+    write_tiny(root, "dots", seed=1)
+    assert run("train.py", "--data", root, "--all", "--model", "patchcore", "--layers", 8,
+               cwd=tmp_path).returncode == 0
+    (root / "stripes/test/gap/002.png").write_bytes(b"broken")
+    result = run("infer.py", "--data", root, "--all", cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.startswith("error: stripes: cannot read image")
+    assert set(json.loads((tmp_path / "results/metrics.json").read_text())["categories"]) == {
+        "dots"}
+    rows = (tmp_path / "results/scores.csv").read_text().splitlines()[1:]
+    assert len(rows) == 12 and all(",dots," in row for row in rows)
+
+
+def test_results_that_cannot_be_written_are_refused_before_scoring(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--all", "--results", "file/below"])
+    with pytest.raises(InputError, match="file is a file, not a folder"):
+        infer.parse_args()
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--all", "--results", "new/below"])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root
+    with pytest.raises(InputError, match=f"{tmp_path} cannot be written to"):
+        infer.parse_args()
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_too_little_memory_is_one_line(error):
+    assert explained(error).startswith("there is not enough memory; less is needed with a smaller")
+
+
+def test_a_fault_of_the_program_is_raised_again():
+    with pytest.raises(RuntimeError, match="shapes"):
+        explained(RuntimeError("shapes do not match"))
+
+
+def test_resuming_deletes_no_checkpoint(tmp_path):
+    folder = tmp_path / "unet-seed0"
+    folder.mkdir()
+    for name in ("best.pt", "epoch_4.pt", "log.jsonl"):
+        (folder / name).write_text(name)
+    with pytest.raises(InputError, match="no last.pt to go on from; --overwrite deletes"):
+        open_folder(folder, {}, overwrite=False, fitted=False)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        name: name for name in ("best.pt", "epoch_4.pt", "log.jsonl")}
+    assert open_folder(folder, {}, overwrite=False, fitted=True) == (None, {})  # learns anew
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_runs_of_different_folders_do_not_vote_unasked(tmp_path):
+    rng = np.random.default_rng(0)
+    for product in ("caps", "screws"):
+        (tmp_path / product / "good").mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(tiny_image(rng)).save(tmp_path / product / f"good/{number}.png")
+        assert run("train.py", "--data", f"{product}/good", "--model", "patchcore", "--layers", 8,
+                   "--name", product, cwd=tmp_path).returncode == 0
+    where = ("infer.py", "--image", "caps/good", "--category", "good")
+    result = run(*where, cwd=tmp_path)
+    assert result.returncode == 2 and not (tmp_path / "results").exists()
+    for product in ("caps", "screws"):
+        assert f"{product} from {tmp_path}/{product}/good" in result.stderr
+    for members in (["caps"], ["caps", "screws"]):  # whoever asks for it gets it
+        result = run(*where, "--members", *members, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    (tmp_path / "caps").rename(tmp_path / "moved")  # may be what screws has learned from
+    assert run(*where[:2], "moved/good", *where[3:], cwd=tmp_path).returncode == 0
 
 
 def start(*arguments, cwd, limit=None):

@@ -1,6 +1,7 @@
 """The collapse check on models whose fault is known by construction, and on trained ones."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ad.cutpaste import seeded_generator
 from ad.layouts import find_samples
 from ad.model import build_model
 from ad.ssim import gaussian_blur
+from conftest import run, write_tiny
 from visualize import pick
 
 
@@ -110,3 +112,18 @@ def test_pick_by_name_and_at_random(tiny):
     assert [s.label for s in pick([samples[0], *samples[-4:]], None, 5, 0)] == [1, 0, 0, 0, 0]
     with pytest.raises(InputError, match="no test image 'x'"):
         pick(samples, ["x"], 5, 0)
+
+
+def test_without_a_test_split_the_judging_images_are_looked_at(tmp_path):
+    root = write_tiny(tmp_path / "data")
+    shutil.rmtree(root / "stripes/test")
+    result = run("train.py", "--data", root, "--category", "stripes", "--model", "patchcore",
+                 "--layers", 8, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    hint, = re.findall(r"to look at it: \S+ \S*visualize.py (.*)", result.stdout)
+    result = run("visualize.py", *hint.split(), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "results/look_stripes_patchcore-seed0_best.png").is_file()
+    shutil.rmtree(root / "stripes/train")
+    result = run("visualize.py", *hint.split(), cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1

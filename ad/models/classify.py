@@ -33,6 +33,8 @@ def stratified_split(samples: list, seed: int) -> tuple[list, list, list]:
     """Samples -> (training, validation, test), SHARES of each class, at least one each. InputError
     for a class of fewer than 3 images."""
     parts = [], [], []
+    if not samples:
+        raise InputError("there is no image that can be read")
     for number, name in enumerate(sorted({s.defect for s in samples})):
         own = [s for s in samples if s.defect == name]
         if len(own) < 3:

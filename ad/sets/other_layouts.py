@@ -179,6 +179,21 @@ def photos_to_look_at(root: Path, config: dict) -> list[Sample]:
     return found
 
 
+def has_no_test(root: Path) -> bool:
+    """Is it in MVTec AD's layout, without any test split?"""
+    names = layouts.mvtec_categories(root)
+    return bool(names) and not any((root / name / "test").is_dir() for name in names)
+
+
+def judging_samples(root: Path, config: dict) -> list[Sample]:
+    """Samples of the normal images by which the run with this config.json was judged."""
+    found = [Sample(path, config["category"], "good", 0, None)
+             for path in map(root.joinpath, config["validation"]) if path.exists()]
+    require(found, f"{root} has no images that the run has not learned from; say where they are "
+            "with --data DIR")
+    return with_ids(found, root)
+
+
 def list_images(folder: Path) -> list[Path]:
     """Image files directly in `folder`, sorted by name; [] where there is no such folder."""
     return [p for p in visible(folder) if is_image(p) and not p.is_dir()]
